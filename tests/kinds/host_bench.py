@@ -16,8 +16,9 @@ from bessemer.core.values import ClaimSpec, WorkloadRef
 from bessemer.drivers.disks.fake import FakeDisks, FakeDiskWorld
 from bessemer.drivers.jobs.fake import FakeJobs
 from bessemer.drivers.llamacpp.fake import FakeEngine
-from bessemer.drivers.passthrough.fake import FakePassthrough, FakePciWorld
+from bessemer.drivers.passthrough.fake import FakePciWorld
 from bessemer.drivers.qemu.fake import FakeQemu, FakeQemuWorld
+from bessemer.drivers.wipe.fake import FakeMediaWorld, fake_lending
 from bessemer.kinds.context import HostContext, HostDrivers
 from bessemer.kinds.fleet.claim import Claim, ClaimStatus
 from bessemer.kinds.host_side import HostSide
@@ -64,6 +65,7 @@ class HostBench:
         self.engine = FakeEngine(self.clock)
         self.jobs = FakeJobs(self.clock)
         self.pci = FakePciWorld()
+        self.media = FakeMediaWorld(pci=self.pci)
         self.content = BenchContent()
         self.virtualization = "tcg"
         self.began = 0.0
@@ -89,7 +91,7 @@ class HostBench:
             disks=FakeDisks(self.disks),
             engine=self.engine,
             jobs=self.jobs,
-            passthrough=FakePassthrough(self.pci),
+            passthrough=fake_lending(self.media).passthrough,
         )
         return HostContext(
             secrets=BenchSecrets(),

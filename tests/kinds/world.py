@@ -34,8 +34,9 @@ from bessemer.drivers.jobs.fake import FakeJobs
 from bessemer.drivers.llamacpp.fake import FakeEngine
 from bessemer.drivers.llamacpp.protocol import EngineSpec, RunningEngine
 from bessemer.drivers.oidc.fake import FakeIssuer, FakeIssuers
-from bessemer.drivers.passthrough.fake import FakePassthrough, FakePciWorld
+from bessemer.drivers.passthrough.fake import FakePciWorld
 from bessemer.drivers.qemu.fake import FakeQemu, FakeQemuWorld
+from bessemer.drivers.wipe.fake import FakeMediaWorld, fake_lending
 from bessemer.kinds import HOST_SIDES, KINDS
 from bessemer.kinds.context import Context, HostContext, HostDrivers, Imported, Progress
 from bessemer.kinds.fleet.heartbeats import Heartbeats
@@ -85,6 +86,7 @@ class WorldHost:
         self.engine = CountedEngine(self.clock)
         self.jobs = FakeJobs(self.clock)
         self.pci = FakePciWorld()
+        self.media = FakeMediaWorld(pci=self.pci)
 
     def context(self, points: Points) -> HostContext:
         def tapped(inner: Any, prefix: str) -> Any:
@@ -99,7 +101,7 @@ class WorldHost:
                 disks=tapped(FakeDisks(self.disks), "disks"),
                 engine=tapped(self.engine, "engine"),
                 jobs=tapped(self.jobs, "jobs"),
-                passthrough=tapped(FakePassthrough(self.pci), "passthrough"),
+                passthrough=tapped(fake_lending(self.media).passthrough, "passthrough"),
             ),
             virtualization="tcg",
             threads=4,

@@ -31,7 +31,23 @@ def test_an_hour_of_two_cores_and_a_gib() -> None:
     assert invoice.running == 0
     line = invoice.lines[0]
     assert (line.seconds, line.rows, line.unit) == (HOUR, "1-3", "core-hour")
-    assert line.formula == "2 cores × 3,600 s = 2 core-hours × EUR 0.02 per core-hour = EUR 0.04"
+    assert line.formula == "2 cores × 1 h = 2 core-hours × EUR 0.02 per core-hour = EUR 0.04"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (147, "8 devices × 2 min 27 s = 0.326667 device-hours ×"),
+        (7200, "8 devices × 2 h = 16 device-hours ×"),
+        (450, "8 devices × 7 min 30 s = 1 device-hour ×"),
+        (31 * 24 * HOUR + 1, "8 devices × 744 h 1 s = 5,952.002222 device-hours ×"),
+    ],
+)
+def test_time_is_said_for_people_and_to_the_second(seconds: int, said: str) -> None:
+    claim = {"milli_cores": 0, "memory_bytes": 0, "devices": 8, "device_model": "H100"}
+    rows = [opened(1, 0, state="running", **claim), row(2, seconds, "close")]
+    (line,) = derive(rows, PLAN, start=0, end=40 * 24 * HOUR).lines
+    assert line.formula.startswith(said)
 
 
 def test_an_open_interval_is_billed_to_the_stated_instant() -> None:
@@ -110,7 +126,7 @@ def test_a_part_of_a_device_costs_that_part() -> None:
         ("A2", 150_000, 125 * HOUR),
         ("H100", 600_000, 250 * HOUR),
     ]
-    assert invoice.lines[1].formula.startswith("0.25 devices × 3,600 s = 0.25 device-hours")
+    assert invoice.lines[1].formula.startswith("0.25 devices × 1 h = 0.25 device-hours")
     assert sum(rows[0].milli_devices for _ in range(4)) == 1000, "four quarters cost what a device costs"
     whole = [row.model_copy(update={"device_milli": 1000}) for row in rows]
     assert derive(whole, PLAN, start=0, end=HOUR).lines[1].amount_micro == 4 * invoice.lines[1].amount_micro

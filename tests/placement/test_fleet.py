@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bessemer.core.asking import Allocation, Decision, Request
+from bessemer.core.beside import CompanionUse
 from bessemer.core.units import GIB
 from bessemer.placement import FleetArrays, Hold, HostFacts, Wall, decide, set_wall
 from bessemer.placement.arrays import ARRAYS
@@ -162,6 +163,28 @@ def test_a_claim_that_takes_what_was_assumed_is_no_change_of_what_is_free() -> N
     assert list(arrays.changes.since(read)) == list(arrays.named.since(named)) == [0, 1]
     rename(arrays, "", uid="third", hold=Hold("b", ("gpu1",), ()))
     assert set(arrays.held.at("b")) == {"other", "third"}
+
+
+def test_a_hold_is_of_the_decision_that_it_was_made_of_and_of_no_other() -> None:
+    decision = decide(fleet(host("a", gpus=2)), ask(1, device_count=1))
+    assert isinstance(decision, Decision)
+    hold = Hold.of(decision)
+    assert hold.is_of(decision)
+    assert replace(hold, tenure=Tenure(since=1)).is_of(decision)
+    use = CompanionUse(device="nic0", kind="nic", functions=1)
+    for other in (
+        replace(decision, host="b"),
+        replace(decision, devices=("gpu1",)),
+        replace(decision, allocations=()),
+        replace(decision, device_milli=500),
+        replace(decision, device_profile="1g.10gb"),
+        replace(decision, device_start=4),
+        replace(decision, companions=(use,)),
+        replace(decision, request=replace(ask(1, device_count=1), tenant="other")),
+        replace(decision, request=None),
+    ):
+        assert Hold.of(other) != hold
+        assert not hold.is_of(other)
 
 
 TOLD = st.one_of(

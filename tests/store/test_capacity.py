@@ -56,6 +56,20 @@ async def test_take_moves_everything_at_once(store: Store) -> None:
     assert [row.verb for row in await store.audit.rows()] == ["take"]
 
 
+async def test_what_is_said_of_a_claim_stays_its_callers_and_has_a_shape(store: Store) -> None:
+    await store.capacity.declare("h1", inventory())
+    key, spec, metadata = claim("a", labels={"app": "x"})
+    taking = asyncio.ensure_future(store.capacity.take([(key, spec, metadata)], CONTROLLER))
+    await asyncio.sleep(0)
+    metadata["labels"]["app"] = "y"
+    (stored,) = await taking
+    assert read(stored)["metadata"]["labels"] == {"app": "x"}
+    assert metadata.keys() == {"labels"}
+    key, spec, _ = claim("b")
+    with pytest.raises(Invalid, match="metadata"):
+        await store.capacity.take([(key, spec, {"labels": ["none"]})], CONTROLLER)
+
+
 async def test_a_second_take_is_harmless(store: Store) -> None:
     await store.capacity.declare("h1", inventory())
     first = await store.capacity.take([claim("a", devices=("gpu-0",))], CONTROLLER)

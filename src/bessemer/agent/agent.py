@@ -32,6 +32,7 @@ from bessemer.agent.report import Machine, Reporter, heartbeat
 from bessemer.agent.secrets import AgentSecrets
 from bessemer.agent.streams import Relay
 from bessemer.agent.threads import ThreadKeeper
+from bessemer.agent.wiping import Cleaner
 from bessemer.core.clock import Clock
 from bessemer.core.errors import DriverError
 from bessemer.core.hosts import Inventory
@@ -42,6 +43,7 @@ from bessemer.drivers.fetch.protocol import Content
 from bessemer.drivers.inspect.protocol import Inspect
 from bessemer.drivers.llamacpp.protocol import Doorway, Listen
 from bessemer.drivers.threads.protocol import Threads
+from bessemer.drivers.wipe.wipes import Wipes
 from bessemer.kinds.context import HostContext, HostDrivers, unix_address
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.loop import Granted, Loop
@@ -79,13 +81,14 @@ class AgentSettings:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentDrivers:
     """What one host is made of. ``doorway`` is needed where `AgentSettings.door_host` is given; without ``threads`` no
-    Claim's are kept from the others."""
+    Claim's are kept from the others, without ``wipes`` no disk is ever owed."""
 
     inspect: Inspect
     content: Content
     host: HostDrivers
     doorway: Doorway | None = None
     threads: Threads | None = None
+    wipes: Wipes | None = None
 
 
 class Agent:
@@ -112,7 +115,9 @@ class Agent:
         self._threads = ThreadKeeper(drivers.threads, self.intents)
         self._identity = Identity(settings.directory / "identity", settings.host)
         self._link = Link(self._identity, connect, token=settings.token, clock=clock, metrics=metrics)
-        self._machine = Machine(self._link, drivers.inspect, clock=clock, metrics=metrics)
+        unfit = drivers.wipes.unfit if drivers.wipes is not None else None
+        self._machine = Machine(self._link, drivers.inspect, clock=clock, metrics=metrics, unfit=unfit)
+        self._cleaner = Cleaner(drivers.wipes, self._machine, clock=clock)
         self._listed = asyncio.Event()
         claims, host = Scope(kind="Claim", host=settings.host), Scope(kind="Host", name=settings.host)
         self._followers = (
@@ -131,6 +136,7 @@ class Agent:
                 group.create_task(self._loop(ctx).run())
                 group.create_task(self._machine.watch_over(self._settings.inspect_seconds))
                 group.create_task(self._keep_trying_the_disk())
+                group.create_task(self._cleaner.run())
                 group.create_task(self._take_orphans_away())
                 group.create_task(self._uplink(ctx))
         finally:
@@ -208,7 +214,7 @@ class Agent:
 
     def _loop(self, ctx: HostContext) -> Loop[HostContext]:
         return Loop(
-            [claim_kind(self._sides, first=self._threads.hold)],
+            [claim_kind(self._sides, first=self._threads.hold, last=self._cleaner.tell)],
             ctx,
             objects=IntentObjects(self.intents, self._settings.host),
             leases=Granted(),

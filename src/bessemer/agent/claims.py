@@ -32,8 +32,11 @@ async def _nothing() -> None:
     """What comes first where nothing does."""
 
 
-def claim_kind(sides: Sides, *, first: Callable[[], Awaitable[None]] = _nothing) -> Kind[HostContext, Claim]:
-    """Claim with the host's half in place of the control side's. ``first`` comes before each step of one."""
+def claim_kind(
+    sides: Sides, *, first: Callable[[], Awaitable[None]] = _nothing, last: Callable[[], Awaitable[None]] = _nothing
+) -> Kind[HostContext, Claim]:
+    """Claim with the host's half in place of the control side's. ``first`` comes before each step of one, ``last``
+    before the word that nothing of it is left."""
 
     async def reconcile(ctx: HostContext, claim: Claim) -> Outcome:
         await first()
@@ -47,7 +50,10 @@ def claim_kind(sides: Sides, *, first: Callable[[], Awaitable[None]] = _nothing)
         if side is None:
             return _unknown(claim)
         outcome = await side.remove(ctx, claim)
-        return _gone(claim, outcome) if isinstance(outcome, Done) else outcome
+        if not isinstance(outcome, Done):
+            return outcome
+        await last()
+        return _gone(claim, outcome)
 
     return Kind(
         resource=Claim,
@@ -88,6 +94,6 @@ async def sweep(drivers: HostDrivers, known: Callable[[], Set[str]]) -> list[str
         await drivers.engine.stop(uid)
         await drivers.jobs.remove(uid)
         await drivers.qemu.remove(uid)
-        await drivers.passthrough.give_back(uid)
+        await drivers.passthrough.end(uid)
         await drivers.disks.remove(uid)
     return orphans

@@ -28,9 +28,9 @@ from bessemer.drivers.fetch.fake import FakeContent
 from bessemer.drivers.inspect.fake import FakeInspect
 from bessemer.drivers.jobs.fake import FakeJobs
 from bessemer.drivers.llamacpp.fake import FakeEngine
-from bessemer.drivers.passthrough.fake import FakePassthrough
 from bessemer.drivers.qemu.fake import FakeQemu
 from bessemer.drivers.threads.fake import FakeThreads
+from bessemer.drivers.wipe.fake import fake_lending
 from bessemer.kinds.context import HostDrivers
 from bessemer.loop.queue import Backoff
 
@@ -56,7 +56,7 @@ class FakeSettings:
 
 def fake_drivers(ordinal: int, clock: Clock, *, doors: Path | None = None) -> AgentDrivers:
     """The drivers of the fake host with this ordinal. They are its world: hand them to the agent that follows."""
-    world = FakeDiskWorld()
+    world, lending = FakeDiskWorld(), fake_lending()
     return AgentDrivers(
         inspect=FakeInspect(ordinal),
         content=FakeContent(clock),
@@ -65,9 +65,10 @@ def fake_drivers(ordinal: int, clock: Clock, *, doors: Path | None = None) -> Ag
             disks=FakeDisks(world),
             engine=FakeEngine(clock, doors=doors),
             jobs=FakeJobs(clock),
-            passthrough=FakePassthrough(),
+            passthrough=lending.passthrough,
         ),
         threads=FakeThreads(),
+        wipes=lending.wipes,
     )
 
 

@@ -20,7 +20,7 @@ from bessemer.agent.metrics import AgentMetrics
 from bessemer.agent.outbox import Outbox
 from bessemer.core.clock import Clock
 from bessemer.core.errors import Conflict, DriverError, Invalid, NotFound
-from bessemer.core.hosts import Inventory
+from bessemer.core.hosts import Device, Inventory
 from bessemer.core.ports import Stored, Writer
 from bessemer.core.resource import API_VERSION, Change, Key
 from bessemer.drivers.inspect.protocol import Inspect
@@ -28,6 +28,11 @@ from bessemer.loop.queue import Backoff
 
 REPORT_SECONDS_MIN = 5.0
 """Between two reports, so that an api which keeps something else than it was told is not told without end."""
+
+HEARD_LOOK_SECONDS = 0.1
+
+UNFIT_MAX = 256
+"""Characters of why a device is unfit, as long as a word may be."""
 
 log = structlog.get_logger(__name__)
 
@@ -76,11 +81,21 @@ class Reporter:
 
 
 class Machine:
-    """What this host is: inspected at the start and at intervals, reported where the api has something else."""
+    """What this host is: inspected at the start and at intervals, reported where the api has something else. ``unfit``
+    says by id and by PCI address what of it nobody may have now, and why."""
 
-    def __init__(self, link: Link, inspect: Inspect, *, clock: Clock, metrics: AgentMetrics) -> None:
+    def __init__(
+        self,
+        link: Link,
+        inspect: Inspect,
+        *,
+        clock: Clock,
+        metrics: AgentMetrics,
+        unfit: Callable[[], Awaitable[Mapping[str, str]]] | None = None,
+    ) -> None:
         self._link = link
         self._inspect = inspect
+        self._unfit = unfit
         self._clock = clock
         self._metrics = metrics
         self._host = link.identity.host
@@ -92,7 +107,10 @@ class Machine:
     async def look(self) -> Inventory:
         """Inspect the machine now. Raises DriverError."""
         found = await self._inspect.inventory()
-        self._found = found.model_copy(update={"agent_version": __version__})
+        # Asked for after what there is: what is given back meanwhile is not taken to be clean.
+        unfit = await self._unfit() if self._unfit is not None else {}
+        devices = [_fit(device, unfit) for device in found.devices]
+        self._found = found.model_copy(update={"devices": devices, "agent_version": __version__})
         self._news.set()
         return self._found
 
@@ -138,6 +156,12 @@ class Machine:
                 backoff.reset(key)
                 await self._clock.sleep(REPORT_SECONDS_MIN)
 
+    async def heard(self, *, seconds: float) -> None:
+        """Return once the api has what was found, or after so long."""
+        end = self._clock.monotonic() + seconds
+        while self._found is not None and self._found.dump() != self._had and self._clock.monotonic() < end:
+            await self._clock.sleep(HEARD_LOOK_SECONDS)
+
     async def _tell(self, report: Mapping[str, Any]) -> None:
         body = {
             "apiVersion": API_VERSION,
@@ -152,6 +176,12 @@ class Machine:
     def _heard(self, body: bytes) -> None:
         self._had = (orjson.loads(body).get("status") or {}).get("report")
         self._news.set()
+
+
+def _fit(device: Device, unfit: Mapping[str, str]) -> Device:
+    """The device, as one that nobody may have where somebody says so: its id may be a tenant's word."""
+    why = unfit.get(device.id) or (unfit.get(device.address) if device.address else None)
+    return device.model_copy(update={"healthy": False, "unfit": why[:UNFIT_MAX]}) if why else device
 
 
 async def heartbeat(

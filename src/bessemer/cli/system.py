@@ -1,4 +1,4 @@
-"""up, down, agent, server, doctor, demo: verbs that ``main`` builds and this module only names."""
+"""up, down, agent, server, doctor, disks, demo: verbs that ``main`` builds and this module only names."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from bessemer.cli.output import OutputOption
-from bessemer.cli.verbs import AgentOptions, DemoOptions, DoctorOptions, ServerOptions, UpOptions, Verbs
+from bessemer.cli.verbs import AgentOptions, DemoOptions, DisksOptions, DoctorOptions, ServerOptions, UpOptions, Verbs
 
-LOCAL = ("up", "down", "demo", "doctor", "server", "agent")
+LOCAL = ("up", "down", "demo", "doctor", "disks", "server", "agent")
 """The commands that take a state directory; one that stands before them (`bessemer --state DIR down`) holds, too."""
 
 # It has no variable of its own: the one of the root command's option would then win over that option.
@@ -33,6 +33,7 @@ PortOption = Annotated[int | None, typer.Option(min=0, max=65535, help="0 choose
 def add(app: typer.Typer, verbs: Verbs) -> None:
     """Put the commands into the tree."""
     _local(app, verbs)
+    _disks(app, verbs)
     _parts(app, verbs)
 
 
@@ -91,6 +92,21 @@ def _local(app: typer.Typer, verbs: Verbs) -> None:
     ) -> None:
         """What this machine can do, and what to install. Example: `bessemer doctor`"""
         raise typer.Exit(verbs.doctor(DoctorOptions(state=state, output=output)))
+
+
+def _disks(app: typer.Typer, verbs: Verbs) -> None:
+    @app.command("disks")
+    def disks(
+        state: StateOption = None,
+        *,
+        retry: Annotated[str, typer.Option(help="Wipe this disk once more.", show_default=False)] = "",
+        release: Annotated[
+            str, typer.Option(help="Give this disk away AS IT IS: its next tenant may read it.", show_default=False)
+        ] = "",
+        output: OutputOption = "table",
+    ) -> None:
+        """Disks of this host that guests have, or that are being wiped after one. Example: `bessemer disks`"""
+        raise typer.Exit(verbs.disks(DisksOptions(state=state, retry=retry, release=release, output=output)))
 
 
 def _parts(app: typer.Typer, verbs: Verbs) -> None:

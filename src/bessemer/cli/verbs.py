@@ -70,6 +70,17 @@ class DoctorOptions:
     output: str = "table"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DisksOptions:
+    """``bessemer disks``: what became of the disks of this host. First ``retry`` is to be wiped again, or ``release``
+    to be given away as it is."""
+
+    state: Path | None = None
+    retry: str = ""
+    release: str = ""
+    output: str = "table"
+
+
 KeyAct = Literal["show", "stage", "rotate", "follow"]
 
 
@@ -205,6 +216,10 @@ def _no_keys(_: KeyOptions) -> int:
     raise Invalid("no keys are kept here")
 
 
+def _no_disks(_: DisksOptions) -> int:
+    raise Invalid("no disks are given away here")
+
+
 def _no_replay(_: SimulateOptions, __: Told) -> Document:
     raise Invalid("nothing is replayed here")
 
@@ -224,6 +239,7 @@ class Verbs:
     demo: Callable[[DemoOptions], int]
     doctor: Callable[[DoctorOptions], int]
     kubeconfig: Callable[[Path | None], Path]
+    disks: Callable[[DisksOptions], int] = _no_disks
     keys: Callable[[KeyOptions], int] = _no_keys
     check: Callable[[CheckOptions], int] = _no_store
     copy: Callable[[CopyOptions], int] = _no_store

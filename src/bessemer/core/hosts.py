@@ -63,6 +63,11 @@ class Device(ApiModel):
         exclude_if=lambda said: not said,
         description="Whether the host needs it itself: its own disk, its own way out.",
     )
+    unfit: Word = Field(
+        "",
+        exclude_if=lambda said: not said,
+        description="Why nobody may have it now, where its agent knows: it is being wiped.",
+    )
 
 
 class NumaNode(ApiModel):

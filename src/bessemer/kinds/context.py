@@ -17,7 +17,7 @@ from bessemer.drivers.disks.protocol import Disks
 from bessemer.drivers.jobs.protocol import Jobs
 from bessemer.drivers.llamacpp.protocol import Engine
 from bessemer.drivers.oidc.protocol import Issuers
-from bessemer.drivers.passthrough.protocol import Passthrough
+from bessemer.drivers.passthrough.protocol import Lending
 from bessemer.drivers.qemu.protocol import Qemu
 from bessemer.kinds.parts import Parts
 
@@ -149,7 +149,7 @@ class HostDrivers:
     disks: Disks
     engine: Engine
     jobs: Jobs
-    passthrough: Passthrough
+    passthrough: Lending
 
 
 def unix_address(_claim_uid: str, door: str) -> str:

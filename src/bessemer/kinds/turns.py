@@ -101,6 +101,8 @@ NOT_WAITING: Mapping[str, Any] = {"waiting_since": None, "expected_start": None,
 LOST_SECONDS = (0.2, 10.0)
 """Who lost a place to somebody faster looks again after so long at first, and at most."""
 
+LOST_REMEDY = "Nothing need be done: it is decided anew by itself, and keeps its turn."
+
 _LOST_SHARE = 4
 """Who loses again and again waits a part of what it has waited already: of replicas that disagree, as those of two
 releases may, none keeps the others busy."""

@@ -13,6 +13,7 @@ from bessemer.cli.verbs import (
     CheckOptions,
     CopyOptions,
     DemoOptions,
+    DisksOptions,
     DoctorOptions,
     Document,
     KeyOptions,
@@ -37,6 +38,7 @@ def main() -> None:
             agent=_agent,
             demo=_demo,
             doctor=_doctor,
+            disks=_disks,
             kubeconfig=_kubeconfig,
             keys=_keys,
             check=_check,
@@ -76,6 +78,12 @@ def _demo(options: DemoOptions) -> int:
     from bessemer.main.demo import demo
 
     return demo(options)
+
+
+def _disks(options: DisksOptions) -> int:
+    from bessemer.main.disks import disks
+
+    return disks(options)
 
 
 def _doctor(options: DoctorOptions) -> int:

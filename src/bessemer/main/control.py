@@ -40,6 +40,7 @@ from bessemer.main.garbage import WALKS
 from bessemer.main.importer import ControlImporter
 from bessemer.main.placed import PlacementFigures
 from bessemer.main.settings import METRICS_SOCKET, Paths, Settings
+from bessemer.main.stalls import Stalls
 from bessemer.main.storage import agree, open_state
 from bessemer.store.compaction import History
 
@@ -86,6 +87,7 @@ def _works(
     ready: Callable[[], None],
 ) -> Iterator[Coroutine[Any, Any, None]]:
     """What these parts do, each for ever."""
+    yield control.stalls.run()
     yield control.store.tend()
     yield control.fleet.run()
     if "controller" in parts:
@@ -141,6 +143,8 @@ class _Control:
         self.store = open_state(paths, settings, clock=self._clock, history=History(revisions=settings.keep_revisions))
         self.registry.register(self.store.metrics)
         self.registry.register(WALKS)
+        self.stalls = Stalls(self._clock)
+        self.registry.register(self.stalls)
         # A file admits one process; of those that share a database each has a name of its own.
         self._name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}" if settings.store else ""
         objects = self.store.objects

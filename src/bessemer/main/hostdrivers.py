@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,10 @@ from bessemer.drivers.qemu.confine import Confinement
 from bessemer.drivers.qemu.kin import GuestHerd
 from bessemer.drivers.qemu.real import LocalQemu
 from bessemer.drivers.threads.real import HostThreads
+from bessemer.drivers.wipe.handing import CleanPassthrough
+from bessemer.drivers.wipe.real import BlockMedia
+from bessemer.drivers.wipe.records import FolderRecords
+from bessemer.drivers.wipe.wipes import Wipes
 from bessemer.kinds.context import HostDrivers
 
 
@@ -40,7 +45,8 @@ class LocalDrivers:
     inspect: LocalInspect
     doorway: HostDoorway
     threads: HostThreads
-    passthrough: VfioPassthrough
+    passthrough: CleanPassthrough
+    wipes: Wipes
 
     def for_agent(self) -> AgentDrivers:
         """As an agent takes them."""
@@ -48,7 +54,12 @@ class LocalDrivers:
             qemu=self.qemu, disks=self.disks, engine=self.engine, jobs=self.jobs, passthrough=self.passthrough
         )
         return AgentDrivers(
-            inspect=self.inspect, content=self.content, host=host, doorway=self.doorway, threads=self.threads
+            inspect=self.inspect,
+            content=self.content,
+            host=host,
+            doorway=self.doorway,
+            threads=self.threads,
+            wipes=self.wipes,
         )
 
 
@@ -59,6 +70,10 @@ def local_drivers(directory: Path) -> LocalDrivers:
     members = HostProcesses(directory / "jobs")
     guests, groups = directory / "guests", Cgroups(f"bessemer/{_name(directory)}/guests")
     cgroups = groups if groups.available else None
+    wipes = Wipes(disk_records(directory), BlockMedia(Machine().disks))
+    handing = VfioPassthrough(directory / "passthrough", used=lambda: used(Machine()))
+    # As we begin: later we keep ourselves off what is somebody's own.
+    mine = frozenset(os.sched_getaffinity(0))
     return LocalDrivers(
         qemu=LocalQemu(guests, confinement=Confinement.here(namespaces=True), cgroups=cgroups),
         disks=QcowDisks(directory / "disks"),
@@ -66,11 +81,17 @@ def local_drivers(directory: Path) -> LocalDrivers:
         jobs=HostJobs(members, Kept(directory / "outputs")),
         processes=processes,
         content=HostContent(directory / "content"),
-        inspect=LocalInspect(KvmProbe(directory / "kvm.json"), processes),
+        inspect=LocalInspect(KvmProbe(directory / "kvm.json"), processes, machine=Machine(allowed=mine)),
         doorway=HostDoorway(processes, doors),
-        threads=HostThreads((GuestHerd(guests, cgroups=cgroups), processes.herd, members.herd)),
-        passthrough=VfioPassthrough(directory / "passthrough", used=lambda: used(Machine())),
+        threads=HostThreads((GuestHerd(guests, cgroups=cgroups), processes.herd, members.herd), mine=mine),
+        passthrough=CleanPassthrough(handing, wipes),
+        wipes=wipes,
     )
+
+
+def disk_records(directory: Path) -> FolderRecords:
+    """Which disks went to guests of an agent."""
+    return FolderRecords(directory / "wipes")
 
 
 def _name(directory: Path) -> str:

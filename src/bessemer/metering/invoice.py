@@ -288,7 +288,7 @@ def _line(slot: _Slot, total: _Sum, *, plan: Plan) -> Line:
 
 
 def _formula(meter: Meter, total: _Sum, *, price: int, amount: int, currency: str) -> str:
-    """``2 cores × 3,600 s = 2 core-hours × EUR 0.04 per core-hour = EUR 0.08``, with what the meter counts."""
+    """``2 cores × 1 h 30 min = 3 core-hours × EUR 0.04 per core-hour = EUR 0.12``, with what the meter counts."""
     unit, divisor = _UNITS[meter]
     cost = f"× {show_price(price, currency)} per {unit} = {show_price(amount, currency)}"
     if not total.seconds:
@@ -297,7 +297,15 @@ def _formula(meter: Meter, total: _Sum, *, price: int, amount: int, currency: st
     held = _number(per_second, total.seconds * divisor)
     noun = {"cores": "core", "memory": "GiB", "devices": "device"}[meter]
     noun += "" if held == "1" or meter == "memory" else "s"
-    return f"{held} {noun} × {total.seconds:,} s = {_number(total.quantity, divisor)} {unit}s {cost}"
+    hours = _number(total.quantity, divisor)
+    return f"{held} {noun} × {_time(total.seconds)} = {hours} {unit}{'s' * (hours != '1')} {cost}"
+
+
+def _time(seconds: int) -> str:
+    """``2 min 27 s``: to the second, for people."""
+    minutes, rest = divmod(seconds, 60)
+    parts = zip((*divmod(minutes, 60), rest), ("h", "min", "s"), strict=True)
+    return " ".join(f"{count:,} {unit}" for count, unit in parts if count)
 
 
 def _number(numerator: int, denominator: int) -> str:

@@ -83,6 +83,8 @@ class _Figures:
     value: Floats
     milli: Ints
     apart: Bools
+    counts: list[int] | None = None
+    """How many hosts there are of each verdict, once somebody asked, and until several are looked at."""
 
     @classmethod
     def room(cls, request: Request, fleet: FleetArrays) -> _Figures:
@@ -104,7 +106,16 @@ class _Figures:
 
     def set(self, row: int, figure: Figure) -> None:
         """Of one host, likewise."""
+        if self.counts is not None:
+            self.counts[self.verdict[row]] -= 1
+            self.counts[figure[0]] += 1
         self.verdict[row], self.value[row], self.milli[row], self.apart[row] = figure
+
+    def counted(self) -> list[int]:
+        """By verdict, how many hosts."""
+        if self.counts is None:
+            self.counts = np.bincount(self.verdict, minlength=max(FITS, ABSENT) + 1).tolist()
+        return self.counts
 
 
 @dataclass(slots=True, eq=False)
@@ -183,12 +194,10 @@ class Board:
         asked = self._parts(request)
         figures, allowed = self._current(request, asked.shape), self._open_to(asked.who)
         n = self._fleet.size
-        fits = figures.verdict[:n] == FITS
-        value = figures.value[:n]
+        value, room = figures.value[:n], figures.counted()[FITS]
         if not allowed.everywhere:
-            fits &= allowed.hosts
+            room = int(np.count_nonzero((figures.verdict[:n] == FITS) & allowed.hosts))
             value = np.where(allowed.hosts, value, np.inf)
-        room = int(np.count_nonzero(fits))
         if not room:
             return None
         more = self._surcharges(asked.shape)
@@ -208,17 +217,17 @@ class Board:
         asked = self._parts(request)
         figures, allowed = self._current(request, asked.shape), self._open_to(asked.who)
         n = self._fleet.size
-        verdict, figure = figures.verdict[:n], figures.milli[:n]
+        verdict, figure, counts = figures.verdict[:n], figures.milli[:n], figures.counted()
         if not allowed.everywhere:
             verdict, figure = verdict[allowed.hosts], figure[allowed.hosts]
-        counts = np.bincount(verdict, minlength=len(HARDWARE))
+            counts = np.bincount(verdict, minlength=len(HARDWARE)).tolist()
         found = list(allowed.reasons)
         for number, link in enumerate(HARDWARE):
             if not counts[number]:
                 continue
             if link.measure is not None:
                 most = int(figure.max(where=verdict == number, initial=_LEAST))
-                found.append(link.measure.words(request, hosts=int(counts[number]), most=most))
+                found.append(link.measure.words(request, hosts=counts[number], most=most))
                 continue
             # Words of several figures are found anew, of those hosts alone.
             rows = np.flatnonzero((figures.verdict[:n] == number) & allowed.hosts)
@@ -274,7 +283,7 @@ class Board:
 
     def _look(self, rows: Ints, *, shape: Shape, figures: _Figures, policy: Policy) -> None:
         """Look at some hosts anew."""
-        request = figures.request
+        request, figures.counts = figures.request, None
         sight = Sight.of(Glance(self._fleet, rows), request)
         verdict, figure = judged(sight, HARDWARE)
         fits = verdict == FITS

@@ -70,6 +70,10 @@ class Hold(Taken):
         shape = None if request is None else Shape.of(request).taken(decision.device_milli)
         return cls(*_taken(decision), shape=shape, request=request)
 
+    def is_of(self, decision: Decision) -> bool:
+        """Whether it is what `of` makes of the decision, but for its tenure: asked where it nearly always is."""
+        return self.request is decision.request is not None and _taken(self) == _taken(decision)
+
     def takes_as(self, other: Hold) -> bool:
         """Whether the other counts for the same, whoever has it and on what terms."""
         return all(getattr(self, name) == getattr(other, name) for name in _TAKEN)

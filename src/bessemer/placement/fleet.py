@@ -274,7 +274,7 @@ def rename(fleet: FleetArrays, before: str, *, uid: str, hold: Hold) -> None:
     """Count ``hold`` under ``uid``, and what was counted under ``before``, if anything, no more. Where both take the
     same, nothing else is free than was, and the row is among ``named`` alone."""
     known = fleet.held.of(before)
-    if known is None or fleet.held.of(uid) is not None or not known.takes_as(hold):
+    if known is None or fleet.held.of(uid) is not None or not (known is hold or known.takes_as(hold)):
         fleet.drop(before)
         fleet.hold(uid, hold)
         return

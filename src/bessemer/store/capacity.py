@@ -186,12 +186,9 @@ class CapacityTable:
 
 
 def _document(key: Key, spec: ClaimSpec, *, metadata: Mapping[str, Any], kinds: Mapping[str, StoreKind]) -> Document:
-    said = {
-        "kind": CLAIM,
-        "metadata": {**metadata, "name": key.name, "namespace": key.namespace},
-        "spec": spec.dump(),
-    }
-    document = documents.settled(said)
+    # What is said of the Claim is the caller's, and copied; its spec is put into words here, for nobody else.
+    said = {**documents.decode(documents.encode(metadata)), "name": key.name, "namespace": key.namespace}
+    document = documents.shaped({"kind": CLAIM, "metadata": said, "spec": spec.dump()})
     documents.key_of(document, kinds)
     if any(min(part.milli_cores, part.memory_bytes, part.spare_milli_cores) < 0 for part in spec.allocations):
         raise Invalid("a claim takes no less than nothing")

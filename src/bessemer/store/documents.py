@@ -63,7 +63,11 @@ def decode(body: bytes) -> Document:
 
 def settled(body: Mapping[str, Any]) -> Document:
     """A copy of ``body`` that nobody else holds, with metadata that has the right shape. Raises Invalid, Malformed."""
-    document = decode(encode(body, most=BODY_BYTES_MAX + ENDING_BYTES))
+    return shaped(decode(encode(body, most=BODY_BYTES_MAX + ENDING_BYTES)))
+
+
+def shaped(document: Document) -> Document:
+    """A document that nobody else holds, with metadata that has the right shape. Raises Invalid."""
     metadata = document.setdefault("metadata", {})
     try:
         Metadata.model_validate(metadata)

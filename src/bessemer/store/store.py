@@ -23,7 +23,7 @@ from bessemer.store.audit import Trail
 from bessemer.store.beside import Outdated
 from bessemer.store.capacity import CapacityTable
 from bessemer.store.cascade import Cascades
-from bessemer.store.compaction import History, compact
+from bessemer.store.compaction import AT_ONCE, History, compact
 from bessemer.store.continuing import Seal
 from bessemer.store.events import EventTable
 from bessemer.store.feed import Feed
@@ -117,7 +117,9 @@ class Store:
         await asyncio.to_thread(self._place.finish)
         await self._committer.submit(lambda tx: quota.begin_counting(tx, self._kinds), apart=True)
         await self._cascades.again()
-        while dropped := await self._committer.submit(lambda tx: compact(tx, self.history), apart=True):
+        dropped = AT_ONCE
+        while dropped >= AT_ONCE:  # what is written meanwhile is the next round's
+            dropped = await self._committer.submit(lambda tx: compact(tx, self.history), apart=True)
             self.metrics.compacted += dropped
         while await self._committer.submit(events.prune, apart=True):
             pass

@@ -21,6 +21,7 @@ from bessemer.drivers.inspect.nvml import GpuFacts, nvlink_domains, read_gpus
 from bessemer.drivers.inspect.real import LocalInspect
 from bessemer.drivers.inspect.sysfs import Machine, iommu, used
 from bessemer.drivers.process.fake import FakeProcesses
+from bessemer.main.hostdrivers import local_drivers
 from tests.drivers.inspect.tree import Tree, two_socket_server
 
 GPUS = ("0000:03:00.0", "0000:04:00.0", "0000:13:00.0", "0000:14:00.0")
@@ -56,6 +57,35 @@ async def test_a_machine_of_one_node_has_all_of_its_memory(tmp_path: Path) -> No
     tree.node(0, threads="0-1", memory_kib=1000)
     tree.file("sys/devices/system/cpu/online", "0-1")
     assert [(n.cores, n.memory_bytes) for n in (await inventory(tree)).numa] == [(2, GIB)]
+
+
+async def test_a_container_that_has_some_threads_reports_those_alone(tmp_path: Path) -> None:
+    """Else what owns threads would be placed on some where it cannot run."""
+    tree = two_socket_server(tmp_path)
+    whole = Machine(tree.root).numa()
+    assert [(n.id, n.cores, n.threads, n.siblings) for n in whole] == [
+        (0, 2, 4, ["0,4", "1,5"]),
+        (1, 2, 4, ["2,6", "3,7"]),
+    ]
+    assert Machine(tree.root, allowed=range(8)).numa() == whole
+    some = Machine(tree.root, allowed=(0, 1, 4, 7)).numa()
+    assert [(n.id, n.cores, n.threads, n.siblings) for n in some] == [(0, 2, 3, ["0,4", "1"]), (1, 1, 1, ["7"])]
+    # Of a node of which nothing is left to it, its memory is not either.
+    (one,) = Machine(tree.root, allowed=(2, 6)).numa()
+    assert (one.id, one.cores, one.threads, one.memory_bytes) == (1, 1, 2, whole[1].memory_bytes)
+
+
+def test_an_agent_reports_the_threads_that_it_may_use(tmp_path: Path) -> None:
+    mine = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(mine)})
+    try:
+        drivers = local_drivers(tmp_path)
+        # What it gives up later, for somebody's own, is the host's all the same.
+        os.sched_setaffinity(0, mine)
+        assert sum(node.threads for node in drivers.inspect._machine.numa()) == 1
+        assert drivers.threads._mine == {min(mine)}
+    finally:
+        os.sched_setaffinity(0, mine)
 
 
 async def test_a_container_bounds_the_memory(tmp_path: Path) -> None:

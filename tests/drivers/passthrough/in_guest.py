@@ -10,21 +10,29 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from bessemer.core.cpus import show_cpus
 from bessemer.core.errors import DriverError
 from bessemer.drivers.cgroup import Cgroups, Limits
+from bessemer.drivers.inspect.sysfs import Machine
 from bessemer.drivers.passthrough.protocol import Wanted
 from bessemer.drivers.passthrough.real import VfioPassthrough
 from bessemer.drivers.passthrough.sysfs import Pci
 from bessemer.drivers.qemu.kin import GuestHerd
 from bessemer.drivers.threads.real import HostThreads
+from bessemer.drivers.wipe.handing import CleanPassthrough
+from bessemer.drivers.wipe.real import BlockMedia
+from bessemer.drivers.wipe.records import FolderRecords
+from bessemer.drivers.wipe.wipes import Wipes
 
 STATE = Path("/run/passthrough")
+WIPES, WIPED = Path("/run/wipes"), Path("/run/wiped")
 NVME = "0x010802"
+PATTERN = b"A wrote this and B may never read it.".ljust(4096, b"!")
 
 
 def cards() -> list[str]:
@@ -72,6 +80,46 @@ async def threads() -> dict[str, Any]:
     return said
 
 
+async def wiped(address: str) -> dict[str, Any]:
+    """An NVMe disk of this kernel goes from one guest to the next: what the first wrote, and what became of it."""
+    media, records = BlockMedia(Machine().disks), FolderRecords(WIPES)
+    wipes = Wipes(records, media)
+    clean, disk = CleanPassthrough(VfioPassthrough(WIPED), wipes), whole(address)
+    with media.open(address, None) as medium:
+        ways = [way.name for way in medium.ways()]
+        for offset in range(0, medium.size_bytes, 1 << 20):
+            medium.write(offset, PATTERN)
+        medium.flush()
+    await clean.hand("a", (disk,))
+    said: dict[str, Any] = {"ways": ways, "handed": drivers([address])}
+    with refused(said, "while it is a's"):
+        await clean.hand("b", (disk,))
+    await clean.end("a", (disk,))
+    with refused(said, "while it is wiped"):
+        await clean.hand("b", (disk,))
+    did: list[str] = []
+    for _ in range(300):
+        did += [debt.way for debt in records.all() if debt.phase == "erasing" and debt.way not in did]
+        if not await wipes.step() and records.all():
+            await asyncio.sleep(0.1)  # its driver is about to show it
+    with media.open(address, None) as medium:
+        said["left"] = sum(medium.read(at, 1 << 20).count(PATTERN) for at in range(0, medium.size_bytes, 1 << 20))
+    said |= {"did": did, "records": [str(debt) for debt in records.all()], "unfit": dict(await wipes.unfit())}
+    await clean.hand("b", (disk,))
+    said["handed again"] = drivers([address])
+    await clean.give_back("b")
+    return said
+
+
+@contextmanager
+def refused(said: dict[str, Any], when: str) -> Iterator[None]:
+    """Says how it was refused."""
+    try:
+        yield
+    except DriverError as error:
+        said[when] = error.reason
+
+
 def whole(address: str) -> Wanted:
     return Wanted(f"disk-{address}", "disk", address)
 
@@ -92,6 +140,7 @@ async def main() -> None:
     for uid in ("a", "b", "c", "d", "e", "f"):
         await VfioPassthrough(STATE).give_back(uid)
     said["threads"] = await threads()
+    said["wiped"] = await wiped(alone)
     said["after"] = drivers(cards())
     said["left"] = [len(Pci().functions(card)), sorted(await VfioPassthrough(STATE).uids())]
     sys.stdout.write(f"SAID {json.dumps(said)}\n")

@@ -88,7 +88,7 @@ def initrd(root: Path) -> bytes:
     return newc.archive(tree)
 
 
-def devices() -> list[str]:
+def devices(disk: Path) -> list[str]:
     """An NVMe alone; two that are one card, which nothing keeps apart; and one with functions."""
     ports = [f"pcie-root-port,id=rp{n},chassis={n + 1},slot={n}" for n in range(3)]
     subsystem = "sriov_max_vfs=3,sriov_vq_flexible=6,sriov_vi_flexible=3,max_ioqpairs=12,msix_qsize=13"
@@ -99,12 +99,16 @@ def devices() -> list[str]:
         "nvme-subsys,id=ss",
         f"nvme,serial=d,subsys=ss,bus=rp2,{subsystem}",
     ]
-    words = [word for name in "abc" for word in ("-drive", f"id={name},{DISK}")]
+    words = ["-drive", f"id=a,file={disk},format=raw,if=none"]
+    words += [word for name in "bc" for word in ("-drive", f"id={name},{DISK}")]
     return words + [word for one in (*ports, *nvme) for word in ("-device", one)]
 
 
 async def said_of(tmp_path: Path) -> dict[str, Any]:
     root = await unpacked(tmp_path / "root")
+    disk = tmp_path / "disk"
+    with disk.open("wb") as file:
+        file.truncate(16 << 20)
     (tmp_path / "initrd").write_bytes(await asyncio.to_thread(initrd, root))
     guest = await asyncio.create_subprocess_exec(
         *(
@@ -122,7 +126,7 @@ async def said_of(tmp_path: Path) -> dict[str, Any]:
             "-nodefaults",
         ),
         *("-no-reboot", "-display", "none", "-serial", "stdio", "-device", "intel-iommu,intremap=off,caching-mode=on"),
-        *devices(),
+        *devices(disk),
         *("-kernel", str(next(root.glob("boot/vmlinuz-*"))), "-initrd", str(tmp_path / "initrd")),
         *("-append", "console=ttyS0 quiet panic=-1 intel_iommu=on mitigations=off"),
         stdin=asyncio.subprocess.DEVNULL,
@@ -160,4 +164,10 @@ async def test_a_kernel_gives_devices_to_vfio_and_takes_them_back(tmp_path: Path
         "owned": ["0", "0"],
         "given back": ["0-1", "0-1"],
     }
+    wiped = said["wiped"]
+    assert wiped["ways"][0] == "NVMe format (user data erase)"
+    assert wiped["did"] == wiped["ways"][:1], "by a command of its own, and proven"
+    assert (wiped["handed"], wiped["handed again"]) == (["vfio-pci"], ["vfio-pci"])
+    assert wiped["while it is a's"] == wiped["while it is wiped"] == "BeingWiped"
+    assert (wiped["left"], wiped["records"], wiped["unfit"]) == (0, [], {})
     assert (said["after"], said["left"]) == (["nvme"] * 4, [0, []])

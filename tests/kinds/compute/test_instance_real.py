@@ -15,7 +15,7 @@ from bessemer.core.resource import Done
 from bessemer.core.units import MIB
 from bessemer.drivers.jobs.fake import FakeJobs
 from bessemer.drivers.llamacpp.fake import FakeEngine
-from bessemer.drivers.passthrough.fake import FakePassthrough
+from bessemer.drivers.wipe.fake import fake_lending
 from bessemer.kinds.compute.instance.host import InstanceHost
 from bessemer.kinds.compute.instance.spec import InstanceIntent
 from bessemer.kinds.context import HostDrivers
@@ -40,7 +40,7 @@ class GuestBench(RealBench):
             disks=self.rig.disks,
             engine=FakeEngine(SystemClock()),
             jobs=FakeJobs(SystemClock()),
-            passthrough=FakePassthrough(),
+            passthrough=fake_lending().passthrough,
         )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from bessemer.core.asking import Taint
+from bessemer.core.hosts import Device
 from bessemer.core.resource import READ, Metadata
 from bessemer.core.units import GIB
 from bessemer.kinds.fleet.host import FAKE_TAINT, KIND, Host, HostSpec, validate
@@ -202,6 +203,21 @@ async def test_a_report_that_changes_is_declared_again_and_what_vanished_is_lost
         await yard.advance(1)
         uses = {use.device: use.lost for use in await yard.store.capacity.devices()}
         assert uses == {"gpu0": False, "gpu1": True}
+
+
+async def test_what_nobody_may_have_is_named_with_why() -> None:
+    async with Yard() as yard:
+        found = inventory(gpus=1)
+        why = {"healthy": False, "unfit": "being wiped: discard, 40 %"}
+        disks = [Device(id=f"disk-{n}", kind="disk", model="NVMe", **why if n else {}) for n in range(6)]
+        await yard.host("h1", found)
+        assert (await yard.body("Host", "h1"))["status"]["message"] == ""
+        await yard.report("h1", found.model_copy(update={"devices": [*found.devices, *disks]}))
+        await yard.advance(1)
+        assert await yard.ready("Host", "h1") == ("Ready", "True", "Ready")
+        said = (await yard.body("Host", "h1"))["status"]["message"]
+        assert said.startswith("disk disk-1: being wiped: discard, 40 %; disk disk-2: ")
+        assert said.endswith("; and 2 more")
 
 
 async def test_a_fake_host_is_tainted_by_its_nature() -> None:

@@ -19,9 +19,9 @@ from bessemer.drivers.fetch.known import SMOLLM2_135M_INSTRUCT as SMOLLM2
 from bessemer.drivers.fetch.real import HostContent, PipImporter
 from bessemer.drivers.jobs.fake import FakeJobs
 from bessemer.drivers.llamacpp.real import LlamaCpp
-from bessemer.drivers.passthrough.fake import FakePassthrough
 from bessemer.drivers.process.real import HostProcesses
 from bessemer.drivers.qemu.fake import FakeQemu
+from bessemer.drivers.wipe.fake import fake_lending
 from bessemer.kinds.context import HostDrivers
 from bessemer.kinds.inference.endpoint.host import EndpointHost
 from bessemer.kinds.inference.endpoint.spec import EndpointIntent
@@ -54,7 +54,7 @@ class EngineBench(RealBench):
             disks=FakeDisks(),
             engine=self.real(),
             jobs=FakeJobs(FakeClock()),
-            passthrough=FakePassthrough(),
+            passthrough=fake_lending().passthrough,
         )
 
 

@@ -13,8 +13,9 @@ from bessemer.core.resource import Metadata
 from bessemer.core.values import ClaimSpec, WorkloadRef
 from bessemer.kinds.fleet.claim import Claim, ClaimStatus
 from bessemer.kinds.jobs.job.control import first_failure
-from bessemer.kinds.jobs.job.ends import MESSAGE_MAX, end_of
+from bessemer.kinds.jobs.job.ends import CLOCK_SECONDS, MESSAGE_MAX, end_of
 
+NOW = 1000.0
 WELL = {"reason": "", "code": 0, "at": 50.0}
 BAD = {"reason": "MemberFailed", "code": 3, "at": 50.0}
 
@@ -35,7 +36,7 @@ def claim(end: Any, *, phase: str = "Failed", rank: int = 0, message: str = "", 
 def test_what_a_host_has_reason_to_say_counts() -> None:
     assert (end := end_of(claim(WELL, phase="Stopped"))) is not None
     assert end.reason == ""
-    failure = first_failure([claim(BAD, message="it ended with exit status 3")])
+    failure = first_failure([claim(BAD, message="it ended with exit status 3")], now=NOW)
     assert failure is not None
     assert (failure.reason, failure.exit_code, failure.message) == ("MemberFailed", 3, "it ended with exit status 3")
     assert (late := end_of(claim({**BAD, "reason": "DeadlineExceeded", "code": None}, ends=40))) is not None
@@ -63,7 +64,7 @@ def test_what_a_host_has_reason_to_say_counts() -> None:
 def test_anything_else_is_a_member_that_was_lost(said: Any) -> None:
     """Preempted and lost are made good, of which only the second is bounded; a good end of what does not stand as
     Stopped would end a gang that runs; a deadline that nobody set would fail it for good."""
-    failure = first_failure([claim(said)])
+    failure = first_failure([claim(said)], now=NOW)
     assert failure is not None
     assert (failure.reason, failure.exit_code) == ("MemberLost", None)
 
@@ -74,15 +75,25 @@ def test_a_deadline_that_has_not_come_is_a_member_that_was_lost() -> None:
     assert reasons == ["DeadlineExceeded", "MemberLost"]
 
 
+def test_a_deadline_is_judged_by_our_clock_within_bounds() -> None:
+    """A host that says a time in days would fail a job of somebody else's for good."""
+    ends = int(NOW + 50_000)
+    liar = claim({**BAD, "reason": "DeadlineExceeded", "code": None, "at": ends + 1.0}, ends=ends)
+    for now, reason in ((NOW, "MemberLost"), (ends - CLOCK_SECONDS - 1, "MemberLost"), (ends - 1, "DeadlineExceeded")):
+        failure = first_failure([liar], now=now)
+        assert failure is not None
+        assert failure.reason == reason
+
+
 def test_who_says_that_it_failed_before_it_began_is_not_the_first() -> None:
     liar, honest = claim({**BAD, "at": -1e300}, rank=1), claim({**BAD, "at": 10.0})
-    failure = first_failure([liar, honest])
+    failure = first_failure([liar, honest], now=NOW)
     assert failure is not None
     assert failure.rank == 0
 
 
 def test_its_words_are_bounded_and_harmless() -> None:
-    failure = first_failure([claim(BAD, message="\x1b[2Jgone\n" + "x" * 10_000)])
+    failure = first_failure([claim(BAD, message="\x1b[2Jgone\n" + "x" * 10_000)], now=NOW)
     assert failure is not None
     assert failure.message.startswith("[2Jgonexxx")
     assert len(failure.message) <= MESSAGE_MAX
@@ -96,7 +107,7 @@ JSON = st.recursive(
 
 @given(JSON | st.fixed_dictionaries({}, optional={"reason": JSON, "code": JSON, "at": JSON}))
 def test_nothing_that_it_says_ends_the_reckoning(said: Any) -> None:
-    failure = first_failure([claim(said), claim(BAD, rank=1)])
+    failure = first_failure([claim(said), claim(BAD, rank=1)], now=NOW)
     assert failure is not None
     assert failure.exit_code is None or 0 <= failure.exit_code <= 255
     end = end_of(claim(said))

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -63,9 +63,11 @@ def iommu(machine: Machine) -> bool:
 
 
 class Machine:
-    """The machine below ``root``."""
+    """The machine below ``root``; of its hardware threads those ``allowed``, where something around the agent (a
+    container, a unit of its supervisor) leaves it some only. None: all."""
 
-    def __init__(self, root: Path = Path("/")) -> None:
+    def __init__(self, root: Path = Path("/"), *, allowed: Collection[int] | None = None) -> None:
+        self._allowed = allowed
         self._sys = root / "sys"
         self._proc = root / "proc"
         self.groups = self._sys / "kernel/iommu_groups"
@@ -81,11 +83,15 @@ class Machine:
         return found[1].strip() if found else ""
 
     def numa(self) -> list[NumaNode]:
-        """The NUMA nodes that have memory or cores; a kernel without NUMA is one node."""
-        nodes = [self._node(path) for path in _numbered(self._sys / "devices/system/node", "node")]
-        nodes = [node for node in nodes if node.threads or node.memory_bytes]
-        # One node is the whole machine, also for memory that was plugged in later and that no node counts as its own.
-        return nodes if len(nodes) > 1 else [self._whole()]
+        """The NUMA nodes that have memory or cores; a kernel without NUMA is one node. Of one whose cores are all kept
+        from the agent its memory mostly is as well."""
+        paths = list(_numbered(self._sys / "devices/system/node", "node"))
+        nodes = [node for node in map(self._node, paths) if node.threads or node.memory_bytes]
+        if len(nodes) <= 1:
+            # The whole machine, also for memory that was plugged in later and that no node counts as its own.
+            return [self._whole()]
+        has_cores = {int(path.name.removeprefix("node")) for path in paths if text(path / "cpulist")}
+        return [node for node in nodes if node.threads or node.id not in has_cores]
 
     def pci(self) -> list[PciFunction]:
         base = self._sys / "bus/pci/devices"
@@ -130,7 +136,7 @@ class Machine:
         return found[1].strip() if found else ""
 
     def _node(self, path: Path) -> NumaNode:
-        threads = _cpus(text(path / "cpulist"))
+        threads = self._threads(path / "cpulist")
         memory = re.search(r"MemTotal:\s*(\d+) kB", text(path / "meminfo"))
         return NumaNode(
             id=int(path.name.removeprefix("node")),
@@ -142,7 +148,7 @@ class Machine:
         )
 
     def _whole(self) -> NumaNode:
-        threads = _cpus(text(self._sys / "devices/system/cpu/online"))
+        threads = self._threads(self._sys / "devices/system/cpu/online")
         memory = re.search(r"^MemTotal:\s*(\d+) kB", text(self._proc / "meminfo"), re.MULTILINE)
         return NumaNode(
             id=0,
@@ -152,6 +158,10 @@ class Machine:
             hugepages=_hugepages(self._sys / "kernel/mm/hugepages"),
             siblings=self._siblings(threads),
         )
+
+    def _threads(self, path: Path) -> list[int]:
+        """Those that a file lists, as far as they are allowed."""
+        return [thread for thread in _cpus(text(path)) if self._allowed is None or thread in self._allowed]
 
     def _memory_limit(self) -> int:
         """What a container around the agent allows: no limit of ours can lift that one."""

@@ -52,3 +52,12 @@ class Passthrough(Protocol):
     async def uids(self) -> frozenset[str]:
         """Every uid that has, or may have, something."""
         ...
+
+
+class Lending(Passthrough, Protocol):
+    """The same, where what a guest could write on goes to nobody else before it is wiped. `hand` may raise
+    ``BeingWiped`` as well, ``DiskMissing``, ``DiskChanged`` and ``DiskFailed``."""
+
+    async def end(self, uid: str, wanted: Sequence[Wanted] = ()) -> None:
+        """Give back for good: its Claim, which said ``wanted``, has ended. What it wrote on is wiped from here on."""
+        ...

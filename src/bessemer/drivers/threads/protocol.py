@@ -27,7 +27,7 @@ class Herd(Protocol):
     """What one driver runs, by uid."""
 
     def kin(self) -> Sequence[Kin]:
-        """All that runs or is about to."""
+        """All that runs or is about to. Asked in a thread of its own, for it looks at all processes."""
         ...
 
     def pin(self, uid: str, cpus: str) -> bool:

@@ -4,18 +4,20 @@ A control group cannot be left, so a tenant that sets its own affinity stays wit
 weaker class) affinity alone is set, which a process may undo until it is set again.
 
 The agent's own affinity is the record of what is not anybody's own: whatever it starts inherits that, and a control
-group that it makes is held to the same (`drivers.cgroup`). Nothing here waits, so that nothing begins in between.
+group that it makes is held to the same (`drivers.cgroup`). So it is held first: what begins while the others are looked
+for, which takes a walk through all processes and is done beside the loop, begins where it may.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 from bessemer.core.cpus import parse_cpus, show_cpus
 from bessemer.core.errors import DriverError
+from bessemer.drivers.threads.chosen import Chosen, forgets, tasks
 from bessemer.drivers.threads.protocol import Herd, Kin
 
 _ROUNDS = 50
@@ -24,38 +26,61 @@ _ROUNDS = 50
 
 class HostThreads:
     """Implements `threads.protocol.Threads` over what these drivers run. ``mine`` are the threads that the agent may
-    use at all: as it finds itself, for it never goes beyond."""
+    use at all: as it finds itself, for it never goes beyond. ``chosen`` is for a kernel that forgets what threads chose
+    within their groups."""
 
-    def __init__(self, herds: Sequence[Herd], *, mine: Iterable[int] = ()) -> None:
+    def __init__(self, herds: Sequence[Herd], *, mine: Iterable[int] = (), chosen: Chosen | None = None) -> None:
         self._herds = herds
         self._mine = frozenset(mine) or frozenset(os.sched_getaffinity(0))
         self._last: dict[str, frozenset[int]] = {}
         self._was: frozenset[int] | None = None
+        self._chosen = chosen or (Chosen() if forgets() else None)
+        self._turn = asyncio.Lock()
 
     async def keep(self, own: Mapping[str, str]) -> None:
+        async with self._turn:
+            await self._keep(own)
+
+    async def _keep(self, own: Mapping[str, str]) -> None:
         sets = {uid: frozenset(parse_cpus(cpus)) for uid, cpus in own.items()}
         # Where every thread is somebody's own we run on all of them: somewhere we must.
         rest = self._mine.difference(*sets.values()) or self._mine
         refused: list[str] = []
         with _noted(refused):
             self._hold(os.getpid(), rest)
-        found: list[tuple[Herd, Kin]] = []
-        for herd in self._herds:
-            with _noted(refused):
-                found += [(herd, kin) for kin in herd.kin()]
+        found = await asyncio.to_thread(self._found, refused)
         for herd, kin in found:
             with _noted(refused):  # the others are held all the same
                 wanted = sets.get(kin.uid, rest)
-                if not herd.pin(kin.uid, show_cpus(wanted)):
+                if not self._pinned(herd, kin, wanted=wanted):
                     self._herd(kin, wanted=wanted, own=kin.uid in sets)
                 for pid in kin.helpers:
                     self._hold(pid, rest)
+        if self._chosen is not None and not refused:
+            self._chosen.forget([kin.uid for _, kin in found], [pid for _, kin in found for pid in kin.inside])
         if not refused:  # else some may only not have been listed
             self._last = {kin.uid: self._last[kin.uid] for _, kin in found if kin.uid in self._last}
         self._was = rest
         if refused:
             internal = "; ".join(refused)[:500]
             raise DriverError("ThreadsRefused", "the kernel refused hardware threads", internal=internal)
+
+    def _found(self, refused: list[str]) -> list[tuple[Herd, Kin]]:
+        found: list[tuple[Herd, Kin]] = []
+        for herd in self._herds:
+            with _noted(refused):
+                found += [(herd, kin) for kin in herd.kin()]
+        return found
+
+    def _pinned(self, herd: Herd, kin: Kin, *, wanted: frozenset[int]) -> bool:
+        """Whether a control group holds it."""
+        if self._chosen is not None:
+            self._chosen.look(kin.uid, kin.inside)
+        if not herd.pin(kin.uid, show_cpus(wanted)):
+            return False
+        if self._chosen is not None:
+            self._chosen.restore(kin.uid, kin.inside, wanted=wanted)
+        return True
 
     def _herd(self, kin: Kin, *, wanted: frozenset[int], own: bool) -> None:
         """By affinity alone. What has chosen fewer threads for itself keeps them, as far as they are among these; what
@@ -69,7 +94,7 @@ class HostThreads:
     def _hold(self, pid: int, wanted: frozenset[int], *, before: frozenset[int] | None = None) -> None:
         """Every thread of the process, and those that it begins meanwhile."""
         for _ in range(_ROUNDS):
-            moved = [tid for tid in _tasks(pid) if _move(tid, wanted, before=before)]
+            moved = [tid for tid in tasks(pid) if _move(tid, wanted, before=before)]
             if not moved:
                 return
 
@@ -82,12 +107,6 @@ def _noted(refused: list[str]) -> Iterator[None]:
         refused.append(f"{error.reason}: {error.internal}")
     except OSError as error:
         refused.append(str(error))
-
-
-def _tasks(pid: int) -> list[int]:
-    with suppress(OSError):
-        return [int(entry.name) for entry in Path(f"/proc/{pid}/task").iterdir()]
-    return []
 
 
 def _move(tid: int, wanted: frozenset[int], *, before: frozenset[int] | None) -> bool:

@@ -54,6 +54,8 @@ _SILENT = "its agent is not heard of; what runs there is left alone"
 _SILENT_REMEDY = "Bring the host or its agent back. If it is surely off, set spec.fenced to give its claims away."
 _SILENT_LOOK_SECONDS = 2.0
 _HEARD_LOOK_SECONDS = 10.0
+_UNFIT_SHOWN = 3
+"""Devices that are named in a message."""
 
 HostPhase = Literal["Enrolling", "Ready", "Cordoned", "Fencing", "Unreachable", "Fenced", "Deleting"]
 
@@ -243,8 +245,15 @@ def _heard(host: Host, status: HostStatus) -> Outcome:
     if host.spec.unschedulable:
         status = status.model_copy(update={"phase": "Cordoned", "message": "nothing new lands here"})
         return Done(status=status, reason="Cordoned", message="nothing new lands here")
-    status = status.model_copy(update={"phase": "Ready", "message": ""})
+    status = status.model_copy(update={"phase": "Ready", "message": _unfit(host.status.report)})
     return Done(status=status)
+
+
+def _unfit(report: Inventory | None) -> str:
+    """What of it nobody may have now, and why, as its agent says."""
+    said = [f"{one.kind} {one.id}: {one.unfit}" for one in (report.devices if report else ()) if one.unfit]
+    more = f"; and {len(said) - _UNFIT_SHOWN} more" if len(said) > _UNFIT_SHOWN else ""
+    return "; ".join(said[:_UNFIT_SHOWN]) + more
 
 
 # --- shown ------------------------------------------------------------------------------------------------------

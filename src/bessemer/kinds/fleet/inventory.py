@@ -176,7 +176,9 @@ class FleetFeed:
         if claim_uid in self._told.known["Claim"]:
             self._arrays.drop(before)
             return
-        hold = replace(Hold.of(decision), tenure=tenure or Tenure())
+        terms, hold = tenure or Tenure(), self._arrays.held.of(before)
+        if hold is None or hold.tenure != terms or not hold.is_of(decision):
+            hold = replace(Hold.of(decision), tenure=terms)
         rename(self._arrays, before, uid=claim_uid, hold=hold)
         self._assumed.append((self._clock.monotonic() + ASSUMED_SECONDS, claim_uid))
 

@@ -163,7 +163,7 @@ async def place(ctx: Context, instance: Instance) -> Outcome:
     except Taken as error:
         waiting, pause = turns.lost(instance.status, now=ctx.clock.now())
         status = _pending(instance, error.message).model_copy(update=waiting)
-        return Wait(reason="Taken", message=error.message, status=status, again=pause, remedy="Take a smaller flavor.")
+        return Wait(reason="Taken", message=error.message, status=status, again=pause, remedy=turns.LOST_REMEDY)
     ctx.parts.note(instance.key, _parts(instance), waits=False)
     placed = {"host": decision.host, "fake": decision.fake}
     status = _pending(instance, "", claim=workload.claim_key(instance).name).model_copy(update=placed)

@@ -141,8 +141,12 @@ class InstanceHost:
             return this.failed(error)
 
     async def remove(self, ctx: HostContext, claim: Claim) -> Outcome:
-        qemu, disks, passthrough = ctx.drivers.qemu, ctx.drivers.disks, ctx.drivers.passthrough
-        return await clear(ctx, claim, qemu.kill, qemu.remove, passthrough.give_back, disks.remove)
+        qemu, disks = ctx.drivers.qemu, ctx.drivers.disks
+
+        async def end(uid: str) -> None:
+            await ctx.drivers.passthrough.end(uid, wanted_of(claim.spec))
+
+        return await clear(ctx, claim, qemu.kill, qemu.remove, end, disks.remove)
 
     def log(self, ctx: HostContext, claim: Claim, *, follow: bool) -> AsyncIterator[bytes]:
         return ctx.drivers.qemu.log(claim.uid, follow=follow)

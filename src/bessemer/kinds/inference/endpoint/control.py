@@ -168,7 +168,7 @@ async def _take(ctx: Context, endpoint: Endpoint, *, missing: Sequence[int], com
             return Hold("TenantWalled", error.message, 30.0, remedy=_ASK)
         except Taken as error:
             waiting, pause = turns.lost(endpoint.status, now=ctx.clock.now())
-            return Hold("Taken", error.message, pause, waiting=waiting)
+            return Hold("Taken", error.message, pause, remedy=turns.LOST_REMEDY, waiting=waiting)
     rest = len(coming) + len(missing) - GROUP
     return Hold("Placing", f"{rest} more replicas are being placed", 0.0) if rest > 0 else None
 

@@ -120,7 +120,7 @@ def fold(seen: Seen) -> Outcome:
     status = _observed(seen)
     if _all_well(seen.job, seen.claims):
         return _succeeded(status, seen.now)
-    failure = first_failure(seen.claims)
+    failure = first_failure(seen.claims, now=seen.now)
     if failure is not None and failure.reason == "DeadlineExceeded":
         return _failed(status, seen.now, reason="DeadlineExceeded", message=_deadline(seen.job))
     if failure is not None and failure.reason != "MemberLost":
@@ -150,9 +150,10 @@ def _all_well(job: Job, claims: Sequence[Claim]) -> bool:
     )
 
 
-def first_failure(claims: Sequence[Claim]) -> MemberFailure | None:
-    """The member that failed first, as its host's clock says; one that failed by itself before one that was lost."""
-    failed = [(claim, end) for claim in claims if (end := end_of(claim)) is not None and end.reason]
+def first_failure(claims: Sequence[Claim], *, now: float) -> MemberFailure | None:
+    """The member that failed first by ``now``, as its host's clock says; one that failed by itself before one that was
+    lost."""
+    failed = [(claim, end) for claim in claims if (end := end_of(claim, now=now)) is not None and end.reason]
 
     def order(one: tuple[Claim, MemberEnd]) -> tuple[bool, float, int]:
         claim, end = one

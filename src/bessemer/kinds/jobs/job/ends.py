@@ -18,6 +18,9 @@ from bessemer.kinds.fleet.claim import Claim
 Reason = Literal["", "MemberFailed", "OutOfMemory", "MemberLost", "DeadlineExceeded"]
 MESSAGE_MAX = 512
 
+CLOCK_SECONDS = 60.0
+"""By so much a host's clock may be ahead of ours: a deadline that is further away has not passed, whoever says so."""
+
 
 class MemberEnd(ApiModel):
     """``reason`` "" is an end with status 0. ``at`` is the host's clock, in epoch seconds."""
@@ -29,8 +32,8 @@ class MemberEnd(ApiModel):
     at: float = Field(allow_inf_nan=False)
 
 
-def end_of(claim: Claim) -> MemberEnd | None:
-    """How the claim's member ended; None for one that has not."""
+def end_of(claim: Claim, *, now: float = math.inf) -> MemberEnd | None:
+    """How the claim's member ended, as far as that may be so ``now``; None for one that has not."""
     said = claim.status.detail.get("end")
     if said is None:
         return None
@@ -39,12 +42,13 @@ def end_of(claim: Claim) -> MemberEnd | None:
     except ValidationError:
         return _lost(math.inf)
     wanted = claim.spec.intent
+    ends = float(wanted.get("ends") or math.inf)
     well = end.code == 0 and claim.status.phase == "Stopped"
-    # Whose clock is ahead says so by that clock: none that is honest says it of a time before.
+    # Whose clock is ahead says so by that clock: none that is honest says it of a time before, or far ahead of ours.
     untrue = {
         "": not well,
         "MemberFailed": not end.code,
-        "DeadlineExceeded": not wanted.get("ends") or end.at < float(wanted["ends"]),
+        "DeadlineExceeded": ends > min(end.at, now + CLOCK_SECONDS),
     }.get(end.reason, False)
     if untrue:
         return _lost(end.at)

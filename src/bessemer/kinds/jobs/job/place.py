@@ -94,7 +94,7 @@ async def place(ctx: Context, job: Job, *, attempt: int) -> Hold | None:
         return Hold("TenantWalled", error.message, 30.0, remedy=_ASK)
     except Taken as error:
         waiting, pause = turns.lost(job.status, now=now)
-        return Hold("Taken", error.message, pause, waiting=waiting)
+        return Hold("Taken", error.message, pause, remedy=turns.LOST_REMEDY, waiting=waiting)
     except Conflict as error:
         return Hold("NameHeld", error.message, 2.0)  # members of an earlier job of this name are still cleared away
     return None

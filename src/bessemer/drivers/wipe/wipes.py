@@ -1,0 +1,156 @@
+"""Disks that guests had whole, from the moment that they are handed over until it is proven that nothing is left.
+
+What holds, also after a crash at any point:
+
+* A disk is on record before a guest can have it, and off it only once it is proven to carry nothing; while it is on
+  record, it is handed to nobody but the Claim that has it, and nothing but a disk on record is ever written to.
+* What was recorded as about to be handed over, and then was not, no guest has had: it is not wiped.
+
+How one is wiped is `erasing`'s. It is stepwise, a step a bounded piece of work: so several disks take turns, and a step
+is what a crash may repeat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from bessemer.core.errors import DriverError
+from bessemer.drivers import Hook, no_hook
+from bessemer.drivers.passthrough.protocol import Wanted
+from bessemer.drivers.wipe.erasing import Erasing
+from bessemer.drivers.wipe.protocol import Found, Media
+from bessemer.drivers.wipe.records import Debt, Phase, Records
+
+AT_ONCE = 16
+"""Disks that are worked on beside each other."""
+
+_OWED: frozenset[Phase] = frozenset({"due", "marking", "erasing", "proving"})
+
+
+class Wipes:
+    """The disks of one host. ``on_call`` is called between any two things that a crash could part."""
+
+    def __init__(self, records: Records, media: Media, *, on_call: Hook = no_hook) -> None:
+        self._records = records
+        self._media = media
+        self._on_call = on_call
+        self._erasing = Erasing(records, media, on_call=on_call)
+        self.news = asyncio.Event()
+        """Set where there may be something to do."""
+        self.news.set()
+
+    async def asked(self, uid: str, wanted: Sequence[Wanted]) -> None:
+        """The disks among these are about to be handed over. What was handed to the uid before is its own.
+
+        Raises DriverError ``BeingWiped`` where one is another's, or was; ``DiskMissing``, ``DiskChanged``,
+        ``FunctionsMissing``, ``DiskFull``, ``DiskFailed``.
+        """
+        await asyncio.to_thread(self._asked, uid, wanted)
+
+    async def handed(self, uid: str) -> None:
+        """A guest may have them from here on. Raises DriverError."""
+        await asyncio.to_thread(self._handed, uid)
+
+    async def end(self, uid: str, wanted: Sequence[Wanted] = ()) -> None:
+        """The uid's Claim has ended: what it had is owed; so are ``wanted`` of which an earlier release kept nothing.
+        Raises DriverError."""
+        await asyncio.to_thread(self._end, uid, wanted)
+        self.news.set()
+
+    async def uids(self) -> frozenset[str]:
+        """Every uid that has, or may have, a disk."""
+        debts = await asyncio.to_thread(self._records.all)
+        return frozenset(debt.uid for debt in debts if debt.phase in ("asked", "handed"))
+
+    async def unfit(self) -> Mapping[str, str]:
+        """What is to be given to nobody now, by id and by PCI address, and why: in words that change seldom."""
+        found: dict[str, str] = {}
+        for debt in await asyncio.to_thread(self._records.all):
+            if debt.phase not in ("asked", "handed"):
+                found |= dict.fromkeys(filter(None, (debt.device, debt.address)), said_of(debt))
+        return found
+
+    async def step(self) -> bool:
+        """A piece of work on each disk that is owed; whether there is more to do at once.
+
+        Raises nothing: what is wrong with a disk stands in its record.
+        """
+        owed = [debt for debt in await asyncio.to_thread(self._records.all) if debt.phase in _OWED]
+        if not owed:
+            return False
+        # Of their own: a disk that erases itself may keep one for minutes.
+        threads, loop = ThreadPoolExecutor(min(AT_ONCE, len(owed)), "wipe"), asyncio.get_running_loop()
+        try:
+            return any(await asyncio.gather(*(loop.run_in_executor(threads, self._erasing.step, o) for o in owed)))
+        finally:
+            threads.shutdown(wait=False)
+
+    def _asked(self, uid: str, wanted: Sequence[Wanted]) -> None:
+        disks = [one for one in wanted if one.kind == "disk"]
+        debts = self._records.all() if disks else ()
+        for one in disks:
+            if one.functions:
+                message = f"functions of {one.device} cannot be wiped by themselves"
+                raise DriverError("FunctionsMissing", message)
+            before = [
+                debt for debt in debts if one.device == debt.device or (one.address and one.address == debt.address)
+            ]
+            mine = [debt for debt in before if debt.uid == uid and debt.phase in ("asked", "handed")]
+            if len(mine) < len(before):
+                said = next(said_of(debt) for debt in before if debt not in mine)
+                raise DriverError("BeingWiped", f"disk {one.device} goes to nobody yet: {said}")
+            found = self._look(one.address, mine)
+            if not any(debt.phase == "handed" for debt in mine):
+                self._keep(
+                    Debt(device=one.device, address=one.address, uid=uid, wwid=found.wwid, size_bytes=found.size_bytes)
+                )
+
+    def _look(self, address: str, mine: Sequence[Debt]) -> Found:
+        was = mine[0].was if mine else None
+        try:
+            found = self._media.look(address)
+        except DriverError as error:
+            # The host's driver has it no more, since this uid has it.
+            if error.reason != "DiskMissing" or was is None:
+                raise
+            return was
+        if mine[:1] and mine[0].phase == "handed" and was not in (None, found):
+            raise DriverError("DiskChanged", f"at {address} is another disk than this claim had")
+        return found
+
+    def _handed(self, uid: str) -> None:
+        for debt in self._records.all():
+            if debt.uid == uid and debt.phase == "asked":
+                self._keep(replace(debt, phase="handed"))
+
+    def _end(self, uid: str, wanted: Sequence[Wanted]) -> None:
+        debts = self._records.all()
+        known = {debt.device for debt in debts} | {debt.address for debt in debts}
+        for one in wanted:
+            if one.kind == "disk" and not known & {one.device, one.address}:
+                self._keep(Debt(device=one.device, address=one.address, uid=uid, phase="due"))
+        for debt in debts:
+            if debt.uid == uid and debt.phase == "handed":
+                self._keep(replace(debt, phase="due"))
+            elif debt.uid == uid and debt.phase == "asked":
+                self._records.drop(debt.device)
+
+    def _keep(self, debt: Debt) -> None:
+        self._on_call("wipe.keep")
+        self._records.keep(debt)
+        self._on_call("wipe.keep.done")
+
+
+def said_of(debt: Debt) -> str:
+    """Of a disk that is owed, in a line."""
+    if debt.phase == "failed":
+        return f"not wiped: {debt.message}; on its host: bessemer disks --retry {debt.device}, or --release"
+    if debt.phase == "due":
+        return "being wiped: it waits" + (f", for {debt.message}" if debt.message else "")
+    doing = "it is read back" if debt.phase == "proving" else debt.way
+    tenths = debt.done_bytes * 10 // debt.size_bytes if debt.size_bytes else 0
+    held = f" ({debt.message})" if debt.message else ""
+    return f"being wiped: {doing}, {tenths}0 %{held}"
