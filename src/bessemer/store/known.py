@@ -159,13 +159,11 @@ class Known:
         for table in change.tables:
             for statement in self._tables.get(table, ()):
                 found = self._rows[statement]
-                if found and row and _by_row(statement, found):
-                    before = found.pop(row, None)
-                    if before is not None:
-                        self._journal.append((statement, row, before))
-                elif found:
-                    gone = _met(statement, found, written=written, values=values)
-                    self._journal.extend([(statement, name, found.pop(name)) for name in gone])
+                if not found:
+                    continue
+                by_row = row and _by_row(statement, found)
+                gone = [row][: row in found] if by_row else _met(statement, found, written=written, values=values)
+                self._journal.extend([(statement, name, found.pop(name)) for name in gone])
 
     def mark(self) -> int:
         """Where it stands, for `back`."""
