@@ -68,11 +68,10 @@ def by_time(now: int) -> Prices:
 
 def open_places(planner: Planner, request: Request, *, count: int, most: int) -> Opening:
     """As many places as can be had for the request at once, ``count`` at most, by ``most`` moves at most."""
-    trial = Trial(planner.fleet)
     moves: list[Move] = []
     places: list[Decision] = []
     there = 0
-    try:
+    with Trial(planner.fleet) as trial:
         while len(places) < count:
             place = planner.place(request) or _made(planner, request, trial=trial, moves=moves, most=most)
             if place is None:
@@ -80,8 +79,6 @@ def open_places(planner: Planner, request: Request, *, count: int, most: int) ->
             there += not moves
             trial.hold(f"{_OPEN}{len(places)}", Hold.of(place))
             places.append(place)
-    finally:
-        trial.back_to(0)
     return Opening(moves=tuple(moves), places=tuple(places), there=there)
 
 

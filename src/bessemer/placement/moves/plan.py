@@ -21,7 +21,6 @@ from bessemer.placement.moves.removal import Removal, removals
 from bessemer.placement.moves.screen import anywhere
 from bessemer.placement.moves.trial import Trial
 from bessemer.placement.policies import Floats
-from bessemer.placement.thought import Thought
 from bessemer.placement.vectors import WHOLE
 
 Place = Callable[[Request], Decision | None]
@@ -105,16 +104,16 @@ class Planner:
         self._look_anew()
         if (request, most, depth) in self._vain:
             return None
-        with Thought(self.fleet):
-            plan = self._opened(request, Trial(self.fleet), most=most, depth=depth)
+        with Trial(self.fleet) as trial:
+            plan = self._opened(request, trial, most=most, depth=depth)
         if plan is None:
             self._vain.add((request, most, depth))
         return plan
 
     def emptied(self, hosts: Sequence[str]) -> Plan:
         """All that hosts hold goes to others; largest claims first, for they find room in the fewest places."""
-        with Thought(self.fleet):
-            return self._emptied(hosts, Trial(self.fleet))
+        with Trial(self.fleet) as trial:
+            return self._emptied(hosts, trial)
 
     def prices(self) -> Floats:
         """[slots]: what each claim costs to move, as they are now."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Set
+from typing import Self
 
 from bessemer.core.asking import Allocation, Decision
 from bessemer.placement.facts import Hold
 from bessemer.placement.fleet import FleetArrays
 from bessemer.placement.pins import still_free
+from bessemer.placement.thought import Thought
 from bessemer.placement.vectors import WHOLE
 
 _PLUG = "\0plug/"
@@ -15,13 +17,20 @@ _PLUG = "\0plug/"
 
 
 class Trial:
-    """Holds that come and go, remembered. Whoever reads the fleet sees each change; after ``back_to(0)`` all that is
-    held is what was."""
+    """Thoughts within one another, one from each mark on, of which the last ones may be left alone. Whoever is within
+    holds and drops; when it is left all that is held is what was."""
 
     def __init__(self, fleet: FleetArrays) -> None:
         self._fleet = fleet
-        self._before: list[tuple[str, Hold | None]] = []
+        self._thoughts: list[Thought] = []
         self._plugs: list[str] = []
+
+    def __enter__(self) -> Self:
+        self.mark()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._leave(0)
 
     @property
     def plugged(self) -> Set[str]:
@@ -29,28 +38,24 @@ class Trial:
         return set(self._plugs)
 
     def mark(self) -> int:
-        """Where to go `back_to`."""
-        return len(self._before)
+        """Where to go `back_to`; 0 is where it was entered."""
+        self._thoughts.append(Thought(self._fleet).__enter__())
+        return len(self._thoughts) - 1
 
     def back_to(self, mark: int) -> None:
         """Take back what was done since."""
-        while len(self._before) > mark:
-            uid, hold = self._before.pop()
-            if hold is not None:
-                self._fleet.hold(uid, hold)
-            else:
-                self._fleet.drop(uid)
-            if uid.startswith(_PLUG):
-                self._plugs.pop()
+        self._leave(mark)
+        if not mark:
+            self.mark()
 
     def hold(self, uid: str, hold: Hold) -> None:
         """A claim holds that, in place of what it held."""
-        self._before.append((uid, self._fleet.held.of(uid)))
+        assert self._thoughts, "what is tried is taken back"
         self._fleet.hold(uid, hold)
 
     def drop(self, uid: str) -> None:
         """A claim holds nothing."""
-        self._before.append((uid, self._fleet.held.of(uid)))
+        assert self._thoughts, "what is tried is taken back"
         self._fleet.drop(uid)
 
     def plug(self, host: str) -> None:
@@ -68,6 +73,11 @@ class Trial:
         )
         self._plugs.append(host)
         self.hold(f"{_PLUG}{host}", Hold(host, tuple(device.id for device in fleet.devices(row)), parts, WHOLE))
+
+    def _leave(self, mark: int) -> None:
+        while len(self._thoughts) > mark:
+            self._thoughts.pop().__exit__(None, None, None)
+        self._plugs = [host for host in self._plugs if self._fleet.held.of(f"{_PLUG}{host}") is not None]
 
     def free(self, decision: Decision) -> bool:
         """Whether all that a decision takes is there, and free now."""

@@ -123,8 +123,7 @@ async def _kept_out(ctx: Context, holder: Resource[Any, Any]) -> bool:
 
 def legal(fork: Fork, asked: Consolidation, *, request: Request | None) -> bool:
     """Whether the plan that is shown could be carried out as the fleet is now, and would come to what it says."""
-    trial = Trial(fork.fleet)
-    try:
+    with Trial(fork.fleet) as trial:
         for step in asked.status.steps:
             hold = fork.fleet.held.of(step.claim_uid)
             if hold is None or hold.host != step.source or not hold.tenure.restartable:
@@ -137,8 +136,6 @@ def legal(fork: Fork, asked: Consolidation, *, request: Request | None) -> bool:
         if asked.spec.empty is not None and any(fork.fleet.held.at(host) for host in asked.status.hosts):
             return False
         return request is None or open_now(fork, request, count=asked.status.places) >= asked.status.places
-    finally:
-        trial.back_to(0)
 
 
 def open_now(fork: Fork, request: Request, *, count: int) -> int:
