@@ -264,22 +264,26 @@ class Board:
             rows, figures.alike = np.arange(fleet.size), Alike(fleet, shape)
         figures.position, figures.version = fleet.changes.position, self._policy.version
         if 0 < len(rows) <= FEW_HOSTS and figures.alike.knows:
-            for row in rows.tolist():
-                self._look_once(row, shape=shape, figures=figures)
+            self._look_at_few(rows.tolist(), shape=shape, figures=figures)
         elif len(rows):
             self._look(rows, shape=shape, figures=figures, policy=self._policy)
         return figures
 
-    def _look_once(self, row: int, *, shape: Shape, figures: _Figures) -> None:
-        """Look at one host, as nearly each decision has to: hosts are alike and held alike, so most are in a state that
-        another was in."""
-        state = figures.alike.state(row)
-        figure = figures.alike.figure(state)
-        if figure is not None:
-            figures.set(row, figure)
-            return
-        self._look(np.array([row]), shape=shape, figures=figures, policy=self._policy)
-        figures.alike.found(state, figures.at(row))
+    def _look_at_few(self, rows: Sequence[int], *, shape: Shape, figures: _Figures) -> None:
+        """Look at some hosts, as nearly each decision has to: hosts are alike and held alike, so most are in a state
+        that another was in. Those that are in none are looked at together."""
+        alike, anew = figures.alike, dict[int, bytes | None]()
+        for row in rows:
+            state = alike.state(row)
+            figure = alike.figure(state)
+            if figure is None:
+                anew[row] = state
+            else:
+                figures.set(row, figure)
+        if anew:
+            self._look(np.array(list(anew)), shape=shape, figures=figures, policy=self._policy)
+        for row, state in anew.items():
+            alike.found(state, figures.at(row))
 
     def _look(self, rows: Ints, *, shape: Shape, figures: _Figures, policy: Policy) -> None:
         """Look at some hosts anew."""
