@@ -136,7 +136,7 @@ class Machine:
         return found[1].strip() if found else ""
 
     def _node(self, path: Path) -> NumaNode:
-        threads = self._threads(path / "cpulist")
+        threads = _threads(path / "cpulist", self._allowed)
         memory = re.search(r"MemTotal:\s*(\d+) kB", text(path / "meminfo"))
         return NumaNode(
             id=int(path.name.removeprefix("node")),
@@ -148,7 +148,7 @@ class Machine:
         )
 
     def _whole(self) -> NumaNode:
-        threads = self._threads(self._sys / "devices/system/cpu/online")
+        threads = _threads(self._sys / "devices/system/cpu/online", self._allowed)
         memory = re.search(r"^MemTotal:\s*(\d+) kB", text(self._proc / "meminfo"), re.MULTILINE)
         return NumaNode(
             id=0,
@@ -158,10 +158,6 @@ class Machine:
             hugepages=_hugepages(self._sys / "kernel/mm/hugepages"),
             siblings=self._siblings(threads),
         )
-
-    def _threads(self, path: Path) -> list[int]:
-        """Those that a file lists, as far as they are allowed."""
-        return [thread for thread in _cpus(text(path)) if self._allowed is None or thread in self._allowed]
 
     def _memory_limit(self) -> int:
         """What a container around the agent allows: no limit of ours can lift that one."""
@@ -182,6 +178,11 @@ class Machine:
     def _core(self, thread: int) -> str:
         base = self._sys / "devices/system/cpu"
         return text(base / f"cpu{thread}/topology/thread_siblings_list") or str(thread)
+
+
+def _threads(path: Path, allowed: Collection[int] | None) -> list[int]:
+    """Those that a file lists, as far as they are allowed."""
+    return [thread for thread in _cpus(text(path)) if allowed is None or thread in allowed]
 
 
 def used(machine: Machine) -> frozenset[str]:
