@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -142,6 +142,10 @@ class Taken:
     device_profile: str = ""
     device_start: int = 0
     companions: tuple[CompanionUse, ...] = ()
+
+    def taken(self) -> dict[str, Any]:
+        """By the names of the fields, and no more than they are: for what keeps it in JSON."""
+        return {one.name: getattr(self, one.name) for one in fields(Taken)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

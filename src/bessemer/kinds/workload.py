@@ -169,16 +169,10 @@ async def _claim(
     """The Claim of one replica, as it is taken."""
     meta, flavor = workload.metadata, make.flavor
     spec = ClaimSpec(
-        host=decision.host,
+        **decision.taken(),
         tenant=tenant_of(meta.namespace or ""),
         workload=WorkloadRef(kind=workload.KIND, name=meta.name, uid=workload.uid, replica=replica),
-        devices=list(decision.devices),
-        device_milli=decision.device_milli,
-        device_profile=decision.device_profile,
-        device_start=decision.device_start,
         device_model=await _model_of(ctx, decision, flavor=flavor),
-        allocations=list(decision.allocations),
-        companions=list(decision.companions),
         tree=[_hangs(device) for device in decision.tree],
         flavor=flavor.metadata.name,
         asked=Asked.of(decision.request) if decision.request else None,

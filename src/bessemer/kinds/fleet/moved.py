@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Any, Self
 
 import orjson
 from pydantic import Field
 
-from bessemer.core.asking import Allocation, Decision, Request, Taken
+from bessemer.core.asking import Allocation, Decision, Request
 from bessemer.core.beside import CompanionUse
 from bessemer.core.resource import ApiModel, Key
 
@@ -31,7 +30,7 @@ class KeptPlace(ApiModel):
 
     @classmethod
     def of(cls, decision: Decision) -> Self:
-        return cls.model_validate({one.name: getattr(decision, one.name) for one in fields(Taken)})
+        return cls.model_validate(decision.taken())
 
     def decision(self, request: Request | None = None) -> Decision:
         """What is kept, for a request."""
