@@ -85,6 +85,11 @@ class Alike:
         told = bool(shape.device_profile or shape.companions)
         self._names = () if told else [name for name in _HARDWARE if not plain or name not in BESIDE]
 
+    @property
+    def knows(self) -> bool:
+        """Whether rows have states at all; else they are looked at together."""
+        return bool(self._names)
+
     def state(self, row: int) -> bytes | None:
         """All that the arrays hold of a row, as far as the shape asks for it."""
         if self._hosts != self._fleet.hosts:

@@ -263,7 +263,7 @@ class Board:
         if rows is None or figures.version != self._policy.version:
             rows, figures.alike = np.arange(fleet.size), Alike(fleet, shape)
         figures.position, figures.version = fleet.changes.position, self._policy.version
-        if 0 < len(rows) <= FEW_HOSTS:
+        if 0 < len(rows) <= FEW_HOSTS and figures.alike.knows:
             for row in rows.tolist():
                 self._look_once(row, shape=shape, figures=figures)
         elif len(rows):
