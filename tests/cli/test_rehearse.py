@@ -96,6 +96,8 @@ def test_openb_comes_and_goes_at_a_load_too() -> None:
     assert asked == same == ChurnOptions(nodes=Path("n.csv"), pods=Path("p.csv"), load=0.95, seeds=4)
     asked, _ = called("openb --nodes n.csv --pods p.csv --moves-at-once 3")
     assert asked == FillOptions(nodes=Path("n.csv"), pods=Path("p.csv"), moves_at_once=3)
+    asked, _ = called("churn --nodes n.csv --pods p.csv --moves-gain 2 --moves-saved 200")
+    assert asked == ChurnOptions(nodes=Path("n.csv"), pods=Path("p.csv"), moves_gain=2.0, moves_saved=200)
 
 
 def test_the_cases_are_shown_and_plotted() -> None:

@@ -67,6 +67,9 @@ def test_moves_make_room_as_far_as_they_are_allowed(files: FillOptions, *, churn
     assert 0 < found["moves_per_100_arrivals"] <= 3.0
     none = simulate(replace(options, moves_per_hundred=3.0, moves_gain=9.0), lambda _: None)
     assert none == still, "no request here is worth that much a move"
+    if churn:
+        unsaved = simulate(replace(options, moves_per_hundred=3.0, moves_saved=0), lambda _: None)
+        assert unsaved == still, "what may not be kept is not there when it is wanted"
     # While nobody leaves, each move lets one more in; whoever comes and leaves may be worse off later.
     assert churn or found["allocation_percent"] > still["allocation_percent"]
 

@@ -32,6 +32,15 @@ MovesOption = Annotated[
 ]
 AtOnceOption = Annotated[int, typer.Option(min=1, max=62, help="Moves for one request at most.")]
 GainOption = Annotated[float, typer.Option(min=0.0, max=256.0, help="Devices that each move lets in at least.")]
+SavedOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=1_000_000,
+        help="Keep so many for a rush, of the warm-up too; --moves-gain is halved while many are left.",
+        show_default=False,
+    ),
+]
 AnyAtOnceOption = Annotated[
     int | None,
     typer.Option(min=1, max=62, help="Moves for one request at most: 1; with --churn 8.", show_default=False),
@@ -111,6 +120,7 @@ def _churn(group: typer.Typer, verbs: Verbs) -> None:
         moves_per_hundred: MovesOption = 0.0,
         moves_at_once: AtOnceOption = 8,
         moves_gain: GainOption = 0.0,
+        moves_saved: SavedOption = None,
         plot: rehearse.PlotOption = None,
         output: OutputOption = "table",
         as_json: JsonOption = False,
@@ -133,6 +143,7 @@ def _churn(group: typer.Typer, verbs: Verbs) -> None:
             moves_per_hundred=moves_per_hundred,
             moves_at_once=moves_at_once,
             moves_gain=moves_gain,
+            moves_saved=moves_saved,
         )
         rehearse.replayed(verbs, options, output="json" if as_json else output, show=shown, plot=plot)
 

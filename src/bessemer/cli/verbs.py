@@ -163,7 +163,8 @@ class FillOptions:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChurnOptions:
     """``bessemer simulate churn``: requests come and leave, and would want ``load`` of what there is. ``warm_up`` and
-    ``stays`` are lengths in mean stays; moves as in `FillOptions`."""
+    ``stays`` are lengths in mean stays; moves as in `FillOptions`, and ``moves_saved`` of them, of the warm-up too, may
+    be kept for a rush (None: however many, of what came since)."""
 
     nodes: Path
     pods: Path
@@ -177,6 +178,7 @@ class ChurnOptions:
     moves_per_hundred: float = 0.0
     moves_at_once: int = 8
     moves_gain: float = 0.0
+    moves_saved: int | None = None
 
 
 Waits = Literal["lost", "passing", "queued"]

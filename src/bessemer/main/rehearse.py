@@ -105,7 +105,12 @@ def allowance(options: FillOptions | ChurnOptions | FleetOptions) -> Allowance |
     """What may be moved; None: nothing."""
     if not options.moves_per_hundred:
         return None
-    return Allowance(per_hundred=options.moves_per_hundred, at_once=options.moves_at_once, gain=options.moves_gain)
+    return Allowance(
+        per_hundred=options.moves_per_hundred,
+        at_once=options.moves_at_once,
+        gain=options.moves_gain,
+        saved=options.moves_saved if isinstance(options, ChurnOptions) else None,
+    )
 
 
 def _cases(fleet: DescribedFleet, options: FleetOptions) -> list[Case]:

@@ -17,7 +17,6 @@ from bessemer.drivers.threads.protocol import Kin
 from bessemer.drivers.threads.real import HostThreads
 
 MINE = sorted(os.sched_getaffinity(0))
-FEW = pytest.mark.skipif(len(MINE) < 2, reason="one thread leaves no choice")
 
 
 class OldGroup:
@@ -53,7 +52,6 @@ def group() -> Iterator[OldGroup]:
             os.sched_setaffinity(0, MINE)
 
 
-@FEW
 async def test_what_was_chosen_is_chosen_again_after_each_change(group: OldGroup) -> None:
     first, last = MINE[0], MINE[-1]
     main, worker = sorted(tasks(group.pid))
@@ -76,7 +74,6 @@ async def test_what_was_chosen_is_chosen_again_after_each_change(group: OldGroup
     assert os.sched_getaffinity(worker) == {last} & (set(MINE) - {first})
 
 
-@FEW
 async def test_a_new_agent_sees_who_chose(group: OldGroup) -> None:
     _, worker = sorted(tasks(group.pid))
     os.sched_setaffinity(worker, {MINE[0]})

@@ -164,17 +164,19 @@ def test_nobody_who_comes_later_delays_a_start_that_was_promised(made: tuple[Lin
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_who_is_told_starts_no_later(data: Any) -> None:
-    """Of one project, where nobody else comes: nothing is kept for them. Some want a whole host, of which a part is
-    taken nobody knows how long; the others are alike, and what runs ends when it said or sooner."""
-    line, size = Line(hosts=data.draw(st.integers(1, 2)), rules=Rules(grace=1)), data.draw(st.sampled_from((1, 2)))
-    over: dict[str, int] = {}
-    for slot in range(line.hosts * line.gpus // size):
-        (number, first), uid = divmod(slot * size, line.gpus), f"r{slot}"
-        ends = None if first == 0 else NOW + data.draw(st.integers(2, 20))
-        line.runs(uid, size, host=f"h{number}", first=first, ends=ends)
-        over[uid] = NOW + data.draw(st.integers(2, 20 if ends is None else ends - NOW))
+    """Of one project, where nobody else comes: nothing is kept for them. Sizes mix, of what runs and of what waits; of
+    each host a part is taken nobody knows how long, and what else runs ends when it said or sooner."""
+    line, over = Line(hosts=data.draw(st.integers(1, 2)), rules=Rules(grace=1)), dict[str, int]()
+    for host in range(line.hosts):
+        first = 0
+        while first < line.gpus:
+            size = data.draw(st.integers(1, min(2, line.gpus - first)))
+            ends, uid = None if first == 0 else NOW + data.draw(st.integers(2, 20)), f"r{host}-{first}"
+            line.runs(uid, size, host=f"h{host}", first=first, ends=ends)
+            over[uid] = NOW + data.draw(st.integers(2, 20 if ends is None else ends - NOW))
+            first += size
     for number in range(data.draw(st.integers(2, 6))):
-        wants, lasts = gpus(data.draw(st.sampled_from((size, 4)))), data.draw(st.integers(1, 30))
+        wants, lasts = gpus(data.draw(st.sampled_from((1, 2, 4)))), data.draw(st.integers(1, 30))
         line.joins(waits(f"w{number}", wants, since=NOW - 10 + number, ends=NOW + lasts), lasts=lasts)
     told = {uid: turn.expected for uid, turn in line.plan().turns.items() if turn.kept is None}
     for _ in range(300):

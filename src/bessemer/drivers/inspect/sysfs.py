@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bessemer.core.cpus import show_cpus
 from bessemer.core.hosts import NumaNode
+from bessemer.drivers.inspect.cores import Cores
+from bessemer.drivers.inspect.files import children, number, numbered, text
 
 _SECTOR_BYTES = 512
 _ADDRESS = re.compile(r"^[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$")
@@ -67,9 +68,9 @@ class Machine:
     container, a unit of its supervisor) leaves it some only. None: all."""
 
     def __init__(self, root: Path = Path("/"), *, allowed: Collection[int] | None = None) -> None:
-        self._allowed = allowed
         self._sys = root / "sys"
         self._proc = root / "proc"
+        self._cores = Cores(self._sys / "devices/system/cpu", allowed=allowed)
         self.groups = self._sys / "kernel/iommu_groups"
 
     def kernel(self) -> str:
@@ -85,7 +86,7 @@ class Machine:
     def numa(self) -> list[NumaNode]:
         """The NUMA nodes that have memory or cores; a kernel without NUMA is one node. Of one whose cores are all kept
         from the agent its memory mostly is as well."""
-        paths = list(_numbered(self._sys / "devices/system/node", "node"))
+        paths = list(numbered(self._sys / "devices/system/node", "node"))
         nodes = [node for node in map(self._node, paths) if node.threads or node.memory_bytes]
         if len(nodes) <= 1:
             # The whole machine, also for memory that was plugged in later and that no node counts as its own.
@@ -106,7 +107,7 @@ class Machine:
         lines = [line.split() for line in text(self._proc / "net/if_inet6").splitlines()]
         routed |= {line[5] for line in lines if len(line) == 6 and line[3] == _GLOBAL}
         found: dict[str, Nic] = {}
-        for path in _children(self._sys / "class/net"):
+        for path in children(self._sys / "class/net"):
             address = _pci_above(path / "device")
             if address:
                 used = path.name in routed or any(path.glob("upper_*"))
@@ -119,13 +120,13 @@ class Machine:
         found = []
         words = f"{text(self._proc / 'mounts')}\n{text(self._proc / 'swaps')}".splitlines()
         mounted = {line.split()[0].removeprefix("/dev/") for line in words if line.startswith("/dev/")}
-        for path in _children(self._sys / "block"):
+        for path in children(self._sys / "block"):
             size = number(path / "size") * _SECTOR_BYTES
             if _BLOCK_SKIP.match(path.name) or number(path / "removable") == 1 or size <= 0:
                 continue
             wwid = text(path / "wwid") or text(path / "device/wwid") or text(path / "serial")
-            parts = [path, *(part for part in _children(path) if part.name.startswith(path.name))]
-            used = any(part.name in mounted or any(_children(part / "holders")) for part in parts)
+            parts = [path, *(part for part in children(path) if part.name.startswith(path.name))]
+            used = any(part.name in mounted or any(children(part / "holders")) for part in parts)
             found.append(Disk(path.name, _pci_above(path), text(path / "device/model"), wwid, size, used))
         return found
 
@@ -136,32 +137,28 @@ class Machine:
         return found[1].strip() if found else ""
 
     def _node(self, path: Path) -> NumaNode:
-        threads = self._threads(path / "cpulist")
+        threads = self._cores.listed(path / "cpulist")
         memory = re.search(r"MemTotal:\s*(\d+) kB", text(path / "meminfo"))
         return NumaNode(
             id=int(path.name.removeprefix("node")),
-            cores=self._cores(threads),
+            cores=self._cores.count(threads),
             threads=len(threads),
             memory_bytes=int(memory[1]) << 10 if memory else 0,
             hugepages=_hugepages(path / "hugepages"),
-            siblings=self._siblings(threads),
+            siblings=self._cores.siblings(threads),
         )
 
     def _whole(self) -> NumaNode:
-        threads = self._threads(self._sys / "devices/system/cpu/online")
+        threads = self._cores.online()
         memory = re.search(r"^MemTotal:\s*(\d+) kB", text(self._proc / "meminfo"), re.MULTILINE)
         return NumaNode(
             id=0,
-            cores=self._cores(threads),
+            cores=self._cores.count(threads),
             threads=len(threads),
             memory_bytes=min(int(memory[1]) << 10 if memory else 0, self._memory_limit()),
             hugepages=_hugepages(self._sys / "kernel/mm/hugepages"),
-            siblings=self._siblings(threads),
+            siblings=self._cores.siblings(threads),
         )
-
-    def _threads(self, path: Path) -> list[int]:
-        """Those that a file lists, as far as they are allowed."""
-        return [thread for thread in _cpus(text(path)) if self._allowed is None or thread in self._allowed]
 
     def _memory_limit(self) -> int:
         """What a container around the agent allows: no limit of ours can lift that one."""
@@ -169,41 +166,11 @@ class Machine:
         found = (number(path) for path in (group / "memory.max", group / "memory/memory.limit_in_bytes"))
         return min((limit for limit in found if limit > 0), default=1 << 62)
 
-    def _cores(self, threads: list[int]) -> int:
-        """Physical cores: threads that name the same siblings are one."""
-        return len({self._core(thread) for thread in threads})
-
-    def _siblings(self, threads: list[int]) -> list[str]:
-        """The threads of each physical core, of those that there are; none where the kernel does not say."""
-        cores = {core: set(_cpus(core)) & set(threads) for core in dict.fromkeys(map(self._core, threads))}
-        whole = sum(map(len, cores.values())) == len(threads)
-        return [show_cpus(core) for core in cores.values()] if whole else []
-
-    def _core(self, thread: int) -> str:
-        base = self._sys / "devices/system/cpu"
-        return text(base / f"cpu{thread}/topology/thread_siblings_list") or str(thread)
-
 
 def used(machine: Machine) -> frozenset[str]:
     """PCI addresses of what the host needs itself."""
     found: list[Nic | Disk] = [*machine.nics(), *machine.disks()]
     return frozenset(one.address for one in found if one.in_use)
-
-
-def text(path: Path) -> str:
-    """A file's words, "" where it cannot be read."""
-    try:
-        return path.read_text(errors="replace").strip()
-    except OSError:
-        return ""
-
-
-def number(path: Path) -> int:
-    """A file's number, 0 where there is none."""
-    try:
-        return int(text(path))
-    except ValueError:
-        return 0
 
 
 def _function(path: Path) -> PciFunction:
@@ -230,28 +197,10 @@ def _pci_above(path: Path) -> str:
     return next((part for part in reversed(path.resolve().parts) if _ADDRESS.match(part)), "")
 
 
-def _cpus(words: str) -> list[int]:
-    """``0-3,8`` → [0, 1, 2, 3, 8]."""
-    found: list[int] = []
-    for part in filter(None, words.split(",")):
-        first, _, last = part.partition("-")
-        found.extend(range(int(first), int(last or first) + 1))
-    return found
-
-
 def _hugepages(path: Path) -> dict[str, int]:
-    sizes = {entry.name: number(entry / "nr_hugepages") for entry in _children(path)}
+    sizes = {entry.name: number(entry / "nr_hugepages") for entry in children(path)}
     return {
         str(int(name.removeprefix("hugepages-").removesuffix("kB")) << 10): count
         for name, count in sizes.items()
         if count > 0
     }
-
-
-def _numbered(path: Path, prefix: str) -> Iterator[Path]:
-    entries = [entry for entry in _children(path) if entry.name.removeprefix(prefix).isdigit()]
-    return iter(sorted(entries, key=lambda entry: int(entry.name.removeprefix(prefix))))
-
-
-def _children(path: Path) -> list[Path]:
-    return sorted(path.iterdir()) if path.is_dir() else []
