@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -167,6 +168,21 @@ def test_what_cannot_be_folded_fails_no_commit(site: Site, monkeypatch: pytest.M
             site.rest()
         assert not site.folder.busy
         assert site.log.left == site.log.pages
+    site.write()
+    site.rest()
+    assert site.log.left <= LITTLE
+
+
+def test_where_no_thread_can_be_had_no_commit_fails(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", none)
+        while site.log.pages < LONG + LITTLE:
+            site.write()
+        assert not site.folder.busy
+        site.rest()
     site.write()
     site.rest()
     assert site.log.left <= LITTLE

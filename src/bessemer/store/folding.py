@@ -114,11 +114,15 @@ class Folder:
         self._thread: threading.Thread | None = None
 
     def wake(self) -> None:
-        """Fold what there is."""
-        self.busy = True
+        """Fold what there is; where the machine has no thread to give, a later commit asks again."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="store-folder", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._work, name="store-folder", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                return
+            self._thread = thread
+        self.busy = True
         self._asked.put(True)
 
     def close(self) -> None:
