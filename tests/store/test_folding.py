@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
 from bessemer.store import folding, sqlite
 from bessemer.store.folding import FoldingSession, Log, LogIndex
@@ -161,11 +162,12 @@ def test_what_cannot_be_folded_fails_no_commit(site: Site, monkeypatch: pytest.M
     with monkeypatch.context() as patched:
         patched.setattr(site.index, "read", unreadable)
         site.write()
-    with monkeypatch.context() as patched:
+    with monkeypatch.context() as patched, capture_logs() as lines:
         patched.setattr(sqlite, "Session", broken)
         while site.log.pages < LONG + LITTLE:
             site.write()
-            site.rest()
+        site.rest()
+        assert [line["error"] for line in lines] == ["disk I/O error"], "once, however often"
         assert not site.folder.busy
         assert site.log.left == site.log.pages
     site.write()
