@@ -4,19 +4,24 @@ start."""
 from __future__ import annotations
 
 import asyncio
+import gc
+import socket
 import ssl
+import struct
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import uvicorn
 
 from bessemer.api import create_ca, listen, listener, serve, server_tls
-from bessemer.api.listener import HELD_BYTES_MAX, Gathering
+from bessemer.api.listener import HELD_BYTES_MAX, BoundedProtocol, Gathering
 from bessemer.core.errors import Unavailable
 from bessemer.core.tls import show
-from tests.api.world import PATIENCE_SECONDS
+from tests.api.world import BASE, PATIENCE_SECONDS, served, world
 
 Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -263,3 +268,35 @@ def test_places_are_bounded_in_all_and_for_each() -> None:
     doors.leave("a")
     assert doors.enter("c")
     assert not doors.enter("a")
+
+
+async def test_of_a_connection_that_breaks_no_buffers_of_tls_are_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is left of its request in circles is there until everything is walked."""
+    made: list[weakref.ref[Any]] = []
+    begin = BoundedProtocol.connection_made
+
+    def noted(self: BoundedProtocol, transport: Any) -> None:
+        made.append(weakref.ref(transport._ssl_protocol))
+        begin(self, transport)
+
+    monkeypatch.setattr(BoundedProtocol, "connection_made", noted)
+    async with world() as w, served(w, tmp_path) as site:
+        trust = ssl.create_default_context(cadata=w.ca.certificate.decode())
+        show(trust, (site.admin.certificate, site.admin.key))
+        port = int(site.url.rpartition(":")[2])
+        gc.disable()
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trust)
+            writer.write(f"GET {BASE}/tenants?watch=1 HTTP/1.1\r\nHost: here\r\n\r\n".encode())
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+            assert made[0]() is not None
+            linger = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            writer.transport.abort()
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while made[0]() is not None:
+                    await asyncio.sleep(0.01)
+        finally:
+            gc.enable()

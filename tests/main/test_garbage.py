@@ -12,7 +12,7 @@ import pytest
 
 from bessemer.core.clock import FakeClock, settle
 from bessemer.main import garbage
-from bessemer.main.garbage import WALKS, WHOLE_SECONDS, YOUNG_MAX, spare
+from bessemer.main.garbage import GROWN_BYTES, LOOK_SECONDS, WALKS, WHOLE_SECONDS, YOUNG_MAX, spare
 
 _LOOK_SECONDS = 2.0
 
@@ -85,6 +85,25 @@ async def test_circles_that_were_put_aside_are_found_in_a_quiet_second(
     assert found() is None
     assert WALKS.number["all"] == walks + 2
     assert len(gc.get_objects()) < YOUNG_MAX, "and all is put aside again"
+
+
+async def test_circles_that_fill_the_machine_are_found_long_before(
+    sparing: asyncio.Task[None], clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = garbage.resident()
+    assert there > 0
+    found = put_aside()
+    monkeypatch.setattr(garbage, "resident", lambda: there + GROWN_BYTES // 2)
+    await clock.advance(10 * LOOK_SECONDS)
+    assert found() is not None
+    monkeypatch.setattr(garbage, "resident", lambda: 2 * there + GROWN_BYTES)
+    await clock.advance(LOOK_SECONDS + _LOOK_SECONDS)
+    await settle()
+    assert found() is None
+    # From there on it would have to grow by as much again.
+    found = put_aside()
+    await clock.advance(10 * LOOK_SECONDS)
+    assert found() is not None
 
 
 async def test_where_no_second_is_quiet_they_are_found_an_hour_later(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
 from bessemer.store import folding, sqlite
 from bessemer.store.folding import FoldingSession, Log, LogIndex
@@ -160,13 +162,29 @@ def test_what_cannot_be_folded_fails_no_commit(site: Site, monkeypatch: pytest.M
     with monkeypatch.context() as patched:
         patched.setattr(site.index, "read", unreadable)
         site.write()
-    with monkeypatch.context() as patched:
+    with monkeypatch.context() as patched, capture_logs() as lines:
         patched.setattr(sqlite, "Session", broken)
         while site.log.pages < LONG + LITTLE:
             site.write()
-            site.rest()
+        site.rest()
+        assert [line["error"] for line in lines] == ["disk I/O error"], "once, however often"
         assert not site.folder.busy
         assert site.log.left == site.log.pages
+    site.write()
+    site.rest()
+    assert site.log.left <= LITTLE
+
+
+def test_where_no_thread_can_be_had_no_commit_fails(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", none)
+        while site.log.pages < LONG + LITTLE:
+            site.write()
+        assert not site.folder.busy
+        site.rest()
     site.write()
     site.rest()
     assert site.log.left <= LITTLE

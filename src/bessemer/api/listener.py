@@ -240,6 +240,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self._leave()
         self._outlet.lose()
         super().connection_lost(exc)
+        if exc is not None:
+            # Then uvicorn does not, and only who closes lets go of TLS's buffers, a quarter of a megabyte: what is left
+            # of a request in circles may be there for an hour (`main.garbage`).
+            self.transport.close()
 
     def _expect_headers(self) -> None:
         self._forget()

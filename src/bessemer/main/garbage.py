@@ -5,8 +5,10 @@ every object is looked at once, some thousands at a time, which takes a millisec
 aside. Python's own way is to walk over all that came since the start again and again, ever longer: of 10,000 hosts and
 100 placements a second, 50,000 objects every quarter of a minute, half a million every few minutes.
 
-What is put aside is freed by its count as anything is. Circles of it, of which there are next to none, are found by a
-walk over everything in a quiet second once in an hour, or at the end of the next one where none is quiet.
+What is put aside is freed by its count as anything is. Circles of it (a placement leaves next to none, but each watch
+some, when its connection ends) are found by a walk over everything in a quiet second once in an hour, or at the end of
+the next one where none is quiet; in a process that has grown by half, and by a quarter of a gigabyte, within a minute
+or two: whoever opens watches and breaks them off must not fill the machine meanwhile.
 """
 
 from __future__ import annotations
@@ -20,11 +22,14 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, Metric
 
 from bessemer.core.clock import Clock
-from bessemer.main.process import busy
+from bessemer.main.process import busy, resident
 
 YOUNG_MAX = 5_000
 """Objects made and not yet gone since the last walk."""
 WHOLE_SECONDS = 3600.0
+LOOK_SECONDS = 60.0
+GROWN_BYTES = 256 << 20
+"""Every so often it is looked whether the process has grown by so much, and by half."""
 _WHOLE = 2
 """How the collector calls a walk over all generations."""
 
@@ -71,8 +76,8 @@ async def spare(clock: Clock) -> None:
     gc.callbacks.append(WALKS.hear)
     try:
         while True:
-            await clock.sleep(WHOLE_SECONDS)
-            until = clock.monotonic() + WHOLE_SECONDS
+            grown = await _due(clock)
+            until = clock.monotonic() + (LOOK_SECONDS if grown else WHOLE_SECONDS)
             while await busy(clock) and clock.monotonic() < until:
                 pass
             gc.unfreeze()
@@ -80,3 +85,15 @@ async def spare(clock: Clock) -> None:
     finally:
         gc.callbacks.remove(WALKS.hear)
         gc.set_threshold(*before)
+
+
+async def _due(clock: Clock) -> bool:
+    """Return when a walk over everything is due; whether that is because the process has grown much."""
+    least, until = resident(), clock.monotonic() + WHOLE_SECONDS
+    while clock.monotonic() < until:
+        await clock.sleep(LOOK_SECONDS)
+        now = resident()
+        if now > max(least + GROWN_BYTES, least * 3 // 2):
+            return True
+        least = min(least, now)
+    return False

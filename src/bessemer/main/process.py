@@ -115,6 +115,15 @@ async def busy(clock: Clock) -> bool:
     return time.process_time() - before > _QUIET_SHARE * _QUIET_SECONDS
 
 
+def resident() -> int:
+    """Bytes of this process that are in memory; 0 where the system does not say so."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except OSError:
+        return 0
+
+
 class _Mallinfo(ctypes.Structure):
     """``struct mallinfo2`` of the GNU C library: what is in use, mapped by itself and of the heap, in bytes."""
 
@@ -130,14 +139,12 @@ class _Mallinfo(ctypes.Structure):
 def _holes(heap: ctypes.CDLL) -> int:
     """Bytes of this process that are in memory and in no use that the C library knows of; what is not its own is among
     them. An older library does not say what is in use."""
-    with open("/proc/self/statm", "rb") as file:
-        resident = int(file.read().split()[1]) * resource.getpagesize()
-    ask = getattr(heap, "mallinfo2", None)
+    there, ask = resident(), getattr(heap, "mallinfo2", None)
     if ask is None:
-        return resident
+        return there
     ask.restype = _Mallinfo
     said = ask()
-    return resident - int(said.uordblks) - int(said.hblkhd)
+    return there - int(said.uordblks) - int(said.hblkhd)
 
 
 def listen_for_the_end(stop: asyncio.Event) -> None:

@@ -26,6 +26,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import structlog
+
 from bessemer.store import sqlite
 from bessemer.store.session import Batch
 
@@ -39,6 +41,8 @@ LAST_PAGES = 20_000
 _LENGTH = struct.Struct("=I")
 _LENGTH_AT, _FOLDED_AT = 16, 96
 _FOLD = "PRAGMA wal_checkpoint(PASSIVE)"
+
+log = structlog.get_logger(__name__)
 
 
 class Log(NamedTuple):
@@ -114,11 +118,15 @@ class Folder:
         self._thread: threading.Thread | None = None
 
     def wake(self) -> None:
-        """Fold what there is."""
-        self.busy = True
+        """Fold what there is; where the machine has no thread to give, a later commit asks again."""
         if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="store-folder", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._work, name="store-folder", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                return
+            self._thread = thread
+        self.busy = True
         self._asked.put(True)
 
     def close(self) -> None:
@@ -130,12 +138,16 @@ class Folder:
 
     def _work(self) -> None:
         session: sqlite.Session | None = None
+        told = False
         while self._asked.get():
             try:
                 session = session or sqlite.Session(self._path, texts=self._texts, durable=self._durable)
                 session.script(_FOLD)
-            except sqlite3.Error:
-                pass  # a full disk: a commit asks again
+                told = False
+            except sqlite3.Error as error:  # a full disk: each commit asks again
+                if not told:
+                    log.warning("the store's log cannot be folded, and grows", error=str(error))
+                told = True
             finally:
                 self.busy = False
         if session is not None:

@@ -39,8 +39,11 @@ class Costly:
         self.clock.work(self.seconds)
         return Foreseen(ahead=0, waiting=1, start=None)
 
-    def of(self, project: str = PROJECT, *, moment: int = 0, cores: int = 1, since: int = 0) -> Foreseen:
-        asker = Asker(uid="planned", project=project, since=since)
+    def of(
+        self, project: str = PROJECT, *, moment: int = 0, cores: int = 1, since: int = 0, lasts: int | None = None
+    ) -> Foreseen:
+        ends = None if lasts is None else int(self.clock.now()) + lasts
+        asker = Asker(uid="planned", project=project, since=since, ends=ends)
         return self.forecasts.of(Pending(asker, ask(cores)), moment=moment, make=self)
 
 
@@ -60,6 +63,16 @@ def test_equal_questions_of_one_moment_have_one_answer_for_a_while() -> None:
         costly.clock.work(1.0)
     assert len(costly.forecasts._known) == KEPT_MAX
     assert len(costly.forecasts._purses) <= 2
+
+
+def test_who_would_run_for_longer_asks_something_else() -> None:
+    costly = Costly(0.001)
+    short = costly.of(lasts=600)
+    assert costly.of(lasts=864_000) is not short
+    assert costly.of() is not short
+    assert costly.made == 3
+    costly.clock.work(1.0)
+    assert costly.of(lasts=600) is short, "its end moves away with each second, which is no news"
 
 
 def test_a_tenant_that_asks_without_end_has_its_part_and_another_has_its_own() -> None:

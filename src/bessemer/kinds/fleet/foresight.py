@@ -68,8 +68,10 @@ class Forecasts:
         """Of the fleet and of who waits as of the ``moment``; made where nobody asked the same of late. Raises TooMany
         where the tenant, or all together, have had their part of the time."""
         now, asker = self._clock.monotonic(), pending.asker
-        # Who asks a second later would wait since then, and end then: no news within the time that it stands.
-        key = (moment, replace(asker, since=0, ends=None), asker.ends is None, pending.wants)
+        # Who asks a second later would wait since then, and end then: no news within the time that it stands. Who would
+        # run for longer asks something else: it may start later.
+        lasts = None if asker.ends is None else asker.ends - int(self._clock.now())
+        key = (moment, replace(asker, since=0, ends=None), lasts, pending.wants)
         known = self._known.get(key)
         if known is not None and now - known[0] < KEPT_SECONDS:
             return known[1]
