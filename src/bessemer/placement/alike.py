@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 
 from bessemer.core.asking import Allocation, Decision, Request
 from bessemer.placement.arrays import ARRAYS
@@ -18,7 +19,7 @@ from bessemer.placement.fleet import FleetArrays
 from bessemer.placement.shape import Shape
 
 STATES_MAX = 1024
-"""So many are kept for a shape: a kilobyte each for hosts of eight devices."""
+"""So many are kept for a shape: a quarter of a kilobyte each, a whole one where something was taken."""
 
 _HARDWARE = tuple(name for name, array in ARRAYS.items() if name == "present" or not array.column.open)
 """The arrays that links of the hardware look at: not those that say who may land on a host, for no two leaves are
@@ -91,12 +92,15 @@ class Alike:
         return bool(self._names)
 
     def state(self, row: int) -> bytes | None:
-        """All that the arrays hold of a row, as far as the shape asks for it."""
+        """All that the arrays hold of a row, as far as the shape asks for it. A digest: rows are as wide as the widest
+        host, and one that has hundreds of devices would make the states of all others dear."""
         if self._hosts != self._fleet.hosts:
             self._hosts = self._fleet.hosts
             self._seen.clear()
+        if not self._names:
+            return None
         arrays = vars(self._fleet)
-        return b"".join([arrays[name][row].tobytes() for name in self._names]) if self._names else None
+        return blake2b(b"".join([arrays[name][row].tobytes() for name in self._names]), digest_size=16).digest()
 
     def figure(self, state: bytes | None) -> Figure | None:
         """What was found in that state."""
