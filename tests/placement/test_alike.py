@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bessemer.core.asking import Decision, Refusal, Request
 from bessemer.core.hosts import Inventory
 from bessemer.placement import FleetArrays, Hold, HostFacts
-from bessemer.placement.alike import Alike
+from bessemer.placement.alike import MEMORY, TRIED, TRIED_EVERY, Alike, Worth
 from bessemer.placement.board import Board
 from bessemer.placement.facts import Wall
 from bessemer.placement.shape import Shape
@@ -96,11 +96,9 @@ def test_a_host_in_a_state_that_was_seen_costs_no_look() -> None:
 
 def test_one_host_that_is_wide_makes_no_state_of_others_larger() -> None:
     arrays = alike(2)
-    narrow = Alike(arrays, Shape.of(WISHES[0])).state(0)
+    narrow = Alike(arrays, Shape.of(WISHES[0]), worth=Worth()).state(0)
     arrays.set_host(HostFacts(name="wide", inventory=inventory(gpus=256)))
-    wide = Alike(arrays, Shape.of(WISHES[0])).state(0)
-    assert narrow is not None
-    assert wide is not None
+    wide = Alike(arrays, Shape.of(WISHES[0]), worth=Worth()).state(0)
     assert len(wide) == len(narrow) <= 64
 
 
@@ -139,3 +137,28 @@ def test_a_host_that_is_set_again_with_other_nodes_has_its_own_numbers() -> None
         nodes = {part.numa_node for part in answer.allocations}
         assert nodes <= ({0, 1} if answer.host == "h0" else {4, 5})
         arrays.hold(f"u{n}", Hold(answer.host, tuple(d.id for d in arrays.devices(int(answer.host[1:]))), ()))
+
+
+def test_where_states_are_seldom_known_they_are_seldom_asked_for() -> None:
+    worth = Worth()
+    asked = [worth.asks() for _ in range(TRIED_EVERY)]
+    assert all(asked), "until anything is told they are worth it"
+    for _ in range(8 * MEMORY):
+        worth.told(known=False)
+    assert sum(worth.asks() for _ in range(TRIED_EVERY)) == TRIED
+    for _ in range(MEMORY):
+        worth.told(known=True)
+    assert all(worth.asks() for _ in range(TRIED_EVERY))
+
+
+def test_verdicts_are_counted_as_hosts_change_one_by_one_and_many_at_once() -> None:
+    arrays, request = alike(40), ask(1, device_count=2)
+    board = Board(arrays, Fullest())
+    board.decide(request)
+    for hosts in (range(3), range(3, 33), range(20)):
+        for n in hosts:
+            if arrays.held.of(f"u{n}") is None:
+                arrays.hold(f"u{n}", Hold(f"h{n}", tuple(d.id for d in arrays.devices(n)), ()))
+            else:
+                arrays.drop(f"u{n}")
+        assert board.decide(request) == Board(arrays, Fullest()).decide(request)

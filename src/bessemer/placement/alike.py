@@ -21,6 +21,12 @@ from bessemer.placement.shape import Shape
 STATES_MAX = 1024
 """So many are kept for a shape: a quarter of a kilobyte each, a whole one where something was taken."""
 
+KNOWN_PART, MEMORY = 0.25, 64
+"""So many of the last states, roughly, must have been known for it to be worth asking. A state costs a third of a
+look."""
+TRIED, TRIED_EVERY = 128, 2048
+"""Where it is not, so many are asked for of every so many."""
+
 _HARDWARE = tuple(name for name, array in ARRAYS.items() if name == "present" or not array.column.open)
 """The arrays that links of the hardware look at: not those that say who may land on a host, for no two leaves are
 alike."""
@@ -71,60 +77,81 @@ class _Seen:
     """Of one state. What is taken is known once a host in it was chosen."""
 
     figure: Figure
-    taken: Picked | None = None
+    picked: Picked | None = None
+
+
+class Worth:
+    """Whether to ask what states are known: while enough of them are. Where many shapes are asked for in turn, hosts
+    are seldom in a state that was seen, and a look costs little more than to ask; then it is tried now and then."""
+
+    def __init__(self) -> None:
+        self._asked = 0
+        self._known = 1.0
+
+    def asks(self) -> bool:
+        """Whether to ask this time."""
+        self._asked += 1
+        return self._known >= KNOWN_PART or self._asked % TRIED_EVERY < TRIED
+
+    def told(self, *, known: bool) -> None:
+        """Whether it was."""
+        self._known += (known - self._known) / MEMORY
 
 
 class Alike:
-    """Of one shape and policy. None is the state of rows that have to be looked at each time."""
+    """Of one shape and policy. None is the state of rows that are looked at without asking what is known."""
 
-    def __init__(self, fleet: FleetArrays, shape: Shape) -> None:
+    def __init__(self, fleet: FleetArrays, shape: Shape, *, worth: Worth) -> None:
         self._fleet = fleet
+        self._worth = worth
         self._hosts = fleet.hosts
         self._seen: dict[bytes, _Seen] = {}
         plain = shape.cpu_policy == "shared" and not shape.page_bytes
-        self._takes = plain
         told = bool(shape.device_profile or shape.companions)
-        self._names = () if told else [name for name in _HARDWARE if not plain or name not in BESIDE]
+        self._names = () if told else tuple(name for name in _HARDWARE if not plain or name not in BESIDE)
+        # Which threads of its own a claim has hangs on more than arrays.
+        self._takes = bool(self._names) and plain
 
-    @property
-    def knows(self) -> bool:
-        """Whether rows have states at all; else they are looked at together."""
-        return bool(self._names)
+    def asks(self) -> bool:
+        """Whether to ask for what was found in the states of some rows; else they are looked at together."""
+        return bool(self._names) and self._worth.asks()
 
-    def state(self, row: int) -> bytes | None:
+    def state(self, row: int) -> bytes:
         """All that the arrays hold of a row, as far as the shape asks for it. A digest: rows are as wide as the widest
         host, and one that has hundreds of devices would make the states of all others dear."""
         if self._hosts != self._fleet.hosts:
             self._hosts = self._fleet.hosts
             self._seen.clear()
-        if not self._names:
-            return None
         arrays = vars(self._fleet)
         return blake2b(b"".join([arrays[name][row].tobytes() for name in self._names]), digest_size=16).digest()
 
-    def figure(self, state: bytes | None) -> Figure | None:
+    def figure(self, state: bytes) -> Figure | None:
         """What was found in that state."""
-        seen = self._seen.get(state) if state is not None else None
+        seen = self._seen.get(state)
+        self._worth.told(known=seen is not None)
         return seen.figure if seen is not None else None
 
-    def found(self, state: bytes | None, figure: Figure) -> None:
+    def found(self, state: bytes, figure: Figure) -> None:
         """Keep it."""
-        if state is not None:
-            if len(self._seen) >= STATES_MAX:
-                self._seen.clear()
-            self._seen[state] = _Seen(figure)
+        if len(self._seen) >= STATES_MAX:
+            self._seen.clear()
+        self._seen[state] = _Seen(figure)
 
-    def taken(self, row: int) -> Picked | None:
-        """What was taken of a host in the row's state."""
-        state = self.state(row) if self._takes else None
-        seen = self._seen.get(state) if state is not None else None
-        if seen is None or seen.taken is None or seen.taken.nodes != self._fleet.node_ids(row):
+    def chosen(self, row: int) -> bytes | None:
+        """The state of a row of which something is taken now."""
+        return self.state(row) if self._takes and self._worth.asks() else None
+
+    def picked(self, state: bytes | None, row: int) -> Picked | None:
+        """What was taken of a host in that state, which is the row's."""
+        if state is None:
             return None
-        return seen.taken
+        seen = self._seen.get(state)
+        picked = seen.picked if seen is not None else None
+        self._worth.told(known=picked is not None)
+        return picked if picked is not None and picked.nodes == self._fleet.node_ids(row) else None
 
-    def took(self, row: int, decision: Decision, *, figure: Figure) -> None:
-        """This is taken of it. Which threads of its own a claim has hangs on more than arrays."""
-        state = self.state(row) if self._takes else None
+    def took(self, state: bytes | None, decision: Decision, *, row: int, figure: Figure) -> None:
+        """This is taken of the row."""
         if state is not None:
             self.found(state, figure)
-            self._seen[state].taken = Picked.of(decision, fleet=self._fleet, row=row)
+            self._seen[state].picked = Picked.of(decision, fleet=self._fleet, row=row)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bessemer.core.asking import Decision, Needs, Reason, Refusal, Request
-from bessemer.placement.alike import Alike, Figure
+from bessemer.placement.alike import Alike, Figure, Worth
 from bessemer.placement.arrays import Glance
 from bessemer.placement.cheapest import Propose
 from bessemer.placement.choose import instance_cost, place_at
@@ -87,13 +87,13 @@ class _Figures:
     """How many hosts there are of each verdict, once somebody asked, and until several are looked at."""
 
     @classmethod
-    def room(cls, request: Request, fleet: FleetArrays) -> _Figures:
+    def room(cls, request: Request, fleet: FleetArrays, *, worth: Worth) -> _Figures:
         rows = len(fleet.present)
         return cls(
             _NOBODY.needing(request),
             -1,
             -1,
-            Alike(fleet, Shape.of(request)),
+            Alike(fleet, Shape.of(request), worth=worth),
             np.full(rows, ABSENT, dtype=np.uint8),
             np.full(rows, np.inf),
             np.zeros(rows, dtype=np.int64),
@@ -111,11 +111,25 @@ class _Figures:
             self.counts[figure[0]] += 1
         self.verdict[row], self.value[row], self.milli[row], self.apart[row] = figure
 
+    def judge(self, rows: Ints, verdict: Verdicts) -> None:
+        """These are the verdicts of hosts that were looked at."""
+        if self.counts is not None:
+            more = _by_verdict(verdict) - _by_verdict(self.verdict[rows])
+            for number in np.flatnonzero(more).tolist():
+                self.counts[number] += int(more[number])
+        self.verdict[rows] = verdict
+
     def counted(self) -> list[int]:
         """By verdict, how many hosts."""
         if self.counts is None:
-            self.counts = np.bincount(self.verdict, minlength=max(FITS, ABSENT) + 1).tolist()
+            self.counts = _by_verdict(self.verdict).tolist()
         return self.counts
+
+
+def _by_verdict(verdict: Verdicts) -> Ints:
+    """How many there are of each."""
+    counts: Ints = np.bincount(verdict, minlength=max(FITS, ABSENT) + 1)
+    return counts
 
 
 @dataclass(slots=True, eq=False)
@@ -154,6 +168,7 @@ class Board:
         self._figures: OrderedDict[Shape, _Figures] = OrderedDict()
         self._allowed: OrderedDict[Request, _Allowed] = OrderedDict()
         self._order = _Order()
+        self._worth = Worth()
 
     @property
     def policy(self) -> Policy:
@@ -170,7 +185,7 @@ class Board:
         a time: whoever iterates may do something else in between, and decisions meanwhile go by the policy before."""
         made: dict[Shape, _Figures] = {}
         for shape, before in list(self._figures.items())[-AHEAD_MAX:]:
-            figures = _Figures.room(before.request, self._fleet)
+            figures = _Figures.room(before.request, self._fleet, worth=self._worth)
             figures.position, figures.version = self._fleet.changes.position, policy.version
             for start in range(0, self._fleet.size, AHEAD_HOSTS):
                 rows = np.arange(start, min(start + AHEAD_HOSTS, self._fleet.size, len(figures.value)))
@@ -257,13 +272,13 @@ class Board:
         fleet = self._fleet
         figures = _recent(self._figures, shape)
         if figures is None or len(figures.value) < fleet.size:
-            figures = self._figures[shape] = _Figures.room(request, fleet)
+            figures = self._figures[shape] = _Figures.room(request, fleet, worth=self._worth)
             _keep_few(self._figures)
         rows = fleet.changes.since(figures.position) if figures.position >= 0 else None
         if rows is None or figures.version != self._policy.version:
-            rows, figures.alike = np.arange(fleet.size), Alike(fleet, shape)
+            rows, figures.alike = np.arange(fleet.size), Alike(fleet, shape, worth=self._worth)
         figures.position, figures.version = fleet.changes.position, self._policy.version
-        if 0 < len(rows) <= FEW_HOSTS and figures.alike.knows:
+        if 0 < len(rows) <= FEW_HOSTS and figures.alike.asks():
             self._look_at_few(rows.tolist(), shape=shape, figures=figures)
         elif len(rows):
             self._look(rows, shape=shape, figures=figures, policy=self._policy)
@@ -272,7 +287,7 @@ class Board:
     def _look_at_few(self, rows: Sequence[int], *, shape: Shape, figures: _Figures) -> None:
         """Look at some hosts, as nearly each decision has to: hosts are alike and held alike, so most are in a state
         that another was in. Those that are in none are looked at together."""
-        alike, anew = figures.alike, dict[int, bytes | None]()
+        alike, anew = figures.alike, dict[int, bytes]()
         for row in rows:
             state = alike.state(row)
             figure = alike.figure(state)
@@ -287,11 +302,11 @@ class Board:
 
     def _look(self, rows: Ints, *, shape: Shape, figures: _Figures, policy: Policy) -> None:
         """Look at some hosts anew."""
-        request, figures.counts = figures.request, None
+        request = figures.request
         sight = Sight.of(Glance(self._fleet, rows), request)
         verdict, figure = judged(sight, HARDWARE)
         fits = verdict == FITS
-        figures.verdict[rows] = verdict
+        figures.judge(rows, verdict)
         figures.value[rows] = np.inf
         figures.milli[rows] = figure
         figures.apart[rows] = False
@@ -338,12 +353,13 @@ class Board:
 
 def _at(fleet: FleetArrays, row: int, *, request: Request, figures: _Figures, score: Mapping[str, float]) -> Decision:
     """What to take of a host that fits: what was taken of one in its state, where there was one."""
-    taken = figures.alike.taken(row)
-    if taken is not None:
-        return taken.at(fleet, row, request=request, score=score)
+    state = figures.alike.chosen(row)
+    picked = figures.alike.picked(state, row)
+    if picked is not None:
+        return picked.at(fleet, row, request=request, score=score)
     sight = Sight.of(Glance(fleet, np.array([row])), request)
     decision = place_at(sight, 0, score=score, wish=int(figures.milli[row]))
-    figures.alike.took(row, decision, figure=figures.at(row))
+    figures.alike.took(state, decision, row=row, figure=figures.at(row))
     return decision
 
 
