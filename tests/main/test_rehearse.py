@@ -70,6 +70,7 @@ def test_what_makes_no_sense_is_refused(options: FleetOptions, tmp_path: Path) -
         ({"more": {"x": 1}}, "no group is called x"),
         ({"more": {"h100": -3}}, "no host has a device"),
         ({"history": tmp_path / "none.jsonl"}, "no such file"),
+        ({"moves_gain": 2.0}, "--moves-per-hundred"),
     ):
         with pytest.raises(Invalid, match=words):
             simulate(replace(options, **more), lambda _: None)  # type: ignore[arg-type]

@@ -74,6 +74,11 @@ def test_moves_make_room_as_far_as_they_are_allowed(files: FillOptions, *, churn
     assert churn or found["allocation_percent"] > still["allocation_percent"]
 
 
+def test_what_is_said_of_moves_where_none_are_is_no_word_for_nothing(files: FillOptions) -> None:
+    with pytest.raises(Invalid, match="--moves-per-hundred"):
+        simulate(replace(churning(files, load=1.1), moves_saved=200), lambda _: None)
+
+
 def test_visits_come_and_leave(files: FillOptions) -> None:
     found = simulate(churning(files, load=1.1), lambda _: None)
     assert found["load"] == 1.1

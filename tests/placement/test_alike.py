@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from bessemer.core.asking import Decision, Refusal, Request
 from bessemer.core.hosts import Inventory
 from bessemer.placement import FleetArrays, Hold, HostFacts
-from bessemer.placement.alike import MEMORY, TRIED, TRIED_EVERY, Worth
+from bessemer.placement.alike import MEMORY, TRIED, TRIED_EVERY, Alike, Worth
 from bessemer.placement.board import Board
 from bessemer.placement.facts import Wall
+from bessemer.placement.shape import Shape
 from tests.placement.hosts import ask as asks
 from tests.placement.hosts import fleet, inventory
 from tests.placement.test_board import Fullest
@@ -91,6 +92,14 @@ def test_a_host_in_a_state_that_was_seen_costs_no_look() -> None:
     for one in (first, second, third):
         assert one.devices == tuple(f"gpu{n}-of-{one.host[1:]}" for n in range(4)), "devices are each host's own"
         assert tuple(device.id for device in one.tree) == one.devices
+
+
+def test_one_host_that_is_wide_makes_no_state_of_others_larger() -> None:
+    arrays = alike(2)
+    narrow = Alike(arrays, Shape.of(WISHES[0]), worth=Worth()).state(0)
+    arrays.set_host(HostFacts(name="wide", inventory=inventory(gpus=256)))
+    wide = Alike(arrays, Shape.of(WISHES[0]), worth=Worth()).state(0)
+    assert len(wide) == len(narrow) <= 64
 
 
 def test_who_asks_is_not_who_asked_before() -> None:

@@ -102,14 +102,14 @@ def rehearsed(task: Rehearsal, told: Told) -> Lived:
 
 
 def allowance(options: FillOptions | ChurnOptions | FleetOptions) -> Allowance | None:
-    """What may be moved; None: nothing."""
+    """What may be moved; None: nothing. Raises Invalid for how moves are to be spent where none are."""
+    saved = options.moves_saved if isinstance(options, ChurnOptions) else None
     if not options.moves_per_hundred:
+        if options.moves_gain or saved is not None:
+            raise Invalid("nothing is moved: say --moves-per-hundred too, for --moves-gain and --moves-saved to count")
         return None
     return Allowance(
-        per_hundred=options.moves_per_hundred,
-        at_once=options.moves_at_once,
-        gain=options.moves_gain,
-        saved=options.moves_saved if isinstance(options, ChurnOptions) else None,
+        per_hundred=options.moves_per_hundred, at_once=options.moves_at_once, gain=options.moves_gain, saved=saved
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 
 from bessemer.core.asking import Allocation, Decision, Request
 from bessemer.placement.arrays import ARRAYS
@@ -18,7 +19,7 @@ from bessemer.placement.fleet import FleetArrays
 from bessemer.placement.shape import Shape
 
 STATES_MAX = 1024
-"""So many are kept for a shape: a kilobyte each for hosts of eight devices."""
+"""So many are kept for a shape: a quarter of a kilobyte each, a whole one where something was taken."""
 
 KNOWN_PART, MEMORY = 0.25, 64
 """So many of the last states, roughly, must have been known for it to be worth asking. A state costs a third of a
@@ -116,12 +117,13 @@ class Alike:
         return bool(self._names) and self._worth.asks()
 
     def state(self, row: int) -> bytes:
-        """All that the arrays hold of a row, as far as the shape asks for it."""
+        """All that the arrays hold of a row, as far as the shape asks for it. A digest: rows are as wide as the widest
+        host, and one that has hundreds of devices would make the states of all others dear."""
         if self._hosts != self._fleet.hosts:
             self._hosts = self._fleet.hosts
             self._seen.clear()
         arrays = vars(self._fleet)
-        return b"".join([arrays[name][row].tobytes() for name in self._names])
+        return blake2b(b"".join([arrays[name][row].tobytes() for name in self._names]), digest_size=16).digest()
 
     def figure(self, state: bytes) -> Figure | None:
         """What was found in that state."""

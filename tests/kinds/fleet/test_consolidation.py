@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -14,12 +15,20 @@ import pytest
 from bessemer.core.cordons import cordoned
 from bessemer.core.resource import Change, Key, Metadata
 from bessemer.drivers.jobs.fake import Fate
-from bessemer.kinds.fleet.consolidation import carry, control
+from bessemer.kinds.fleet.consolidation import carry, control, plan
 from bessemer.kinds.fleet.consolidation.plan import target
-from bessemer.kinds.fleet.consolidation.spec import Consolidation, ConsolidationSpec, Step, validate
+from bessemer.kinds.fleet.consolidation.spec import (
+    Consolidation,
+    ConsolidationSpec,
+    ConsolidationStatus,
+    Step,
+    validate,
+)
 from bessemer.kinds.fleet.host import FAKE_TAINT
 from bessemer.kinds.fleet.moving import GONE_MAX, Fork, Moving
+from bessemer.placement.fleet import forked
 from bessemer.placement.moves.holdings import Holdings
+from bessemer.placement.moves.plan import Move
 from bessemer.placement.thought import Thought
 from tests.kinds.five import (
     Case,
@@ -704,6 +713,35 @@ STEP = {
     "how": "Restart",
 }
 MOVES = {"phase": "Moving", "hosts": ["a"], "steps": [{**STEP, "phase": "Moving"}]}
+
+
+async def test_a_plan_that_is_made_again_is_of_the_fleet_as_it_is_by_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = fleet(host("a", gpus=2), host("b", gpus=2))
+    for uid in ("mine", "gone"):
+        claim(there, uid, "a", device_count=1)
+
+    async def read(_ctx: Any, moves: Sequence[Move]) -> Mapping[str, None]:
+        there.drop("gone")
+        return {move.uid: None for move in moves if move.uid == "mine"}
+
+    async def nothing(*_: Any) -> None:
+        return None
+
+    async def may(*_: Any) -> str:
+        return "Restart"
+
+    def forks() -> Fork:
+        fork = forked(there)
+        return Fork(fork, by_criteria(fork), Holdings(fork))
+
+    monkeypatch.setattr(plan, "_claims", read)
+    monkeypatch.setattr(plan, "_unknown", nothing)
+    monkeypatch.setattr(plan, "how", may)
+    monkeypatch.setattr(plan, "_step", lambda move, _claim, now: Step.model_validate({**STEP, "claimUid": move.uid}))
+    ctx: Any = SimpleNamespace(fleet=SimpleNamespace(forked=forks), clock=SimpleNamespace(now=lambda: 0.0))
+    found = await plan.planned(ctx, consolidation(empty={"hosts": ["a"]}))
+    assert isinstance(found, ConsolidationStatus)
+    assert [step.claim_uid for step in found.steps] == ["mine"]
 
 
 def test_where_its_place_is_taken_it_goes_to_no_host_that_is_opened() -> None:

@@ -143,6 +143,21 @@ async def test_an_assumption_counts_until_its_claim_is_seen_or_its_time_is_over(
         assert placed(yard.fleet, device_count=1), "nothing of the assumption is left"
 
 
+async def test_what_is_assumed_anew_under_a_name_has_its_whole_time() -> None:
+    async with Yard() as yard:
+        await yard.host("h1", inventory(gpus=1))
+        await yard.advance(20)
+        decision = placed(yard.fleet, device_count=1)
+        yard.fleet.assume(decision, "w-vm/0")
+        yard.fleet.forget("w-vm/0")
+        await yard.advance(ASSUMED_SECONDS - 1)
+        yard.fleet.assume(decision, "w-vm/0")
+        await yard.advance(ASSUMED_SECONDS - 1)
+        refused(yard.fleet, device_count=1)
+        await yard.advance(1)
+        assert placed(yard.fleet, device_count=1) == decision
+
+
 async def test_a_gang_is_assumed_member_by_member_until_its_claims_are_seen() -> None:
     async with Yard() as yard:
         for name in ("h1", "h2"):

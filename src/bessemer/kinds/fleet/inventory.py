@@ -9,7 +9,7 @@ disposes.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -85,7 +85,7 @@ class FleetFeed:
         self.own = self.demand.own
         remedies = Remedies(self._arrays, self.own.place, told=_asked_of_others, timed=rfc3339)
         self.own.remedy((remedies.moved, remedies.ended))
-        self._assumed: deque[tuple[float, str]] = deque()
+        self._assumed: OrderedDict[str, float] = OrderedDict()
         self._following = Following(objects, clock)
         self._offered = Offered(self._following, self.demand.offers)
         self._unread = set(_KINDS)
@@ -180,7 +180,9 @@ class FleetFeed:
         if hold is None or hold.tenure != terms or not hold.is_of(decision):
             hold = replace(Hold.of(decision), tenure=terms)
         rename(self._arrays, before, uid=claim_uid, hold=hold)
-        self._assumed.append((self._clock.monotonic() + ASSUMED_SECONDS, claim_uid))
+        # What is assumed anew has its whole time anew, and is the last to be over.
+        self._assumed[claim_uid] = self._clock.monotonic() + ASSUMED_SECONDS
+        self._assumed.move_to_end(claim_uid)
 
     def forget(self, claim_uid: str) -> None:
         """Take an assumption back: the Claim was not taken."""
@@ -195,8 +197,8 @@ class FleetFeed:
             # What is taken back in thought would be there again after it.
             return
         now = self._clock.monotonic()
-        while self._assumed and self._assumed[0][0] <= now:
-            uid = self._assumed.popleft()[1]
+        while self._assumed and self._assumed[uid := next(iter(self._assumed))] <= now:
+            del self._assumed[uid]
             if uid not in self._told.known["Claim"]:
                 self._arrays.drop(uid)
         self.moving.settle()

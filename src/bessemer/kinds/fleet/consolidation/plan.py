@@ -67,9 +67,10 @@ async def planned(ctx: Context, asked: Consolidation) -> ConsolidationStatus | N
         return request
     if asked.spec.empty is not None and (trouble := await _unknown(ctx, asked.spec.empty)) is not None:
         return trouble
-    fork, refused = ctx.fleet.forked(), frozenset[str]()
+    refused = frozenset[str]()
     for _ in range(_ROUNDS):
-        found = _found(fork, asked, request=request, refused=refused, now=int(ctx.clock.now()))
+        # Of the moment: whoever was read in between may have gone, and a fork is none once a host is set.
+        found = _found(ctx.fleet.forked(), asked, request=request, refused=refused, now=int(ctx.clock.now()))
         if isinstance(found, NoPlan):
             return found
         claims = await _claims(ctx, found.moves)
