@@ -24,27 +24,27 @@ class Watched(FleetArrays):
     def __init__(self, hosts: Sequence[HostFacts]) -> None:
         super().__init__()
         self.of_host = {host.name: host.inventory for host in hosts}
-        self.held: dict[str, Hold] = {}
+        self.account: dict[str, Hold] = {}
         for host in hosts:
             self.set_host(host)
 
     def hold(self, uid: str, hold: Hold) -> None:
-        assert uid not in self.held
+        assert uid not in self.account
         super().hold(uid, hold)  # it drops what it held before
-        self.held[uid] = hold
+        self.account[uid] = hold
         self._check(hold.host)
 
     def drop(self, uid: str) -> None:
-        self.held.pop(uid, None)
+        self.account.pop(uid, None)
         super().drop(uid)
 
     @property
     def held_milli(self) -> int:
-        return sum(len(hold.devices) * hold.device_milli for hold in self.held.values())
+        return sum(len(hold.devices) * hold.device_milli for hold in self.account.values())
 
     def _check(self, host: str) -> None:
         there = self.of_host[host]
-        here = [hold for hold in self.held.values() if hold.host == host]
+        here = [hold for hold in self.account.values() if hold.host == host]
         taken = dict.fromkeys((device.id for device in there.devices), 0)
         for hold in here:
             for device in hold.devices:

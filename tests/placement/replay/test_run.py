@@ -75,7 +75,7 @@ def test_filling_gives_no_more_than_there_is_and_loses_nothing(seed: int) -> Non
     assert done.allocated == fleet.held_milli / t.capacity_milli == done.levels[1.3]
     assert done.levels[0.5] <= done.levels[1.0] <= done.levels[1.3] <= 1.0
     assert sum(c.came_milli - c.refused_milli for c in done.counts.values()) == fleet.held_milli
-    assert sum(c.came - c.refused for c in done.counts.values()) == len(fleet.held)
+    assert sum(c.came - c.refused for c in done.counts.values()) == len(fleet.account)
 
 
 def _agrees(counts: object, t: Trace, came: list[int]) -> None:
@@ -125,9 +125,9 @@ def test_churn_gives_no_more_than_there_is_and_loses_nothing(load: float) -> Non
     _agrees(done.counts, t, passing.indices[passing.comes >= 2.0].tolist())
     assert 0.0 < done.allocated <= 1.0
     assert 0.0 <= done.blocked < 1.0
-    there = {int(uid) for uid in fleet.held}
+    there = {int(uid) for uid in fleet.account}
     assert all(passing.leaves[n] > passing.end for n in there), "whose time was over has gone"
-    for uid in list(fleet.held):
+    for uid in list(fleet.account):
         fleet.drop(uid)
     fresh = Watched(t.hosts)
     for free in ("cores_free", "memory_free", "device_milli"):
