@@ -43,19 +43,14 @@ class BlockMedia:
 
     def look(self, address: str) -> Found:
         disk = _one(address, [disk for disk in self._there() if address and disk.address == address])
+        # Also where an inspection has not seen it: a pool, another's mounts. It is about to be a guest's.
+        os.close(self._alone(disk, os.O_RDONLY))
         return Found(disk.wwid, disk.size_bytes)
 
     @contextmanager
     def open(self, address: str, was: Found | None) -> Iterator[BlockMedium]:
         disk = self._meant(address, was)
-        if disk.in_use:
-            raise DriverError("DiskInUse", f"{disk.name} is in use by the host")
-        try:
-            fd = os.open(self._dev / disk.name, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError as error:
-            busy = error.errno == errno.EBUSY
-            message = f"{disk.name} is in use by the host" if busy else f"{disk.name} cannot be opened"
-            raise DriverError("DiskInUse" if busy else "WipeFailed", message, internal=str(error)) from error
+        fd = self._alone(disk, os.O_RDWR)
         try:
             medium = _medium(fd)
             if was is not None and medium.size_bytes != was.size_bytes:
@@ -64,6 +59,17 @@ class BlockMedia:
             yield medium
         finally:
             os.close(fd)
+
+    def _alone(self, disk: Disk, how: int) -> int:
+        """It, open; nobody else has it."""
+        if disk.in_use:
+            raise DriverError("DiskInUse", f"{disk.name} is in use by the host")
+        try:
+            return os.open(self._dev / disk.name, how | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError as error:
+            busy = error.errno == errno.EBUSY
+            message = f"{disk.name} is in use by the host" if busy else f"{disk.name} cannot be opened"
+            raise DriverError("DiskInUse" if busy else "WipeFailed", message, internal=str(error)) from error
 
     def _there(self) -> Sequence[Disk]:
         try:

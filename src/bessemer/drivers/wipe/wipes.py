@@ -46,7 +46,7 @@ class Wipes:
         """The disks among these are about to be handed over. What was handed to the uid before is its own.
 
         Raises DriverError ``BeingWiped`` where one is another's, or was; ``DiskMissing``, ``DiskChanged``,
-        ``FunctionsMissing``, ``DiskFull``, ``DiskFailed``.
+        ``DiskInUse``, ``FunctionsMissing``, ``DiskFull``, ``DiskFailed``.
         """
         await asyncio.to_thread(self._asked, uid, wanted)
 
