@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +20,9 @@ from bessemer.drivers import Hook, no_hook
 from bessemer.drivers.passthrough.fake import FakePassthrough, FakePciWorld
 from bessemer.drivers.passthrough.protocol import Wanted
 from bessemer.drivers.wipe.erasing import PLACE_BYTES, PLACES, TRIES, places, witness
-from bessemer.drivers.wipe.fake import DISCARD, ITSELF, OVERWRITE, FakeDisk, FakeMedia, FakeMediaWorld
+from bessemer.drivers.wipe.fake import DISCARD, ITSELF, OVERWRITE, FakeDisk, FakeMedia, FakeMediaWorld, FakeMedium
 from bessemer.drivers.wipe.handing import CleanPassthrough
-from bessemer.drivers.wipe.protocol import Media
+from bessemer.drivers.wipe.protocol import Found, Media
 from bessemer.drivers.wipe.records import Debt, FolderRecords
 from bessemer.drivers.wipe.wipes import Wipes
 from tests.drivers.wipe.loops import ADDRESS, SIZE, loop, media, needs_root
@@ -290,6 +293,50 @@ async def test_a_disk_that_is_not_there_is_waited_for(tmp_path: Path) -> None:
     del host.pci.handed["stuck"]
     await wiped(host)
     assert not host.carries()
+
+
+def neighbour(world: FakeMediaWorld, records: FolderRecords) -> None:
+    """A second disk, which takes its time: a hundred steps."""
+    world.step_bytes = SIZE // 100
+    world.disks["0000:44:00.0"] = FakeDisk(size_bytes=SIZE)
+    records.keep(Debt(device="disk-2", address="0000:44:00.0", uid="b", phase="due"))
+
+
+async def test_a_disk_that_never_answers_keeps_no_other(tmp_path: Path) -> None:
+    host, answers = await owed(tmp_path, FakeDisk(size_bytes=SIZE)), threading.Event()
+    assert isinstance(host.media, FakeMedia)
+    neighbour(host.media.world, host.records)
+
+    class Hangs(FakeMedia):
+        def open(self, address: str, was: Found | None) -> AbstractContextManager[FakeMedium]:
+            assert address != ADDRESS or answers.wait(60)
+            return super().open(address, was)
+
+    wipes = Wipes(host.records, Hangs(host.media.world))
+    try:
+        async with asyncio.timeout(30):
+            while len(host.records.all()) > 1:
+                await wipes.step()
+        assert [debt.phase for debt in host.records.all()] == ["due"]
+    finally:
+        answers.set()
+    while await wipes.step():
+        pass
+    assert not host.carries()
+
+
+async def test_a_disk_in_use_is_let_be_while_another_is_worked_on(tmp_path: Path) -> None:
+    """Else all its looks were over before whoever scans it has let go."""
+    disk = FakeDisk(size_bytes=SIZE)
+    host = await owed(tmp_path, disk)
+    assert isinstance(host.media, FakeMedia)
+    neighbour(host.media.world, host.records)
+    disk.in_use = True
+    _, wipes = host.agent()
+    async with asyncio.timeout(30):
+        while await wipes.step():
+            pass
+    assert [(debt.device, debt.phase, debt.tries) for debt in host.records.all()] == [(DISK.device, "due", 1)]
 
 
 async def test_a_damaged_record_keeps_its_disk_out(tmp_path: Path) -> None:

@@ -27,6 +27,10 @@ from bessemer.drivers.wipe.records import Debt, Phase, Records
 AT_ONCE = 16
 """Disks that are worked on beside each other."""
 
+STEP_SECONDS = 10.0
+"""How long all of them are waited for, for one that erases itself takes hours, and one may never answer; and how long a
+disk that has to be waited for is let be while others are worked on."""
+
 _OWED: frozenset[Phase] = frozenset({"due", "marking", "erasing", "proving"})
 
 
@@ -38,6 +42,8 @@ class Wipes:
         self._media = media
         self._on_call = on_call
         self._erasing = Erasing(records, media, on_call=on_call)
+        self._under_way: dict[str, asyncio.Future[bool]] = {}
+        self._rest: dict[str, float] = {}
         self.news = asyncio.Event()
         """Set where there may be something to do."""
         self.news.set()
@@ -74,19 +80,27 @@ class Wipes:
         return found
 
     async def step(self) -> bool:
-        """A piece of work on each disk that is owed; whether there is more to do at once.
+        """A piece of work on each disk that is owed, until the first is done; whether there is more to do at once.
 
         Raises nothing: what is wrong with a disk stands in its record.
         """
-        owed = [debt for debt in await asyncio.to_thread(self._records.all) if debt.phase in _OWED]
-        if not owed:
-            return False
-        # Of their own: a disk that erases itself may keep one for minutes.
-        threads, loop = ThreadPoolExecutor(min(AT_ONCE, len(owed)), "wipe"), asyncio.get_running_loop()
-        try:
-            return any(await asyncio.gather(*(loop.run_in_executor(threads, self._erasing.step, o) for o in owed)))
-        finally:
-            threads.shutdown(wait=False)
+        debts, loop = await asyncio.to_thread(self._records.all), asyncio.get_running_loop()
+        for debt in debts:
+            rests = debt.device in self._under_way or self._rest.get(debt.device, 0.0) > loop.time()
+            if debt.phase in _OWED and not rests and len(self._under_way) < AT_ONCE:
+                threads = ThreadPoolExecutor(1, "wipe")  # the step's own: it may keep it for hours
+                self._under_way[debt.device] = loop.run_in_executor(threads, self._erasing.step, debt)
+                threads.shutdown(wait=False)
+        more = False
+        if self._under_way:
+            await asyncio.wait(self._under_way.values(), timeout=STEP_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            for device in [device for device, step in self._under_way.items() if step.done()]:
+                busy = self._under_way.pop(device).result()
+                self._rest[device] = 0.0 if busy else loop.time() + STEP_SECONDS
+                more = more or busy or bool(self._under_way)
+        if not more:  # who asked pauses
+            self._rest.clear()
+        return more
 
     def _asked(self, uid: str, wanted: Sequence[Wanted]) -> None:
         disks = [one for one in wanted if one.kind == "disk"]
