@@ -31,7 +31,6 @@ _PIECE_BYTES = 256 << 20
 _DISCARD_BYTES = 8 << 30
 _BUFFER_BYTES = 4 << 20
 _SIZE, _DISCARD, _SECURE = 0x80081272, 0x1277, 0x127D
-_CANNOT = frozenset({errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.ENOSYS})
 
 
 class BlockMedia:
@@ -107,6 +106,8 @@ class BlockMedium:
 
     def ways(self) -> tuple[Way, ...]:
         itself = self._nvme.ways() if self._nvme is not None else ()
+        if self._nvme is not None and self._nvme.hides:
+            return itself
         return (*itself, SECURE, DISCARD, OVERWRITE)
 
     def erase(self, way: str, done_bytes: int) -> int:
@@ -157,8 +158,7 @@ class BlockMedium:
         try:
             fcntl.ioctl(self._fd, _SECURE if way == SECURE.name else _DISCARD, struct.pack("QQ", offset, length))
         except OSError as error:
-            reason = "WayRefused" if error.errno in _CANNOT else "WipeFailed"
-            raise DriverError(reason, f"the disk refused a {way}", internal=str(error)) from error
+            raise DriverError("WayRefused", f"the disk refused a {way}", internal=str(error)) from error
         self.flush()
         return offset + length
 
