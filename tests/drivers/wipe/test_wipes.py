@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -293,6 +293,46 @@ async def test_a_disk_that_is_not_there_is_waited_for(tmp_path: Path) -> None:
     del host.pci.handed["stuck"]
     await wiped(host)
     assert not host.carries()
+
+
+async def test_a_disk_is_not_erased_again_and_again_while_nothing_can_be_kept(tmp_path: Path) -> None:
+    """The agent's file system is full: of its guests' disks, as it happens."""
+    host, full = await owed(tmp_path, FakeDisk(size_bytes=SIZE)), False
+    erased = 0
+
+    class Full(FolderRecords):
+        def keep(self, debt: Debt) -> None:
+            if full:
+                raise DriverError("DiskFull", "which disks are to be wiped cannot be kept")
+            super().keep(debt)
+
+    def counted(name: str) -> None:
+        nonlocal erased
+        erased += name == "wipe.erased"
+
+    records = Full(tmp_path / "wipes")
+    wipes = Wipes(records, host.media, on_call=counted)
+    records.keep(replace(host.records.all()[0], phase="erasing", way=ITSELF.name, seed="s", size_bytes=SIZE))
+    full = True
+    for _ in range(5):
+        await wipes.step()
+    assert (erased, host.carries()) == (0, True)
+    full = False
+    while await wipes.step():
+        pass
+    assert not host.carries()
+
+
+async def test_what_was_once_wrong_is_not_said_while_it_is_read_back(tmp_path: Path) -> None:
+    disk = FakeDisk(size_bytes=256 << 20, ways=(DISCARD, OVERWRITE))
+    host = await owed(tmp_path, disk)
+    (debt,) = host.records.all()
+    wrong = {"tries": TRIES, "reason": "DiskInUse", "message": "the disk is in use by the host"}
+    disk.blocks = {}
+    host.records.keep(replace(debt, phase="proving", way=DISCARD.name, seed="s", size_bytes=disk.size_bytes, **wrong))
+    await host.agent()[1].step()
+    (debt,) = host.records.all()
+    assert (debt.done_bytes, debt.tries, debt.message) == (64 << 20, 0, "")
 
 
 def neighbour(world: FakeMediaWorld, records: FolderRecords) -> None:

@@ -27,6 +27,9 @@ PLACE_BYTES = 4096
 READ_BYTES = 64 << 20
 """Of a disk that is read whole, in one step."""
 
+_PIECE = bytes(4 << 20)
+"""What is read of it at once, as it must be: it is compared without letting anybody else run."""
+
 TRIES = 6
 """Looks at a disk that the host has in use, before it is left alone: what scans a new disk lets go of it soon."""
 
@@ -66,6 +69,9 @@ class Erasing:
             self._on_call("wipe.marked")
             self._keep(replace(debt, phase="erasing", done_bytes=0))
         elif debt.phase == "erasing":
+            if not debt.done_bytes:
+                # Where nothing can be kept nothing is begun: it would be again at each look, and wear the disk out.
+                self._records.keep(debt)
             done = medium.erase(debt.way, debt.done_bytes)
             self._on_call("wipe.erased")
             over = done >= debt.size_bytes
@@ -79,10 +85,13 @@ class Erasing:
     def _proven(self, debt: Debt, medium: Medium) -> bool:
         way = _way(medium, debt.way)
         if way.advice and debt.done_bytes < debt.size_bytes:
-            data = medium.read(debt.done_bytes, min(READ_BYTES, debt.size_bytes - debt.done_bytes))
-            if data.count(0) < len(data):
-                raise DriverError("WayRefused", f"{way.name} left something")
-            self._keep(replace(debt, done_bytes=debt.done_bytes + len(data)))
+            at, end = debt.done_bytes, min(debt.size_bytes, debt.done_bytes + READ_BYTES)
+            while at < end:
+                data = medium.read(at, min(len(_PIECE), end - at))
+                if data != _PIECE[: len(data)]:
+                    raise DriverError("WayRefused", f"{way.name} left something")
+                at += len(data)
+            self._keep(replace(debt, done_bytes=end, tries=0, reason="", message=""))
             return True
         for offset in places(debt.seed, debt.size_bytes):
             data = medium.read(offset, PLACE_BYTES)
