@@ -9,11 +9,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from bessemer.core.errors import DriverError
 from bessemer.drivers import Hook, no_hook
@@ -206,6 +207,34 @@ async def test_a_claim_gets_its_own_disk_back_and_no_other(tmp_path: Path) -> No
     assert await host.agent()[0].hand("a", (DISK,))
 
 
+async def test_of_two_that_ask_at_once_one_has_it(tmp_path: Path) -> None:
+    host, both = fake(tmp_path), threading.Barrier(2)
+    assert isinstance(host.media, FakeMedia)
+
+    class Slow(FakeMedia):
+        def look(self, address: str) -> Found:
+            with suppress(threading.BrokenBarrierError):
+                both.wait(0.5)
+            return super().look(address)
+
+    wipes = Wipes(host.records, Slow(host.media.world))
+    said = await asyncio.gather(*(wipes.asked(uid, (DISK,)) for uid in "ab"), return_exceptions=True)
+    assert [str(one).startswith(f"disk {DISK.device} goes to nobody") for one in said if one is not None] == [True]
+
+
+async def test_a_disk_that_moved_to_the_address_of_another_is_still_whose_it_was(tmp_path: Path) -> None:
+    """A is stopped, so the host has its disk, and was started anew; B's Claim names the slot where it is by now."""
+    host, moved = fake(tmp_path), "0000:44:00.0"
+    assert isinstance(host.media, FakeMedia)
+    await host.agent()[0].hand("a", (DISK,))
+    await host.agent()[0].give_back("a")
+    host.media.world.disks[moved] = host.media.world.disks.pop(ADDRESS)
+    with pytest.raises(DriverError) as caught:
+        await host.agent()[0].hand("b", (Wanted("disk-2", "disk", moved),))
+    assert caught.value.reason == "BeingWiped"
+    assert [debt.uid for debt in host.records.all()] == ["a"]
+
+
 async def test_functions_of_a_disk_go_to_nobody(tmp_path: Path) -> None:
     with pytest.raises(DriverError, match="cannot be wiped by themselves"):
         await fake(tmp_path).agent()[0].hand("a", (Wanted("disk-1", "disk", ADDRESS, functions=1),))
@@ -385,7 +414,13 @@ async def test_a_damaged_record_keeps_its_disk_out(tmp_path: Path) -> None:
     file.write_text(file.read_text()[:40])
     await wiped(host)
     assert host.carries()
-    assert await refusal(host) == "BeingWiped"
+    with capture_logs() as logs:
+        for _ in range(3):
+            assert await refusal(host) == "BeingWiped"
+        records = host.records
+        for _ in range(3):
+            records.all()
+    assert len(logs) == 4, "each agent says it once"
     file.write_text(json.dumps({"device": "disk-2", "address": "", "uid": "a"}))
     assert await refusal(host) == "BeingWiped", "it speaks of another disk"
 

@@ -13,9 +13,10 @@ is what a crash may repeat.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Lock
 
 from bessemer.core.errors import DriverError
 from bessemer.drivers import Hook, no_hook
@@ -42,6 +43,7 @@ class Wipes:
         self._media = media
         self._on_call = on_call
         self._erasing = Erasing(records, media, on_call=on_call)
+        self._turn = Lock()
         self._under_way: dict[str, asyncio.Future[bool]] = {}
         self._rest: dict[str, float] = {}
         self.news = asyncio.Event()
@@ -54,16 +56,16 @@ class Wipes:
         Raises DriverError ``BeingWiped`` where one is another's, or was; ``DiskMissing``, ``DiskChanged``,
         ``DiskInUse``, ``FunctionsMissing``, ``DiskFull``, ``DiskFailed``.
         """
-        await asyncio.to_thread(self._asked, uid, wanted)
+        await asyncio.to_thread(self._alone, self._asked, uid, wanted)
 
     async def handed(self, uid: str) -> None:
         """A guest may have them from here on. Raises DriverError."""
-        await asyncio.to_thread(self._handed, uid)
+        await asyncio.to_thread(self._alone, self._handed, uid)
 
     async def end(self, uid: str, wanted: Sequence[Wanted] = ()) -> None:
         """The uid's Claim has ended: what it had is owed; so are ``wanted`` of which an earlier release kept nothing.
         Raises DriverError."""
-        await asyncio.to_thread(self._end, uid, wanted)
+        await asyncio.to_thread(self._alone, self._end, uid, wanted)
         self.news.set()
 
     async def uids(self) -> frozenset[str]:
@@ -102,6 +104,15 @@ class Wipes:
             self._rest.clear()
         return more
 
+    def _alone(self, what: Callable[..., None], *words: object) -> None:
+        """Who reads what is on record decides by it: one after the other."""
+        if not self._turn.acquire(timeout=STEP_SECONDS):
+            raise DriverError("DiskFailed", "the kernel does not answer for a disk that somebody asks for")
+        try:
+            what(*words)
+        finally:
+            self._turn.release()
+
     def _asked(self, uid: str, wanted: Sequence[Wanted]) -> None:
         disks = [one for one in wanted if one.kind == "disk"]
         debts = self._records.all() if disks else ()
@@ -117,6 +128,9 @@ class Wipes:
                 said = next(said_of(debt) for debt in before if debt not in mine)
                 raise DriverError("BeingWiped", f"disk {one.device} goes to nobody yet: {said}")
             found = self._look(one.address, mine)
+            if any(found.wwid and debt.wwid == found.wwid and debt not in mine for debt in debts):
+                # The host was started anew, and its disks have other addresses.
+                raise DriverError("BeingWiped", f"at {one.address} is another disk, which somebody has or had")
             if not any(debt.phase == "handed" for debt in mine):
                 self._keep(
                     Debt(device=one.device, address=one.address, uid=uid, wwid=found.wwid, size_bytes=found.size_bytes)
