@@ -182,6 +182,37 @@ async def test_a_claim_of_an_agent_that_kept_no_record_is_owed_as_well(tmp_path:
     assert not host.carries()
 
 
+async def test_what_is_not_wholly_given_back_is_not_wiped_again_and_again(tmp_path: Path) -> None:
+    """The host has the disk, but a card of the same Claim hangs: it is ended once more every few seconds."""
+    host, erased = fake(tmp_path), 0
+    host.pci = FakePciWorld()  # the disk is seen whatever is handed over
+
+    class Hangs(FakePassthrough):
+        async def give_back(self, uid: str) -> None:
+            if hangs:
+                raise DriverError("DeviceBusy", "the kernel has not let go of a device")
+            await super().give_back(uid)
+
+    def counted(name: str) -> None:
+        nonlocal erased
+        erased += name == "wipe.proven"
+
+    wipes, hangs = Wipes(host.records, host.media, on_call=counted), True
+    passthrough = CleanPassthrough(Hangs(host.pci), wipes)
+    await passthrough.hand("a", (NIC, DISK))
+    for _ in range(3):
+        with pytest.raises(DriverError):
+            await passthrough.end("a", (NIC, DISK))
+        while await wipes.step():
+            pass
+        assert await refusal(host) == "BeingWiped"
+    hangs = False
+    await passthrough.end("a", (NIC, DISK))
+    while await wipes.step():
+        pass
+    assert (erased, list(host.records.all())) == (1, [])
+
+
 async def test_a_crash_between_the_kernel_and_the_record_is_no_end(tmp_path: Path) -> None:
     host = fake(tmp_path)
 

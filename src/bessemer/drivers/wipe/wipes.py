@@ -62,10 +62,14 @@ class Wipes:
         """A guest may have them from here on. Raises DriverError."""
         await asyncio.to_thread(self._alone, self._handed, uid)
 
-    async def end(self, uid: str, wanted: Sequence[Wanted] = ()) -> None:
-        """The uid's Claim has ended: what it had is owed; so are ``wanted`` of which an earlier release kept nothing.
-        Raises DriverError."""
-        await asyncio.to_thread(self._alone, self._end, uid, wanted)
+    async def ending(self, uid: str, wanted: Sequence[Wanted] = ()) -> None:
+        """The uid's Claim has ended, and what it had is about to be given back: also ``wanted``, of which an earlier
+        release kept nothing. Raises DriverError."""
+        await asyncio.to_thread(self._alone, self._ending, uid, wanted)
+
+    async def end(self, uid: str) -> None:
+        """It is given back: what the uid had is owed. Raises DriverError."""
+        await asyncio.to_thread(self._alone, self._end, uid)
         self.news.set()
 
     async def uids(self) -> frozenset[str]:
@@ -154,13 +158,15 @@ class Wipes:
             if debt.uid == uid and debt.phase == "asked":
                 self._keep(replace(debt, phase="handed"))
 
-    def _end(self, uid: str, wanted: Sequence[Wanted]) -> None:
+    def _ending(self, uid: str, wanted: Sequence[Wanted]) -> None:
         debts = self._records.all()
         known = {debt.device for debt in debts} | {debt.address for debt in debts}
         for one in wanted:
             if one.kind == "disk" and not known & {one.device, one.address}:
-                self._keep(Debt(device=one.device, address=one.address, uid=uid, phase="due"))
-        for debt in debts:
+                self._keep(Debt(device=one.device, address=one.address, uid=uid, phase="handed"))
+
+    def _end(self, uid: str) -> None:
+        for debt in self._records.all():
             if debt.uid == uid and debt.phase == "handed":
                 self._keep(replace(debt, phase="due"))
             elif debt.uid == uid and debt.phase == "asked":
