@@ -28,7 +28,7 @@ from bessemer.drivers.wipe.records import Debt, FolderRecords
 from bessemer.drivers.wipe.wipes import Wipes
 from tests.drivers.wipe.loops import ADDRESS, SIZE, loop, media, needs_root
 
-DISK = Wanted("disk-1", "disk", ADDRESS)
+DISK = Wanted("disk-eui.1", "disk", ADDRESS)
 NIC = Wanted("nic-1", "nic", "0000:42:00.0")
 PATTERN = b"A wrote this and B may never read it.".ljust(4096, b"!")
 
@@ -260,10 +260,18 @@ async def test_a_disk_that_moved_to_the_address_of_another_is_still_whose_it_was
     await host.agent()[0].hand("a", (DISK,))
     await host.agent()[0].give_back("a")
     host.media.world.disks[moved] = host.media.world.disks.pop(ADDRESS)
-    with pytest.raises(DriverError) as caught:
-        await host.agent()[0].hand("b", (Wanted("disk-2", "disk", moved),))
-    assert caught.value.reason == "BeingWiped"
+    for device, reason in (("disk-eui.2", "DiskChanged"), (DISK.device, "BeingWiped")):
+        with pytest.raises(DriverError) as caught:
+            await host.agent()[0].hand("b", (Wanted(device, "disk", moved),))
+        assert caught.value.reason == reason
     assert [debt.uid for debt in host.records.all()] == ["a"]
+
+
+async def test_a_claim_does_not_get_another_disk_than_its_own(tmp_path: Path) -> None:
+    """It has not had one yet, and the host was started anew: one that nobody was offered is where its own was."""
+    host = fake(tmp_path, FakeDisk(size_bytes=SIZE, wwid="eui.hosts"))
+    assert await refusal(host, "a") == "DiskChanged"
+    assert (list(host.records.all()), host.pci.handed) == ([], {})
 
 
 async def test_functions_of_a_disk_go_to_nobody(tmp_path: Path) -> None:

@@ -58,6 +58,16 @@ class Disk:
     in_use: bool = False
 
 
+def disk_id(wwid: str, name: str) -> str:
+    """What a disk is called: by its own id, which goes with it, else by the name that the kernel gave it."""
+    return f"disk-{word(wwid) or name}"
+
+
+def word(said: str) -> str:
+    """As one word."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", said.strip()).strip("-")[:63]
+
+
 def iommu(machine: Machine) -> bool:
     """Whether devices are in IOMMU groups: without, none can be handed to a guest."""
     return machine.groups.is_dir() and any(machine.groups.iterdir())

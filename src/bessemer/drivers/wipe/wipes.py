@@ -20,6 +20,7 @@ from threading import Lock
 
 from bessemer.core.errors import DriverError
 from bessemer.drivers import Hook, no_hook
+from bessemer.drivers.inspect.sysfs import disk_id
 from bessemer.drivers.passthrough.protocol import Wanted
 from bessemer.drivers.wipe.erasing import Erasing
 from bessemer.drivers.wipe.protocol import Found, Media
@@ -131,16 +132,13 @@ class Wipes:
             if len(mine) < len(before):
                 said = next(said_of(debt) for debt in before if debt not in mine)
                 raise DriverError("BeingWiped", f"disk {one.device} goes to nobody yet: {said}")
-            found = self._look(one.address, mine)
-            if any(found.wwid and debt.wwid == found.wwid and debt not in mine for debt in debts):
-                # The host was started anew, and its disks have other addresses.
-                raise DriverError("BeingWiped", f"at {one.address} is another disk, which somebody has or had")
+            found = self._look(one.device, one.address, mine)
             if not any(debt.phase == "handed" for debt in mine):
                 self._keep(
                     Debt(device=one.device, address=one.address, uid=uid, wwid=found.wwid, size_bytes=found.size_bytes)
                 )
 
-    def _look(self, address: str, mine: Sequence[Debt]) -> Found:
+    def _look(self, device: str, address: str, mine: Sequence[Debt]) -> Found:
         was = mine[0].was if mine else None
         try:
             found = self._media.look(address)
@@ -149,8 +147,12 @@ class Wipes:
             if error.reason != "DiskMissing" or was is None:
                 raise
             return was
-        if mine[:1] and mine[0].phase == "handed" and was not in (None, found):
-            raise DriverError("DiskChanged", f"at {address} is another disk than this claim had")
+        if mine[:1] and mine[0].phase == "handed":
+            if was not in (None, found):
+                raise DriverError("DiskChanged", f"at {address} is another disk than this claim had")
+        elif found.wwid and device != disk_id(found.wwid, ""):
+            # The claim is older than the host's last boot: this one was offered to nobody, or to somebody else.
+            raise DriverError("DiskChanged", f"at {address} is another disk than {device}")
         return found
 
     def _handed(self, uid: str) -> None:
