@@ -182,6 +182,19 @@ async def test_a_claim_of_an_agent_that_kept_no_record_is_owed_as_well(tmp_path:
     assert not host.carries()
 
 
+async def test_nor_is_another_disk_wiped_for_it(tmp_path: Path) -> None:
+    """The host was started anew since, and its disks have other addresses."""
+    disk = FakeDisk(size_bytes=SIZE, wwid="eui.1")
+    host = fake(tmp_path, disk)
+    host.write()
+    host.pci.handed["a"] = (NIC, DISK)
+    await host.agent()[0].end("a", (NIC, DISK))
+    disk.wwid = "eui.hosts"
+    await wiped(host)
+    assert host.carries()
+    assert "is another disk than disk-eui.1" in (await host.agent()[1].unfit())[ADDRESS]
+
+
 async def test_what_is_not_wholly_given_back_is_not_wiped_again_and_again(tmp_path: Path) -> None:
     """The host has the disk, but a card of the same Claim hangs: it is ended once more every few seconds."""
     host, erased = fake(tmp_path), 0

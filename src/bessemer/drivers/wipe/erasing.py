@@ -17,6 +17,7 @@ import structlog
 
 from bessemer.core.errors import DriverError
 from bessemer.drivers import Hook
+from bessemer.drivers.inspect.sysfs import disk_id
 from bessemer.drivers.wipe.protocol import Media, Medium, Way
 from bessemer.drivers.wipe.records import Debt, Phase, Records
 
@@ -50,10 +51,18 @@ class Erasing:
     def step(self, debt: Debt) -> bool:
         """A bounded piece of work; whether there is more to do at once. What is wrong stands in the record then."""
         try:
+            debt = self._known(debt) if debt.was is None else debt
             with self._media.open(debt.address, debt.was) as medium:
                 return self._worked(debt, medium)
         except DriverError as error:
             return self._troubled(debt, error)
+
+    def _known(self, debt: Debt) -> Debt:
+        """One of which nobody kept which disk it was: what is called so, if it says who it is."""
+        found = self._media.look(debt.address)
+        if found.wwid and disk_id(found.wwid, "") != debt.device:
+            raise DriverError("DiskChanged", f"at {debt.address} is another disk than {debt.device}")
+        return replace(debt, wwid=found.wwid, size_bytes=found.size_bytes)
 
     def _worked(self, debt: Debt, medium: Medium) -> bool:
         if debt.phase == "due":
