@@ -356,6 +356,21 @@ async def test_a_disk_in_use_is_looked_at_a_few_times_and_never_touched(tmp_path
     assert host.carries(), "whose it is now, a person decides"
 
 
+async def test_a_disk_that_a_killed_agent_still_erases_is_waited_for(tmp_path: Path) -> None:
+    """What it asked of the kernel it has until the kernel answers: a format may take an hour."""
+    disk = FakeDisk(size_bytes=SIZE)
+    host = await owed(tmp_path, disk)
+    _, wipes = host.agent()
+    while host.records.all()[0].phase != "erasing":
+        await wipes.step()
+    disk.in_use = True
+    for _ in range(3 * TRIES):
+        assert not await host.agent()[1].step()
+    disk.in_use = False
+    await wiped(host)
+    assert not host.carries()
+
+
 async def test_a_disk_of_another_size_is_not_touched(tmp_path: Path) -> None:
     disk = FakeDisk(size_bytes=SIZE)
     host = await owed(tmp_path, disk)

@@ -34,6 +34,10 @@ _PIECE = bytes(4 << 20)
 TRIES = 6
 """Looks at a disk that the host has in use, before it is left alone: what scans a new disk lets go of it soon."""
 
+TRIES_AMID = 400
+"""The same of one that is being erased: an agent that was killed has it until the kernel has answered, which takes as
+long as a format does."""
+
 _WAITING = frozenset({"DiskMissing", "DiskFull", "DiskFailed"})
 """What is tried for ever: no person could decide anything about it."""
 
@@ -119,7 +123,7 @@ class Erasing:
         told = replace(debt, reason=error.reason, message=error.message)
         if error.reason in _WAITING:
             return self._note(told, busy=False) if told != debt else False
-        if error.reason == "DiskInUse" and debt.tries < TRIES:
+        if error.reason == "DiskInUse" and debt.tries < (TRIES if debt.phase == "due" else TRIES_AMID):
             return self._note(replace(told, tries=debt.tries + 1), busy=False)
         if error.reason == "WayRefused" and (following := self._following(debt)) is not None:
             log.warning("disk is wiped another way", device=debt.device, way=following.name, error=error.message)
