@@ -132,16 +132,16 @@ class Wipes:
             if len(mine) < len(before):
                 said = next(said_of(debt) for debt in before if debt not in mine)
                 raise DriverError("BeingWiped", f"disk {one.device} goes to nobody yet: {said}")
-            found = self._look(one.device, one.address, mine)
+            found = self._look(one, mine)
             if not any(debt.phase == "handed" for debt in mine):
                 self._keep(
                     Debt(device=one.device, address=one.address, uid=uid, wwid=found.wwid, size_bytes=found.size_bytes)
                 )
 
-    def _look(self, device: str, address: str, mine: Sequence[Debt]) -> Found:
+    def _look(self, one: Wanted, mine: Sequence[Debt]) -> Found:
         was = mine[0].was if mine else None
         try:
-            found = self._media.look(address)
+            found = self._media.look(one.address)
         except DriverError as error:
             # The host's driver has it no more, since this uid has it.
             if error.reason != "DiskMissing" or was is None:
@@ -149,10 +149,10 @@ class Wipes:
             return was
         if mine[:1] and mine[0].phase == "handed":
             if was not in (None, found):
-                raise DriverError("DiskChanged", f"at {address} is another disk than this claim had")
-        elif found.wwid and device != disk_id(found.wwid, ""):
+                raise DriverError("DiskChanged", f"at {one.address} is another disk than this claim had")
+        elif found.wwid and one.device != disk_id(found.wwid, ""):
             # The claim is older than the host's last boot: this one was offered to nobody, or to somebody else.
-            raise DriverError("DiskChanged", f"at {address} is another disk than {device}")
+            raise DriverError("DiskChanged", f"at {one.address} is another disk than {one.device}")
         return found
 
     def _handed(self, uid: str) -> None:
