@@ -86,7 +86,8 @@ class Namespace:
             return size_bytes
         log = self._sanitized()
         if log.state == 2:
-            return max(1, min(size_bytes - 1, size_bytes * log.progress >> 16))
+            # Coarsely: each word of progress is kept, and has the disk looked at again at once.
+            return max(1, min(size_bytes - 1, size_bytes * (log.progress >> 8) >> 8))
         if done_bytes and log.state in (1, 4):
             return size_bytes
         if done_bytes and log.state == 3:
