@@ -151,6 +151,30 @@ async def test_what_the_host_needs_itself_is_said(tmp_path: Path) -> None:
     assert used(Machine(tree.root)) == {"0000:00:02.0", "0000:15:00.0", "0000:06:00.0"}
 
 
+async def test_a_disk_that_the_kernel_mounted_by_itself_is_the_hosts(tmp_path: Path) -> None:
+    """Without an initial file system in memory its table of mounts says /dev/root, which is no disk's name."""
+    tree = two_socket_server(tmp_path)
+    tree.file("proc/mounts", "/dev/root / ext4 rw")
+    tree.file("proc/self/mountinfo", "21 1 259:2 / / rw,relatime shared:1 - ext4 /dev/root rw")
+    tree.file("sys/block/nvme0n1/dev", "259:0")
+    tree.file("sys/block/nvme0n1/nvme0n1p2/dev", "259:2")
+    tree.file("sys/block/nvme1n1/dev", "259:3")
+    assert [disk.in_use for disk in of_kind(await inventory(tree), "disk")] == [True, False]
+
+
+def test_a_disk_behind_the_kernels_multipath_is_one_and_as_used_as_it_is(tmp_path: Path) -> None:
+    """Of an NVMe with two ports the kernel mounts what hangs nowhere (nvme9n1), and hides what hangs on the bus."""
+    tree = two_socket_server(tmp_path)
+    port = tree.pci("pci0000:00/0000:00:09.0", kind="0108")
+    tree.block("nvme9c0n1", above=port, gib=8, wwid="eui.9")
+    tree.file("sys/block/nvme9c0n1/hidden", "1")
+    tree.block("nvme9n1", above=None, gib=8, wwid="eui.9")
+    for mounts, in_use in (("", False), ("/dev/nvme9n1 / ext4 rw", True)):
+        tree.file("proc/mounts", mounts)
+        found = [disk for disk in Machine(tree.root).disks() if disk.wwid == "eui.9"]
+        assert [(disk.name, disk.address, disk.in_use) for disk in found] == [("nvme9n1", port.name, in_use)]
+
+
 async def test_a_disk_whose_controller_has_more_than_it_is_given_to_nobody(tmp_path: Path) -> None:
     """Who is given the one is given the controller: the host's own disk with it, or its keyboard."""
     tree = two_socket_server(tmp_path)

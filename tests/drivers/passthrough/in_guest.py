@@ -18,7 +18,7 @@ from typing import Any
 from bessemer.core.cpus import show_cpus
 from bessemer.core.errors import DriverError
 from bessemer.drivers.cgroup import Cgroups, Limits
-from bessemer.drivers.inspect.sysfs import Machine
+from bessemer.drivers.inspect.sysfs import Machine, disk_id
 from bessemer.drivers.passthrough.protocol import Wanted
 from bessemer.drivers.passthrough.real import VfioPassthrough
 from bessemer.drivers.passthrough.sysfs import Pci
@@ -84,7 +84,8 @@ async def wiped(address: str) -> dict[str, Any]:
     """An NVMe disk of this kernel goes from one guest to the next: what the first wrote, and what became of it."""
     media, records = BlockMedia(Machine().disks), FolderRecords(WIPES)
     wipes = Wipes(records, media)
-    clean, disk = CleanPassthrough(VfioPassthrough(WIPED), wipes), whole(address)
+    clean = CleanPassthrough(VfioPassthrough(WIPED), wipes)
+    disk = Wanted(disk_id(media.look(address).wwid, ""), "disk", address)
     with media.open(address, None) as medium:
         ways = [way.name for way in medium.ways()]
         for offset in range(0, medium.size_bytes, 1 << 20):

@@ -100,6 +100,8 @@ def test_a_disk_that_anybody_has_is_not_opened(tmp_path: Path) -> None:
         held = os.open(f"/dev/{name}", os.O_RDONLY | os.O_EXCL)
         try:
             assert reason(shown(name)) == "DiskInUse", "also where the inspection has not seen it"
+            with pytest.raises(DriverError, match="in use"):
+                media(name).look(ADDRESS)  # nor is it handed to a guest
         finally:
             os.close(held)
         subprocess.run(("mke2fs", "-q", f"/dev/{name}"), check=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import os
 import struct
 from dataclasses import dataclass, field
 
@@ -18,6 +19,7 @@ from bessemer.drivers.wipe.nvme import (
     USER_FORMAT,
     Namespace,
 )
+from bessemer.drivers.wipe.real import BlockMedium
 
 SIZE = 1 << 40
 
@@ -99,7 +101,7 @@ def test_namespaces_that_the_host_does_not_see_are_no_clean_disk() -> None:
     with pytest.raises(DriverError) as caught:
         names(Controller(namespaces=(1, 3)))
     assert caught.value.reason == "DiskChanged"
-    assert names(Controller(namespaces=(1, 3), sanicap=0b1))[0] == CRYPTO_SANITIZE.name, "which erases them all"
+    assert names(Controller(namespaces=(1, 3), sanicap=0b1)) == [CRYPTO_SANITIZE.name], "which alone erases them all"
 
 
 def test_a_format_keeps_the_format_and_erases() -> None:
@@ -115,12 +117,12 @@ def test_a_format_keeps_the_format_and_erases() -> None:
 def test_a_sanitize_is_begun_once_and_followed_to_its_end(way: object, action: int) -> None:
     name = CRYPTO_SANITIZE.name if way is CRYPTO_SANITIZE else BLOCK_SANITIZE.name
     # One that was done long ago is no end of this one.
-    controller = Controller(log=[(1, 0xFFFF), (2, 0), (2, 0x8000), (2, 0xFFFF), (1, 0xFFFF)])
+    controller = Controller(log=[(1, 0xFFFF), (2, 0), (2, 0x8000), (2, 0x80FF), (2, 0xFFFF), (1, 0xFFFF)])
     done, seen = 0, []
     while done < SIZE:
         done = of(controller).erase(name, done_bytes=done, size_bytes=SIZE)
         seen.append(done)
-    assert seen == [1, 1, SIZE // 2, SIZE * 0xFFFF >> 16, SIZE]
+    assert seen == [1, 1, SIZE // 2, SIZE // 2, SIZE * 0xFF00 >> 16, SIZE], "in so many steps as one can look at"
     assert controller.told == [(0x84, 0, action)]
 
 
@@ -138,6 +140,49 @@ def test_what_the_controller_refuses_or_fails_at_is_said() -> None:
         with pytest.raises(DriverError) as caught:
             of(Controller(refuses=frozenset({opcode}))).erase(USER_FORMAT.name, done_bytes=0, size_bytes=SIZE)
         assert caught.value.reason == reason
+
+
+def medium(nvme: Namespace | None = None) -> BlockMedium:
+    """As it is once opened."""
+    made = BlockMedium.__new__(BlockMedium)
+    made._fd, made._size, made._nvme = -1, SIZE, nvme
+    return made
+
+
+def test_of_a_disk_that_hides_something_no_other_way_follows() -> None:
+    """Where the sanitize is refused a format would leave the others, and a discard as well."""
+    hides, whole = (of(Controller(namespaces=some, sanicap=0b1)) for some in ((1, 3), (3,)))
+    assert medium(hides).ways() == (CRYPTO_SANITIZE,)
+    assert len(medium(whole).ways()) == 5
+
+
+def test_only_a_format_may_take_an_hour() -> None:
+    seconds: dict[int, int] = {}
+
+    def noted(fd: int, request: int, command: bytearray | None = None) -> int:
+        if command is not None:
+            seconds[command[0]] = int.from_bytes(command[64:68], "little") // 1000
+        return controller(fd, request, command)
+
+    controller = Controller()
+    found = Namespace.of(0, ioctl=noted)
+    assert found is not None
+    for way in (USER_FORMAT, BLOCK_SANITIZE):
+        found.erase(way.name, done_bytes=0, size_bytes=SIZE)
+    assert seconds == {0x06: 60, 0x02: 60, 0x84: 60, 0x80: 3600}
+
+
+@pytest.mark.parametrize("error", [errno.EOPNOTSUPP, errno.EREMOTEIO, errno.EIO])
+def test_a_discard_that_fails_is_followed_by_another_way(monkeypatch: pytest.MonkeyPatch, error: int) -> None:
+    """SCSI disks that know none answer EREMOTEIO."""
+
+    def refused(*_: object) -> bytes:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr("bessemer.drivers.wipe.real.fcntl.ioctl", refused)
+    with pytest.raises(DriverError) as caught:
+        medium().erase("discard", 0)
+    assert caught.value.reason == "WayRefused"
 
 
 def test_what_is_no_nvme_has_none() -> None:

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from bessemer.core.errors import DriverError
 from bessemer.drivers import Hook, no_hook
 from bessemer.drivers.passthrough.fake import FakePassthrough, FakePciWorld
 from bessemer.drivers.passthrough.protocol import Wanted
 from bessemer.drivers.wipe.erasing import PLACE_BYTES, PLACES, TRIES, places, witness
-from bessemer.drivers.wipe.fake import DISCARD, ITSELF, OVERWRITE, FakeDisk, FakeMedia, FakeMediaWorld
+from bessemer.drivers.wipe.fake import DISCARD, ITSELF, OVERWRITE, FakeDisk, FakeMedia, FakeMediaWorld, FakeMedium
 from bessemer.drivers.wipe.handing import CleanPassthrough
-from bessemer.drivers.wipe.protocol import Media
+from bessemer.drivers.wipe.protocol import Found, Media
 from bessemer.drivers.wipe.records import Debt, FolderRecords
 from bessemer.drivers.wipe.wipes import Wipes
 from tests.drivers.wipe.loops import ADDRESS, SIZE, loop, media, needs_root
 
-DISK = Wanted("disk-1", "disk", ADDRESS)
+DISK = Wanted("disk-eui.1", "disk", ADDRESS)
 NIC = Wanted("nic-1", "nic", "0000:42:00.0")
 PATTERN = b"A wrote this and B may never read it.".ljust(4096, b"!")
 
@@ -178,6 +182,50 @@ async def test_a_claim_of_an_agent_that_kept_no_record_is_owed_as_well(tmp_path:
     assert not host.carries()
 
 
+async def test_nor_is_another_disk_wiped_for_it(tmp_path: Path) -> None:
+    """The host was started anew since, and its disks have other addresses."""
+    disk = FakeDisk(size_bytes=SIZE, wwid="eui.1")
+    host = fake(tmp_path, disk)
+    host.write()
+    host.pci.handed["a"] = (NIC, DISK)
+    await host.agent()[0].end("a", (NIC, DISK))
+    disk.wwid = "eui.hosts"
+    await wiped(host)
+    assert host.carries()
+    assert "is another disk than disk-eui.1" in (await host.agent()[1].unfit())[ADDRESS]
+
+
+async def test_what_is_not_wholly_given_back_is_not_wiped_again_and_again(tmp_path: Path) -> None:
+    """The host has the disk, but a card of the same Claim hangs: it is ended once more every few seconds."""
+    host, erased = fake(tmp_path), 0
+    host.pci = FakePciWorld()  # the disk is seen whatever is handed over
+
+    class Hangs(FakePassthrough):
+        async def give_back(self, uid: str) -> None:
+            if hangs:
+                raise DriverError("DeviceBusy", "the kernel has not let go of a device")
+            await super().give_back(uid)
+
+    def counted(name: str) -> None:
+        nonlocal erased
+        erased += name == "wipe.proven"
+
+    wipes, hangs = Wipes(host.records, host.media, on_call=counted), True
+    passthrough = CleanPassthrough(Hangs(host.pci), wipes)
+    await passthrough.hand("a", (NIC, DISK))
+    for _ in range(3):
+        with pytest.raises(DriverError):
+            await passthrough.end("a", (NIC, DISK))
+        while await wipes.step():
+            pass
+        assert await refusal(host) == "BeingWiped"
+    hangs = False
+    await passthrough.end("a", (NIC, DISK))
+    while await wipes.step():
+        pass
+    assert (erased, list(host.records.all())) == (1, [])
+
+
 async def test_a_crash_between_the_kernel_and_the_record_is_no_end(tmp_path: Path) -> None:
     host = fake(tmp_path)
 
@@ -201,6 +249,42 @@ async def test_a_claim_gets_its_own_disk_back_and_no_other(tmp_path: Path) -> No
     assert await refusal(host, "a") == "DiskChanged"
     disk.wwid = "eui.1"
     assert await host.agent()[0].hand("a", (DISK,))
+
+
+async def test_of_two_that_ask_at_once_one_has_it(tmp_path: Path) -> None:
+    host, both = fake(tmp_path), threading.Barrier(2)
+    assert isinstance(host.media, FakeMedia)
+
+    class Slow(FakeMedia):
+        def look(self, address: str) -> Found:
+            with suppress(threading.BrokenBarrierError):
+                both.wait(0.5)
+            return super().look(address)
+
+    wipes = Wipes(host.records, Slow(host.media.world))
+    said = await asyncio.gather(*(wipes.asked(uid, (DISK,)) for uid in "ab"), return_exceptions=True)
+    assert [str(one).startswith(f"disk {DISK.device} goes to nobody") for one in said if one is not None] == [True]
+
+
+async def test_a_disk_that_moved_to_the_address_of_another_is_still_whose_it_was(tmp_path: Path) -> None:
+    """A is stopped, so the host has its disk, and was started anew; B's Claim names the slot where it is by now."""
+    host, moved = fake(tmp_path), "0000:44:00.0"
+    assert isinstance(host.media, FakeMedia)
+    await host.agent()[0].hand("a", (DISK,))
+    await host.agent()[0].give_back("a")
+    host.media.world.disks[moved] = host.media.world.disks.pop(ADDRESS)
+    for device, reason in (("disk-eui.2", "DiskChanged"), (DISK.device, "BeingWiped")):
+        with pytest.raises(DriverError) as caught:
+            await host.agent()[0].hand("b", (Wanted(device, "disk", moved),))
+        assert caught.value.reason == reason
+    assert [debt.uid for debt in host.records.all()] == ["a"]
+
+
+async def test_a_claim_does_not_get_another_disk_than_its_own(tmp_path: Path) -> None:
+    """It has not had one yet, and the host was started anew: one that nobody was offered is where its own was."""
+    host = fake(tmp_path, FakeDisk(size_bytes=SIZE, wwid="eui.hosts"))
+    assert await refusal(host, "a") == "DiskChanged"
+    assert (list(host.records.all()), host.pci.handed) == ([], {})
 
 
 async def test_functions_of_a_disk_go_to_nobody(tmp_path: Path) -> None:
@@ -272,6 +356,21 @@ async def test_a_disk_in_use_is_looked_at_a_few_times_and_never_touched(tmp_path
     assert host.carries(), "whose it is now, a person decides"
 
 
+async def test_a_disk_that_a_killed_agent_still_erases_is_waited_for(tmp_path: Path) -> None:
+    """What it asked of the kernel it has until the kernel answers: a format may take an hour."""
+    disk = FakeDisk(size_bytes=SIZE)
+    host = await owed(tmp_path, disk)
+    _, wipes = host.agent()
+    while host.records.all()[0].phase != "erasing":
+        await wipes.step()
+    disk.in_use = True
+    for _ in range(3 * TRIES):
+        assert not await host.agent()[1].step()
+    disk.in_use = False
+    await wiped(host)
+    assert not host.carries()
+
+
 async def test_a_disk_of_another_size_is_not_touched(tmp_path: Path) -> None:
     disk = FakeDisk(size_bytes=SIZE)
     host = await owed(tmp_path, disk)
@@ -292,13 +391,103 @@ async def test_a_disk_that_is_not_there_is_waited_for(tmp_path: Path) -> None:
     assert not host.carries()
 
 
+async def test_a_disk_is_not_erased_again_and_again_while_nothing_can_be_kept(tmp_path: Path) -> None:
+    """The agent's file system is full: of its guests' disks, as it happens."""
+    host, full = await owed(tmp_path, FakeDisk(size_bytes=SIZE)), False
+    erased = 0
+
+    class Full(FolderRecords):
+        def keep(self, debt: Debt) -> None:
+            if full:
+                raise DriverError("DiskFull", "which disks are to be wiped cannot be kept")
+            super().keep(debt)
+
+    def counted(name: str) -> None:
+        nonlocal erased
+        erased += name == "wipe.erased"
+
+    records = Full(tmp_path / "wipes")
+    wipes = Wipes(records, host.media, on_call=counted)
+    records.keep(replace(host.records.all()[0], phase="erasing", way=ITSELF.name, seed="s", size_bytes=SIZE))
+    full = True
+    for _ in range(5):
+        await wipes.step()
+    assert (erased, host.carries()) == (0, True)
+    full = False
+    while await wipes.step():
+        pass
+    assert not host.carries()
+
+
+async def test_what_was_once_wrong_is_not_said_while_it_is_read_back(tmp_path: Path) -> None:
+    disk = FakeDisk(size_bytes=256 << 20, ways=(DISCARD, OVERWRITE))
+    host = await owed(tmp_path, disk)
+    (debt,) = host.records.all()
+    wrong = {"tries": TRIES, "reason": "DiskInUse", "message": "the disk is in use by the host"}
+    disk.blocks = {}
+    host.records.keep(replace(debt, phase="proving", way=DISCARD.name, seed="s", size_bytes=disk.size_bytes, **wrong))
+    await host.agent()[1].step()
+    (debt,) = host.records.all()
+    assert (debt.done_bytes, debt.tries, debt.message) == (64 << 20, 0, "")
+
+
+def neighbour(world: FakeMediaWorld, records: FolderRecords) -> None:
+    """A second disk, which takes its time: a hundred steps."""
+    world.step_bytes = SIZE // 100
+    world.disks["0000:44:00.0"] = FakeDisk(size_bytes=SIZE)
+    records.keep(Debt(device="disk-2", address="0000:44:00.0", uid="b", phase="due"))
+
+
+async def test_a_disk_that_never_answers_keeps_no_other(tmp_path: Path) -> None:
+    host, answers = await owed(tmp_path, FakeDisk(size_bytes=SIZE)), threading.Event()
+    assert isinstance(host.media, FakeMedia)
+    neighbour(host.media.world, host.records)
+
+    class Hangs(FakeMedia):
+        def open(self, address: str, was: Found | None) -> AbstractContextManager[FakeMedium]:
+            assert address != ADDRESS or answers.wait(60)
+            return super().open(address, was)
+
+    wipes = Wipes(host.records, Hangs(host.media.world))
+    try:
+        async with asyncio.timeout(30):
+            while len(host.records.all()) > 1:
+                await wipes.step()
+        assert [debt.phase for debt in host.records.all()] == ["due"]
+    finally:
+        answers.set()
+    while await wipes.step():
+        pass
+    assert not host.carries()
+
+
+async def test_a_disk_in_use_is_let_be_while_another_is_worked_on(tmp_path: Path) -> None:
+    """Else all its looks were over before whoever scans it has let go."""
+    disk = FakeDisk(size_bytes=SIZE)
+    host = await owed(tmp_path, disk)
+    assert isinstance(host.media, FakeMedia)
+    neighbour(host.media.world, host.records)
+    disk.in_use = True
+    _, wipes = host.agent()
+    async with asyncio.timeout(30):
+        while await wipes.step():
+            pass
+    assert [(debt.device, debt.phase, debt.tries) for debt in host.records.all()] == [(DISK.device, "due", 1)]
+
+
 async def test_a_damaged_record_keeps_its_disk_out(tmp_path: Path) -> None:
     host = await owed(tmp_path, FakeDisk(size_bytes=SIZE))
     (file,) = (tmp_path / "wipes").iterdir()
     file.write_text(file.read_text()[:40])
     await wiped(host)
     assert host.carries()
-    assert await refusal(host) == "BeingWiped"
+    with capture_logs() as logs:
+        for _ in range(3):
+            assert await refusal(host) == "BeingWiped"
+        records = host.records
+        for _ in range(3):
+            records.all()
+    assert len(logs) == 4, "each agent says it once"
     file.write_text(json.dumps({"device": "disk-2", "address": "", "uid": "a"}))
     assert await refusal(host) == "BeingWiped", "it speaks of another disk"
 

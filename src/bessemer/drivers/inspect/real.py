@@ -18,7 +18,7 @@ from bessemer.core.hosts import ADDRESSES_MAX, DEVICES_MAX, Device, Inventory
 from bessemer.drivers.inspect.fabric import read_partitions
 from bessemer.drivers.inspect.kvm import KvmProbe
 from bessemer.drivers.inspect.nvml import GpuFacts, nvlink_domains, read_gpus
-from bessemer.drivers.inspect.sysfs import Machine, PciFunction, iommu
+from bessemer.drivers.inspect.sysfs import Machine, PciFunction, disk_id, iommu, word
 from bessemer.drivers.process.protocol import Processes
 
 _VENDORS = {
@@ -166,7 +166,7 @@ class LocalInspect:
             alone = beside[disk.address] <= 1 and (function is None or function.kind.startswith(_STORAGE))
             found.append(
                 Device(
-                    id=f"disk-{_word(disk.wwid) or disk.name}",
+                    id=disk_id(disk.wwid, disk.name),
                     kind="disk",
                     model=_model(disk.model) or disk.name.rstrip("0123456789"),
                     vendor=_VENDORS.get(function.vendor, function.vendor) if function else "",
@@ -206,8 +206,4 @@ def _is_gpu(function: PciFunction) -> bool:
 
 def _model(name: str) -> str:
     """``NVIDIA H100 80GB HBM3`` → ``H100-80GB-HBM3``: the model without its maker, as one word."""
-    return _word(re.sub(r"^(NVIDIA|AMD|Intel)\s+", "", name.strip()))
-
-
-def _word(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text.strip()).strip("-")[:63]
+    return word(re.sub(r"^(NVIDIA|AMD|Intel)\s+", "", name.strip()))

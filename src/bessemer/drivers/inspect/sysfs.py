@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -56,6 +56,16 @@ class Disk:
     wwid: str
     size_bytes: int
     in_use: bool = False
+
+
+def disk_id(wwid: str, name: str) -> str:
+    """What a disk is called: by its own id, which goes with it, else by the name that the kernel gave it."""
+    return f"disk-{word(wwid) or name}"
+
+
+def word(said: str) -> str:
+    """As one word."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", said.strip()).strip("-")[:63]
 
 
 def iommu(machine: Machine) -> bool:
@@ -116,19 +126,27 @@ class Machine:
         return list(found.values())
 
     def disks(self) -> list[Disk]:
-        """Whole disks that stay: no partitions, nothing stacked, nothing removable."""
-        found = []
+        """Whole disks that stay: no partitions, nothing stacked, nothing removable. Of an NVMe that the kernel has by
+        way of its multipath, which hides the path to it, the one that can be mounted."""
+        found: list[Disk] = []
+        hidden: list[Disk] = []
         words = f"{text(self._proc / 'mounts')}\n{text(self._proc / 'swaps')}".splitlines()
         mounted = {line.split()[0].removeprefix("/dev/") for line in words if line.startswith("/dev/")}
+        # By number as well: what the kernel mounted by itself it calls /dev/root.
+        mounted |= {line.split()[2] for line in text(self._proc / "self/mountinfo").splitlines()}
         for path in children(self._sys / "block"):
             size = number(path / "size") * _SECTOR_BYTES
             if _BLOCK_SKIP.match(path.name) or number(path / "removable") == 1 or size <= 0:
                 continue
             wwid = text(path / "wwid") or text(path / "device/wwid") or text(path / "serial")
             parts = [path, *(part for part in children(path) if part.name.startswith(path.name))]
-            used = any(part.name in mounted or any(children(part / "holders")) for part in parts)
-            found.append(Disk(path.name, _pci_above(path), text(path / "device/model"), wwid, size, used))
-        return found
+            used = any(
+                part.name in mounted or text(part / "dev") in mounted or any(children(part / "holders"))
+                for part in parts
+            )
+            disk = Disk(path.name, _pci_above(path), text(path / "device/model"), wwid, size, used)
+            (hidden if number(path / "hidden") else found).append(disk)
+        return [_by_path(disk, hidden) for disk in found]
 
     def gpu_model(self, address: str) -> str:
         """What NVIDIA's kernel driver calls the GPU, or ""."""
@@ -195,6 +213,14 @@ def _pci_above(path: Path) -> str:
     if not path.exists():
         return ""
     return next((part for part in reversed(path.resolve().parts) if _ADDRESS.match(part)), "")
+
+
+def _by_path(disk: Disk, hidden: Sequence[Disk]) -> Disk:
+    """One that hangs nowhere itself hangs where the only hidden path to it does: of several none is the disk's."""
+    ways = [way for way in hidden if disk.wwid and way.wwid == disk.wwid]
+    if disk.address or len(ways) != 1:
+        return disk
+    return replace(disk, address=ways[0].address, in_use=disk.in_use or ways[0].in_use)
 
 
 def _hugepages(path: Path) -> dict[str, int]:

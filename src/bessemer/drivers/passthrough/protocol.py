@@ -56,7 +56,7 @@ class Passthrough(Protocol):
 
 class Lending(Passthrough, Protocol):
     """The same, where what a guest could write on goes to nobody else before it is wiped. `hand` may raise
-    ``BeingWiped`` as well, ``DiskMissing``, ``DiskChanged`` and ``DiskFailed``."""
+    ``BeingWiped`` as well, ``DiskMissing``, ``DiskChanged``, ``DiskInUse`` and ``DiskFailed``."""
 
     async def end(self, uid: str, wanted: Sequence[Wanted] = ()) -> None:
         """Give back for good: its Claim, which said ``wanted``, has ended. What it wrote on is wiped from here on."""

@@ -17,6 +17,7 @@ import structlog
 
 from bessemer.core.errors import DriverError
 from bessemer.drivers import Hook
+from bessemer.drivers.inspect.sysfs import disk_id
 from bessemer.drivers.wipe.protocol import Media, Medium, Way
 from bessemer.drivers.wipe.records import Debt, Phase, Records
 
@@ -27,8 +28,15 @@ PLACE_BYTES = 4096
 READ_BYTES = 64 << 20
 """Of a disk that is read whole, in one step."""
 
+_PIECE = bytes(4 << 20)
+"""What is read of it at once, as it must be: it is compared without letting anybody else run."""
+
 TRIES = 6
 """Looks at a disk that the host has in use, before it is left alone: what scans a new disk lets go of it soon."""
+
+TRIES_AMID = 400
+"""The same of one that is being erased: an agent that was killed has it until the kernel has answered, which takes as
+long as a format does."""
 
 _WAITING = frozenset({"DiskMissing", "DiskFull", "DiskFailed"})
 """What is tried for ever: no person could decide anything about it."""
@@ -47,10 +55,18 @@ class Erasing:
     def step(self, debt: Debt) -> bool:
         """A bounded piece of work; whether there is more to do at once. What is wrong stands in the record then."""
         try:
+            debt = self._known(debt) if debt.was is None else debt
             with self._media.open(debt.address, debt.was) as medium:
                 return self._worked(debt, medium)
         except DriverError as error:
             return self._troubled(debt, error)
+
+    def _known(self, debt: Debt) -> Debt:
+        """One of which nobody kept which disk it was: what is called so, if it says who it is."""
+        found = self._media.look(debt.address)
+        if found.wwid and disk_id(found.wwid, "") != debt.device:
+            raise DriverError("DiskChanged", f"at {debt.address} is another disk than {debt.device}")
+        return replace(debt, wwid=found.wwid, size_bytes=found.size_bytes)
 
     def _worked(self, debt: Debt, medium: Medium) -> bool:
         if debt.phase == "due":
@@ -66,6 +82,9 @@ class Erasing:
             self._on_call("wipe.marked")
             self._keep(replace(debt, phase="erasing", done_bytes=0))
         elif debt.phase == "erasing":
+            if not debt.done_bytes:
+                # Where nothing can be kept nothing is begun: it would be again at each look, and wear the disk out.
+                self._records.keep(debt)
             done = medium.erase(debt.way, debt.done_bytes)
             self._on_call("wipe.erased")
             over = done >= debt.size_bytes
@@ -79,10 +98,13 @@ class Erasing:
     def _proven(self, debt: Debt, medium: Medium) -> bool:
         way = _way(medium, debt.way)
         if way.advice and debt.done_bytes < debt.size_bytes:
-            data = medium.read(debt.done_bytes, min(READ_BYTES, debt.size_bytes - debt.done_bytes))
-            if data.count(0) < len(data):
-                raise DriverError("WayRefused", f"{way.name} left something")
-            self._keep(replace(debt, done_bytes=debt.done_bytes + len(data)))
+            at, end = debt.done_bytes, min(debt.size_bytes, debt.done_bytes + READ_BYTES)
+            while at < end:
+                data = medium.read(at, min(len(_PIECE), end - at))
+                if data != _PIECE[: len(data)]:
+                    raise DriverError("WayRefused", f"{way.name} left something")
+                at += len(data)
+            self._keep(replace(debt, done_bytes=end, tries=0, reason="", message=""))
             return True
         for offset in places(debt.seed, debt.size_bytes):
             data = medium.read(offset, PLACE_BYTES)
@@ -101,7 +123,7 @@ class Erasing:
         told = replace(debt, reason=error.reason, message=error.message)
         if error.reason in _WAITING:
             return self._note(told, busy=False) if told != debt else False
-        if error.reason == "DiskInUse" and debt.tries < TRIES:
+        if error.reason == "DiskInUse" and debt.tries < (TRIES if debt.phase == "due" else TRIES_AMID):
             return self._note(replace(told, tries=debt.tries + 1), busy=False)
         if error.reason == "WayRefused" and (following := self._following(debt)) is not None:
             log.warning("disk is wiped another way", device=debt.device, way=following.name, error=error.message)

@@ -52,17 +52,21 @@ class FakeMedia:
         self.world = world or FakeMediaWorld()
 
     def look(self, address: str) -> Found:
-        disk = self._disk(address)
+        disk = self._idle(address)
         return Found(disk.wwid, disk.size_bytes)
 
     @contextmanager
     def open(self, address: str, was: Found | None) -> Iterator[FakeMedium]:
-        disk = self._disk(address)
-        if disk.in_use:
-            raise DriverError("DiskInUse", f"the disk at {address} is in use by the host")
+        disk = self._idle(address)
         if was is not None and (was.size_bytes != disk.size_bytes or was.wwid not in ("", disk.wwid)):
             raise DriverError("DiskChanged", f"the disk at {address} is another, or not as large as it was")
         yield FakeMedium(disk, self.world.step_bytes)
+
+    def _idle(self, address: str) -> FakeDisk:
+        disk = self._disk(address)
+        if disk.in_use:
+            raise DriverError("DiskInUse", f"the disk at {address} is in use by the host")
+        return disk
 
     def _disk(self, address: str) -> FakeDisk:
         if any(one.address == address for each in self.world.pci.handed.values() for one in each):

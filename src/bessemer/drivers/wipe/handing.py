@@ -27,8 +27,10 @@ class CleanPassthrough:
     async def end(self, uid: str, wanted: Sequence[Wanted] = ()) -> None:
         # What was never taken for it, no guest of it has had, whatever its Claim says.
         had = uid in await self._inner.uids()
-        await self._wipes.end(uid, wanted if had else ())
+        await self._wipes.ending(uid, wanted if had else ())
         await self._inner.give_back(uid)
+        # Not before: what is wiped is off the record, and were given back once more it would be wiped once more.
+        await self._wipes.end(uid)
 
     async def uids(self) -> frozenset[str]:
         return await self._inner.uids() | await self._wipes.uids()

@@ -22,7 +22,8 @@ _EVERY, _SANITIZE_LOG = 0xFFFFFFFF, 0x81
 _CAN_FORMAT, _CAN_NAMESPACES = 1 << 1, 1 << 3
 _CRYPTO = 1 << 2
 """Of FNA: a format can erase the key."""
-_SECONDS_MAX = 3600
+_FORMAT_SECONDS, _SECONDS = 3600, 60
+"""In which a disk is to have erased itself; and to have answered, or begun."""
 
 CRYPTO_SANITIZE = Way("NVMe sanitize (crypto erase)")
 BLOCK_SANITIZE = Way("NVMe sanitize (block erase)")
@@ -50,6 +51,9 @@ class Namespace:
         self._fd = fd
         self._number = number
         self._ioctl = ioctl
+        self.hides = False
+        """Whether it has namespaces that the host does not see, as its ways were looked for: then only what erases all
+        of it will do."""
 
     @classmethod
     def of(cls, fd: int, *, ioctl: Ioctl = fcntl.ioctl) -> Namespace | None:
@@ -68,9 +72,10 @@ class Namespace:
         # A sanitize erases the whole subsystem, which may be others' as well: other controllers, functions.
         if not known[76] & 0b110:
             found += [CRYPTO_SANITIZE] * (can_sanitize & 1) + [BLOCK_SANITIZE] * (can_sanitize >> 1 & 1)
-        if not found and oacs & _CAN_NAMESPACES and self._namespaces() > 1:
+        self.hides = bool(oacs & _CAN_NAMESPACES) and self._namespaces() > 1
+        if self.hides and not found:
             raise DriverError("DiskChanged", "it has namespaces that the host does not see")
-        if oacs & _CAN_FORMAT:
+        if oacs & _CAN_FORMAT and not self.hides:
             found += [*([CRYPTO_FORMAT] if fna & _CRYPTO else []), USER_FORMAT]
         return tuple(found)
 
@@ -81,7 +86,8 @@ class Namespace:
             return size_bytes
         log = self._sanitized()
         if log.state == 2:
-            return max(1, min(size_bytes - 1, size_bytes * log.progress >> 16))
+            # Coarsely: each word of progress is kept, and has the disk looked at again at once.
+            return max(1, min(size_bytes - 1, size_bytes * (log.progress >> 8) >> 8))
         if done_bytes and log.state in (1, 4):
             return size_bytes
         if done_bytes and log.state == 3:
@@ -117,9 +123,8 @@ class Namespace:
         buffer = ctypes.create_string_buffer(max(1, answer))
         at = ctypes.addressof(buffer) if answer else 0
         padded = (*words, *(0 for _ in range(6 - len(words))))
-        command = bytearray(
-            _COMMAND.pack(opcode, 0, 0, namespace, 0, 0, 0, at, 0, answer, *padded, _SECONDS_MAX * 1000, 0)
-        )
+        seconds = _FORMAT_SECONDS if opcode == _FORMAT else _SECONDS
+        command = bytearray(_COMMAND.pack(opcode, 0, 0, namespace, 0, 0, 0, at, 0, answer, *padded, seconds * 1000, 0))
         try:
             status = self._ioctl(self._fd, _ADMIN, command)
         except OSError as error:

@@ -63,7 +63,7 @@ class Media(Protocol):
     """The disks of one host, by the PCI address that they hang on."""
 
     def look(self, address: str) -> Found:
-        """Raises DriverError ``DiskMissing``, and ``DiskChanged`` where there are several."""
+        """Raises DriverError ``DiskMissing``, ``DiskChanged`` where there are several, ``DiskInUse`` as `open` does."""
         ...
 
     def open(self, address: str, was: Found | None) -> AbstractContextManager[Medium]:

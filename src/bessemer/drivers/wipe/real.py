@@ -31,7 +31,6 @@ _PIECE_BYTES = 256 << 20
 _DISCARD_BYTES = 8 << 30
 _BUFFER_BYTES = 4 << 20
 _SIZE, _DISCARD, _SECURE = 0x80081272, 0x1277, 0x127D
-_CANNOT = frozenset({errno.EOPNOTSUPP, errno.ENOTTY, errno.EINVAL, errno.ENOSYS})
 
 
 class BlockMedia:
@@ -43,19 +42,14 @@ class BlockMedia:
 
     def look(self, address: str) -> Found:
         disk = _one(address, [disk for disk in self._there() if address and disk.address == address])
+        # Also where an inspection has not seen it: a pool, another's mounts. It is about to be a guest's.
+        os.close(self._alone(disk, os.O_RDONLY))
         return Found(disk.wwid, disk.size_bytes)
 
     @contextmanager
     def open(self, address: str, was: Found | None) -> Iterator[BlockMedium]:
         disk = self._meant(address, was)
-        if disk.in_use:
-            raise DriverError("DiskInUse", f"{disk.name} is in use by the host")
-        try:
-            fd = os.open(self._dev / disk.name, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError as error:
-            busy = error.errno == errno.EBUSY
-            message = f"{disk.name} is in use by the host" if busy else f"{disk.name} cannot be opened"
-            raise DriverError("DiskInUse" if busy else "WipeFailed", message, internal=str(error)) from error
+        fd = self._alone(disk, os.O_RDWR)
         try:
             medium = _medium(fd)
             if was is not None and medium.size_bytes != was.size_bytes:
@@ -64,6 +58,17 @@ class BlockMedia:
             yield medium
         finally:
             os.close(fd)
+
+    def _alone(self, disk: Disk, how: int) -> int:
+        """It, open; nobody else has it."""
+        if disk.in_use:
+            raise DriverError("DiskInUse", f"{disk.name} is in use by the host")
+        try:
+            return os.open(self._dev / disk.name, how | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError as error:
+            busy = error.errno == errno.EBUSY
+            message = f"{disk.name} is in use by the host" if busy else f"{disk.name} cannot be opened"
+            raise DriverError("DiskInUse" if busy else "WipeFailed", message, internal=str(error)) from error
 
     def _there(self) -> Sequence[Disk]:
         try:
@@ -101,6 +106,8 @@ class BlockMedium:
 
     def ways(self) -> tuple[Way, ...]:
         itself = self._nvme.ways() if self._nvme is not None else ()
+        if self._nvme is not None and self._nvme.hides:
+            return itself
         return (*itself, SECURE, DISCARD, OVERWRITE)
 
     def erase(self, way: str, done_bytes: int) -> int:
@@ -151,8 +158,7 @@ class BlockMedium:
         try:
             fcntl.ioctl(self._fd, _SECURE if way == SECURE.name else _DISCARD, struct.pack("QQ", offset, length))
         except OSError as error:
-            reason = "WayRefused" if error.errno in _CANNOT else "WipeFailed"
-            raise DriverError(reason, f"the disk refused a {way}", internal=str(error)) from error
+            raise DriverError("WayRefused", f"the disk refused a {way}", internal=str(error)) from error
         self.flush()
         return offset + length
 

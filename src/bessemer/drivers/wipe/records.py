@@ -93,10 +93,11 @@ class FolderRecords:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._said: dict[str, str] = {}
 
     def all(self) -> Sequence[Debt]:
         files = sorted(self._folder.glob(f"*{_SUFFIX}")) if self._folder.is_dir() else ()
-        return [debt for file in files if (debt := _read(file)) is not None]
+        return [debt for file in files if (debt := self._read(file)) is not None]
 
     def keep(self, debt: Debt) -> None:
         file = self._file(debt.device)
@@ -120,6 +121,23 @@ class FolderRecords:
         except OSError as error:
             raise _refused(error) from error
 
+    def _read(self, file: Path) -> Debt | None:
+        device = unquote(file.name.removesuffix(_SUFFIX))
+        try:
+            debt = _READER.validate_json(file.read_bytes())
+            if debt.device == device:
+                return debt
+            error = "it speaks of another disk"
+        except FileNotFoundError:
+            return None  # wiped meanwhile
+        except (OSError, ValidationError) as trouble:
+            error = str(trouble)
+        if self._said.get(device) != error:  # it is read every few seconds
+            self._said[device] = error
+            log.error("a record of a disk cannot be read", device=device, error=error)
+        message = "what is recorded of it cannot be read"
+        return Debt(device=device, address="", uid="", phase="failed", reason="RecordUnreadable", message=message)
+
     def _file(self, device: str) -> Path:
         return self._folder / f"{quote(device, safe='')}{_SUFFIX}"
 
@@ -129,22 +147,6 @@ class FolderRecords:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def _read(file: Path) -> Debt | None:
-    device = unquote(file.name.removesuffix(_SUFFIX))
-    try:
-        debt = _READER.validate_json(file.read_bytes())
-        if debt.device == device:
-            return debt
-        error = "it speaks of another disk"
-    except FileNotFoundError:
-        return None  # wiped meanwhile
-    except (OSError, ValidationError) as trouble:
-        error = str(trouble)
-    log.error("a record of a disk cannot be read", device=device, error=error)
-    message = "what is recorded of it cannot be read"
-    return Debt(device=device, address="", uid="", phase="failed", reason="RecordUnreadable", message=message)
 
 
 def _refused(error: OSError) -> DriverError:

@@ -13,12 +13,14 @@ is what a crash may repeat.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Lock
 
 from bessemer.core.errors import DriverError
 from bessemer.drivers import Hook, no_hook
+from bessemer.drivers.inspect.sysfs import disk_id
 from bessemer.drivers.passthrough.protocol import Wanted
 from bessemer.drivers.wipe.erasing import Erasing
 from bessemer.drivers.wipe.protocol import Found, Media
@@ -26,6 +28,10 @@ from bessemer.drivers.wipe.records import Debt, Phase, Records
 
 AT_ONCE = 16
 """Disks that are worked on beside each other."""
+
+STEP_SECONDS = 10.0
+"""How long all of them are waited for, for one that erases itself takes hours, and one may never answer; and how long a
+disk that has to be waited for is let be while others are worked on."""
 
 _OWED: frozenset[Phase] = frozenset({"due", "marking", "erasing", "proving"})
 
@@ -38,6 +44,9 @@ class Wipes:
         self._media = media
         self._on_call = on_call
         self._erasing = Erasing(records, media, on_call=on_call)
+        self._turn = Lock()
+        self._under_way: dict[str, asyncio.Future[bool]] = {}
+        self._rest: dict[str, float] = {}
         self.news = asyncio.Event()
         """Set where there may be something to do."""
         self.news.set()
@@ -46,18 +55,22 @@ class Wipes:
         """The disks among these are about to be handed over. What was handed to the uid before is its own.
 
         Raises DriverError ``BeingWiped`` where one is another's, or was; ``DiskMissing``, ``DiskChanged``,
-        ``FunctionsMissing``, ``DiskFull``, ``DiskFailed``.
+        ``DiskInUse``, ``FunctionsMissing``, ``DiskFull``, ``DiskFailed``.
         """
-        await asyncio.to_thread(self._asked, uid, wanted)
+        await asyncio.to_thread(self._alone, self._asked, uid, wanted)
 
     async def handed(self, uid: str) -> None:
         """A guest may have them from here on. Raises DriverError."""
-        await asyncio.to_thread(self._handed, uid)
+        await asyncio.to_thread(self._alone, self._handed, uid)
 
-    async def end(self, uid: str, wanted: Sequence[Wanted] = ()) -> None:
-        """The uid's Claim has ended: what it had is owed; so are ``wanted`` of which an earlier release kept nothing.
-        Raises DriverError."""
-        await asyncio.to_thread(self._end, uid, wanted)
+    async def ending(self, uid: str, wanted: Sequence[Wanted] = ()) -> None:
+        """The uid's Claim has ended, and what it had is about to be given back: also ``wanted``, of which an earlier
+        release kept nothing. Raises DriverError."""
+        await asyncio.to_thread(self._alone, self._ending, uid, wanted)
+
+    async def end(self, uid: str) -> None:
+        """It is given back: what the uid had is owed. Raises DriverError."""
+        await asyncio.to_thread(self._alone, self._end, uid)
         self.news.set()
 
     async def uids(self) -> frozenset[str]:
@@ -74,19 +87,36 @@ class Wipes:
         return found
 
     async def step(self) -> bool:
-        """A piece of work on each disk that is owed; whether there is more to do at once.
+        """A piece of work on each disk that is owed, until the first is done; whether there is more to do at once.
 
         Raises nothing: what is wrong with a disk stands in its record.
         """
-        owed = [debt for debt in await asyncio.to_thread(self._records.all) if debt.phase in _OWED]
-        if not owed:
-            return False
-        # Of their own: a disk that erases itself may keep one for minutes.
-        threads, loop = ThreadPoolExecutor(min(AT_ONCE, len(owed)), "wipe"), asyncio.get_running_loop()
+        debts, loop = await asyncio.to_thread(self._records.all), asyncio.get_running_loop()
+        for debt in debts:
+            rests = debt.device in self._under_way or self._rest.get(debt.device, 0.0) > loop.time()
+            if debt.phase in _OWED and not rests and len(self._under_way) < AT_ONCE:
+                threads = ThreadPoolExecutor(1, "wipe")  # the step's own: it may keep it for hours
+                self._under_way[debt.device] = loop.run_in_executor(threads, self._erasing.step, debt)
+                threads.shutdown(wait=False)
+        more = False
+        if self._under_way:
+            await asyncio.wait(self._under_way.values(), timeout=STEP_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            for device in [device for device, step in self._under_way.items() if step.done()]:
+                busy = self._under_way.pop(device).result()
+                self._rest[device] = 0.0 if busy else loop.time() + STEP_SECONDS
+                more = more or busy or bool(self._under_way)
+        if not more:  # who asked pauses
+            self._rest.clear()
+        return more
+
+    def _alone(self, what: Callable[..., None], *words: object) -> None:
+        """Who reads what is on record decides by it: one after the other."""
+        if not self._turn.acquire(timeout=STEP_SECONDS):
+            raise DriverError("DiskFailed", "the kernel does not answer for a disk that somebody asks for")
         try:
-            return any(await asyncio.gather(*(loop.run_in_executor(threads, self._erasing.step, o) for o in owed)))
+            what(*words)
         finally:
-            threads.shutdown(wait=False)
+            self._turn.release()
 
     def _asked(self, uid: str, wanted: Sequence[Wanted]) -> None:
         disks = [one for one in wanted if one.kind == "disk"]
@@ -102,23 +132,27 @@ class Wipes:
             if len(mine) < len(before):
                 said = next(said_of(debt) for debt in before if debt not in mine)
                 raise DriverError("BeingWiped", f"disk {one.device} goes to nobody yet: {said}")
-            found = self._look(one.address, mine)
+            found = self._look(one, mine)
             if not any(debt.phase == "handed" for debt in mine):
                 self._keep(
                     Debt(device=one.device, address=one.address, uid=uid, wwid=found.wwid, size_bytes=found.size_bytes)
                 )
 
-    def _look(self, address: str, mine: Sequence[Debt]) -> Found:
+    def _look(self, one: Wanted, mine: Sequence[Debt]) -> Found:
         was = mine[0].was if mine else None
         try:
-            found = self._media.look(address)
+            found = self._media.look(one.address)
         except DriverError as error:
             # The host's driver has it no more, since this uid has it.
             if error.reason != "DiskMissing" or was is None:
                 raise
             return was
-        if mine[:1] and mine[0].phase == "handed" and was not in (None, found):
-            raise DriverError("DiskChanged", f"at {address} is another disk than this claim had")
+        if mine[:1] and mine[0].phase == "handed":
+            if was not in (None, found):
+                raise DriverError("DiskChanged", f"at {one.address} is another disk than this claim had")
+        elif found.wwid and one.device != disk_id(found.wwid, ""):
+            # The claim is older than the host's last boot: this one was offered to nobody, or to somebody else.
+            raise DriverError("DiskChanged", f"at {one.address} is another disk than {one.device}")
         return found
 
     def _handed(self, uid: str) -> None:
@@ -126,13 +160,15 @@ class Wipes:
             if debt.uid == uid and debt.phase == "asked":
                 self._keep(replace(debt, phase="handed"))
 
-    def _end(self, uid: str, wanted: Sequence[Wanted]) -> None:
+    def _ending(self, uid: str, wanted: Sequence[Wanted]) -> None:
         debts = self._records.all()
         known = {debt.device for debt in debts} | {debt.address for debt in debts}
         for one in wanted:
             if one.kind == "disk" and not known & {one.device, one.address}:
-                self._keep(Debt(device=one.device, address=one.address, uid=uid, phase="due"))
-        for debt in debts:
+                self._keep(Debt(device=one.device, address=one.address, uid=uid, phase="handed"))
+
+    def _end(self, uid: str) -> None:
+        for debt in self._records.all():
             if debt.uid == uid and debt.phase == "handed":
                 self._keep(replace(debt, phase="due"))
             elif debt.uid == uid and debt.phase == "asked":
