@@ -36,7 +36,8 @@ LONG_PAGES = 5_000
 LITTLE_PAGES = 250
 """A commit brings so many over in a few milliseconds."""
 LAST_PAGES = 20_000
-"""Here the thread does not keep up, and commits have to wait."""
+"""Here the thread does not keep up, and commits have to wait: for as much as it folds at a time, and for no more, since
+of a log that a long read held nobody knows how long it is."""
 
 _LENGTH = struct.Struct("=I")
 _LENGTH_AT, _FOLDED_AT = 16, 96
@@ -96,7 +97,8 @@ class FoldingSession(sqlite.Session):
     def _fold(self, log: Log) -> None:
         if log.pages < LONG_PAGES or not log.left or self._folder.busy:
             return
-        if log.left <= LITTLE_PAGES or log.pages >= LAST_PAGES:
+        behind = log.pages >= LAST_PAGES and log.left <= LONG_PAGES
+        if log.left <= LITTLE_PAGES or behind:
             self._execute(_FOLD)
         else:
             self._folder.wake()
