@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -24,6 +23,7 @@ from typing import Any, Protocol
 import orjson
 import structlog
 
+from bessemer.core import durable
 from bessemer.core.errors import DriverError, Malformed
 from bessemer.core.resource import Key
 
@@ -143,16 +143,9 @@ class IntentDirectory:
 
     def _write(self, uid: str, data: bytes) -> None:
         path = self._path(uid)
-        half = path.with_suffix(".new")
         try:
-            with half.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            half.rename(path)
-            self._flush()
+            durable.put(path, data)
         except OSError as error:
-            half.unlink(missing_ok=True)
             raise _refused(error, path) from error
 
     def _remove(self, uid: str) -> None:
@@ -160,16 +153,9 @@ class IntentDirectory:
         try:
             path.unlink(missing_ok=True)
             path.with_suffix(_ASIDE).unlink(missing_ok=True)
-            self._flush()
+            durable.settle(self._directory)
         except OSError as error:
             raise _refused(error, path) from error
-
-    def _flush(self) -> None:
-        handle = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
     def _path(self, uid: str) -> Path:
         """The uid comes from another machine and becomes a file name."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from bessemer.core.hosts import Device
 from bessemer.drivers.wipe.fake import FakeDisk, FakeMedium, fake_lending
+from tests.kinds.compute.test_hardware import of_devices
 from tests.kinds.five import Life, check_lives_through
 from tests.kinds.world import Point, World
 
@@ -30,6 +30,14 @@ def disk_of(here: World) -> FakeMedium:
     return FakeMedium(here.hosts["h1"].media.disks[ADDRESS], SIZE)
 
 
+async def written(here: World) -> None:
+    """A guest has the disk, and wrote on it."""
+    await here.create("Flavor", "local", FLAVOR, namespace="")
+    await here.create("Instance", "a", {"flavor": "local", "image": "micro"})
+    await here.until_ready("Instance", "a")
+    disk_of(here).write(8192, PATTERN)
+
+
 async def wiped(here: World) -> None:
     """What the agent does beside its Claims."""
     while await fake_lending(here.hosts["h1"].media).wipes.step():
@@ -38,10 +46,7 @@ async def wiped(here: World) -> None:
 
 async def test_what_one_tenants_guest_wrote_anothers_does_not_find() -> None:
     async with world() as here:
-        await here.create("Flavor", "local", FLAVOR, namespace="")
-        await here.create("Instance", "a", {"flavor": "local", "image": "micro"})
-        await here.until_ready("Instance", "a")
-        disk_of(here).write(8192, PATTERN)
+        await written(here)
         await here.delete("Instance", "a")
         await here.until_gone("Instance", "a")
         await here.create("Instance", "b", {"flavor": "local", "image": "micro"})
@@ -71,10 +76,7 @@ async def test_a_disk_that_is_being_wiped_is_offered_to_nobody() -> None:
 
 async def test_a_guest_that_is_stopped_and_started_keeps_its_disk() -> None:
     async with world() as here:
-        await here.create("Flavor", "local", FLAVOR, namespace="")
-        await here.create("Instance", "a", {"flavor": "local", "image": "micro"})
-        await here.until_ready("Instance", "a")
-        disk_of(here).write(8192, PATTERN)
+        await written(here)
         uid = next(iter(here.hosts["h1"].pci.handed))
         await fake_lending(here.hosts["h1"].media).passthrough.give_back(uid)  # as `bessemer down` does
         await wiped(here)
@@ -86,10 +88,7 @@ async def test_it_converges_after_a_crash_at_every_call_of_its_disk() -> None:
 
     async def live(stop: Point | None) -> Life:
         async with world(stop=stop) as here:
-            await here.create("Flavor", "local", FLAVOR, namespace="")
-            await here.create("Instance", "a", {"flavor": "local", "image": "micro"})
-            await here.until_ready("Instance", "a")
-            disk_of(here).write(8192, PATTERN)
+            await written(here)
             await here.delete("Instance", "a")
             await here.until_gone("Instance", "a")
             await wiped(here)
@@ -99,9 +98,3 @@ async def test_it_converges_after_a_crash_at_every_call_of_its_disk() -> None:
             return Life(here.points.names, here.crashes)
 
     await check_lives_through(live, chosen=of_devices)
-
-
-def of_devices(names: Sequence[str]) -> list[int]:
-    """What is called for devices, and what comes right before and after."""
-    at = [index for index, name in enumerate(names) if name.startswith("passthrough")]
-    return sorted({near for index in (at[:1] + at[-1:]) for near in (index, index + 1) if near < len(names)})

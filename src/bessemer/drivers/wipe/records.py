@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from urllib.parse import quote, unquote
 import structlog
 from pydantic import TypeAdapter, ValidationError
 
+from bessemer.core import durable
 from bessemer.core.errors import DriverError
 from bessemer.drivers.wipe.protocol import Found
 
@@ -100,16 +100,9 @@ class FolderRecords:
         return [debt for file in files if (debt := self._read(file)) is not None]
 
     def keep(self, debt: Debt) -> None:
-        file = self._file(debt.device)
-        draft = file.with_suffix(".new")
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with draft.open("w") as stream:
-                json.dump(asdict(debt), stream, indent=1)
-                stream.flush()
-                os.fsync(stream.fileno())
-            draft.replace(file)
-            self._flush()
+            durable.put(self._file(debt.device), json.dumps(asdict(debt), indent=1).encode())
         except OSError as error:
             raise _refused(error) from error
 
@@ -117,7 +110,7 @@ class FolderRecords:
         try:
             self._file(device).unlink(missing_ok=True)
             if self._folder.is_dir():
-                self._flush()
+                durable.settle(self._folder)
         except OSError as error:
             raise _refused(error) from error
 
@@ -140,13 +133,6 @@ class FolderRecords:
 
     def _file(self, device: str) -> Path:
         return self._folder / f"{quote(device, safe='')}{_SUFFIX}"
-
-    def _flush(self) -> None:
-        handle = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _refused(error: OSError) -> DriverError:
