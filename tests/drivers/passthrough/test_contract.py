@@ -210,20 +210,28 @@ async def test_what_cannot_be_is_said_clearly(tmp_path: Path, real: VfioPassthro
     assert await refused(bare, "a", DISK_WHOLE) == "PassthroughUnavailable"
 
 
+class Hanging:
+    """A kernel that does not answer to one word in one file, until it is let to."""
+
+    def __init__(self, pci: DrawnPci, word: tuple[str, str]) -> None:
+        self.answers = threading.Event()
+        self.asked = 0
+        self._say = pci._say
+        self._word = word
+
+    def __call__(self, file: Path, words: str) -> None:
+        if not self.answers.is_set() and (file.name, words) == self._word:
+            self.asked += 1
+            self.answers.wait(60)
+        self._say(file, words)
+
+
 async def test_a_device_that_the_kernel_does_not_let_go_of_keeps_nobody_else(
     tmp_path: Path, pci: DrawnPci, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = VfioPassthrough(tmp_path / "state", pci=pci, seconds=0.1)
-    say, lets_go, asked = pci._say, threading.Event(), 0
-
-    def hangs(file: Path, words: str) -> None:
-        nonlocal asked
-        if not lets_go.is_set() and (file.name, words) == ("unbind", DISK):
-            asked += 1
-            lets_go.wait(60)
-        say(file, words)
-
-    monkeypatch.setattr(pci, "_say", hangs)
+    hanging = Hanging(pci, ("unbind", DISK))
+    monkeypatch.setattr(pci, "_say", hanging)
     try:
         for _ in range(2):
             assert await refused(real, "a", DISK_WHOLE) == "DeviceBusy"
@@ -233,9 +241,9 @@ async def test_a_device_that_the_kernel_does_not_let_go_of_keeps_nobody_else(
         real._seconds = 30.0
         assert await real.hand("c", (NIC_WHOLE,))
         await real.give_back("c")
-        assert asked == 1, "nor is another thread spent on it"
+        assert hanging.asked == 1, "nor is another thread spent on it"
     finally:
-        lets_go.set()
+        hanging.answers.set()
     assert await real.hand("a", (DISK_WHOLE,))
     await real.give_back("a")
     assert (pci.drivers(), await real.uids()) == (HOSTS, frozenset())
@@ -246,16 +254,8 @@ async def test_a_card_whose_functions_the_kernel_does_not_make_or_unmake_keeps_n
     tmp_path: Path, pci: DrawnPci, monkeypatch: pytest.MonkeyPatch, writes: str
 ) -> None:
     real = VfioPassthrough(tmp_path / "state", pci=pci, seconds=0.1)
-    say, answers, asked = pci._say, threading.Event(), 0
-
-    def hangs(file: Path, words: str) -> None:
-        nonlocal asked
-        if not answers.is_set() and (file.name, words) == ("sriov_numvfs", writes):
-            asked += 1
-            answers.wait(60)
-        say(file, words)
-
-    monkeypatch.setattr(pci, "_say", hangs)
+    hanging = Hanging(pci, ("sriov_numvfs", writes))
+    monkeypatch.setattr(pci, "_say", hanging)
     try:
         if writes == "0":
             await real.hand("a", (functions(1),))
@@ -272,9 +272,9 @@ async def test_a_card_whose_functions_the_kernel_does_not_make_or_unmake_keeps_n
             await real.hand("d", (functions(1),))
         assert await real.hand("e", GPU_WHOLE), "others go on"
         await real.give_back("e")
-        assert asked == 1, "nor is another thread spent on it"
+        assert hanging.asked == 1, "nor is another thread spent on it"
     finally:
-        answers.set()
+        hanging.answers.set()
     assert await real.hand("b", (functions(1),)), "once it answers, it is as it was"
     for uid in await real.uids():
         await real.give_back(uid)
