@@ -525,3 +525,19 @@ async def test_an_instance_that_finds_no_room_costs_its_part(w: World, fleet: Fl
     said = await told(w, vm(flavor="slice"))
     (line,) = (one for one in said["price"]["lines"] if one["meter"] == "devices")
     assert (said["fits"], line["amountMicro"]) == (False, 1_250_000)
+
+
+async def test_the_dry_run_of_a_consolidation_says_its_plan_and_leaves_nothing(w: World, fleet: FleetFeed) -> None:
+    """As kubectl create --dry-run=server does; arrays are as they were."""
+    before, path = arrays(fleet), f"{BASE}/consolidations"
+    found = (await w.call("POST", f"{path}?dryRun=All", named("tidy", empty={"hosts": ["h1"]}))).json
+    assert (found["status"]["phase"], found["status"]["hosts"], found["status"]["moves"]) == ("Planned", ["h1"], 0)
+    reply = await w.call("POST", f"{path}?dryRun=All", named("tidy", empty={"hosts": ["none"]}))
+    assert (reply.code, reply.json["status"]["conditions"][0]["reason"]) == (201, "HostNotFound")
+    assert (await w.call("GET", path)).json["items"] == []
+    assert all(np.array_equal(value, before[name]) for name, value in arrays(fleet).items())
+
+
+async def test_the_dry_run_of_a_consolidation_waits_until_the_fleet_is_known(w: World) -> None:
+    reply = await w.call("POST", f"{BASE}/consolidations?dryRun=All", named("tidy", empty={"count": 1}))
+    assert (reply.code, "Retry-After" in {name.title() for name in reply.headers}) == (503, True)

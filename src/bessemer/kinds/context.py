@@ -62,6 +62,30 @@ class Fleet(Protocol):
         ...
 
 
+class Forks(Protocol):
+    """As much of a fleet as who plans moves needs."""
+
+    def forked(self) -> Fork:
+        """As `Fleet.forked`."""
+        ...
+
+
+class Looks(Protocol):
+    """What is needed to say what would be done, and do nothing of it: a Context, or less."""
+
+    @property
+    def objects(self) -> Objects: ...
+
+    @property
+    def capacity(self) -> Capacity: ...
+
+    @property
+    def fleet(self) -> Forks: ...
+
+    @property
+    def clock(self) -> Clock: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Imported:
     """Content on the control side: ``digest`` is ``sha256:HEX``; ``labels`` say what its maker knows."""

@@ -296,9 +296,10 @@ def _largest(high: int, made: Callable[[int], Sight]) -> Sight | None:
     return made(low) if low else None
 
 
-def _time(sight: Sight) -> Iterator[Change]:
+def drained(sight: Sight) -> Sight:
+    """The same fleet, were all that it holds gone."""
     fleet, n = sight.fleet, sight.size
-    emptied = replace(
+    return replace(
         sight,
         cores_free=fleet.cores[:n],
         memory_free=fleet.memory[:n],
@@ -306,6 +307,10 @@ def _time(sight: Sight) -> Iterator[Change]:
         changed_spare=Spare.emptied(fleet, n),
         drained=True,
     )
+
+
+def _time(sight: Sight) -> Iterator[Change]:
+    emptied = drained(sight)
     placed = place(emptied)
     if placed is not None:
         yield Change(f"wait until claims on {placed.host} end", emptied)

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from bessemer.core.asking import Asker, Decision, Gang, GangDecision, Refusal, Request
 from bessemer.kinds.fleet.foresight import Foreseen
+from bessemer.kinds.fleet.moving import Fork
 from bessemer.placement import FleetArrays
 from bessemer.placement.gangs import place_gang
 from bessemer.placement.own import Own
@@ -40,6 +41,10 @@ class Planner(Protocol):
     def own(self) -> Own: ...
 
     def ready(self) -> bool: ...
+
+    def forked(self) -> Fork:
+        """The fleet of this moment, for who plans moves. Raises Unavailable until it has been read."""
+        ...
 
     def decide(self, request: Request) -> Decision | Refusal: ...
 

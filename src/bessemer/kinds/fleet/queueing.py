@@ -258,6 +258,7 @@ class Foresight:
     def __init__(self, feed: FleetFeed, queue: Queueing) -> None:
         self.arrays, self.own = feed.arrays, feed.own
         self.ready, self.decide, self.decide_gang = queue.ready, queue.decide, queue.decide_gang
+        self.forked = queue.forked
         self._queue = queue
         self._forecasts = Forecasts(queue._clock)
 
