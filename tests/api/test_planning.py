@@ -336,6 +336,7 @@ async def test_what_is_in_the_way_is_said(w: World, fleet: FleetFeed) -> None:
 
     said = await told(w, vm(flavor="none"))
     assert (said["fits"], reasons(said), said["replicas"]) == (False, ["FlavorNotFound"], [])
+    assert said["never"] == "there is no Flavor none"
     said = await told(w, vm(image="none"))
     assert (said["fits"], reasons(said), len(said["replicas"])) == (False, ["ImageNotFound"], 1)
     await status(w, "Image", "micro", phase="Importing")
@@ -347,12 +348,14 @@ async def test_what_is_in_the_way_is_said(w: World, fleet: FleetFeed) -> None:
         False,
         "1 host: dedicated to other tenants; 3 hosts: with fewer than 16 GPUs (at most 4 there)",
     )
+    assert said["never"] == "no hosts would take it, were all of them empty"
     now = (await w.call("GET", f"{BASE}/tenants/acme")).json
     now["spec"]["quota"] = {"devices": {"H100": 1}}
     assert (await w.call("PUT", f"{BASE}/tenants/acme", now)).code == 200
     said = await told(w, vm())
     assert (said["fits"], reasons(said)) == (False, ["QuotaExceeded"])
     assert said["hindrances"][0]["message"] == "tenant/acme may have 1 H100 and uses 0: 2 more do not fit"
+    assert not said["never"], "it may be given more"
 
 
 async def test_where_others_wait_no_start_is_promised(
@@ -460,6 +463,7 @@ async def test_a_gang_that_does_not_fit_has_no_member_placed(w: World, fleet: Fl
     said = await job(w, 9)
     assert (said["fits"], said["replicas"], said.get("gang")) == (False, [], None)
     assert said["refusal"]["remedy"] == "ask for at most 5 members"
+    assert said["never"] == "no hosts would take it as a whole, were all of them empty"
     assert said["price"]["microPerHour"] == 9 * (2 * 2_500_000 + 2 * 40_000 + 4 * 5_000)
     assert [one["reason"] for one in (await job(w, 2, subnet="10.1.0.0/16"))["hindrances"]] == ["HostUnaddressed"]
     reply = await w.call(
@@ -541,3 +545,24 @@ async def test_the_dry_run_of_a_consolidation_says_its_plan_and_leaves_nothing(w
 async def test_the_dry_run_of_a_consolidation_waits_until_the_fleet_is_known(w: World) -> None:
     reply = await w.call("POST", f"{BASE}/consolidations?dryRun=All", named("tidy", empty={"count": 1}))
     assert (reply.code, "Retry-After" in {name.title() for name in reply.headers}) == (503, True)
+
+
+async def test_what_is_in_the_way_of_a_gang_is_told_together(w: World, fleet: FleetFeed) -> None:
+    """How its members are to lie, and the network that they ask for."""
+    said = await job(w, 4, subnet="10.1.0.0/16", topology={"level": "leaf", "policy": "required"})
+    assert said["refusal"]["remedy"]
+    (one,) = said["hindrances"]
+    assert one["reason"] == "HostUnaddressed"
+    assert one["message"] == "of 3 hosts that could take a member none has an address in 10.1.0.0/16"
+    assert one["message"] in said["never"]
+    # Where some have one, nobody knows yet which they will be.
+    said = await job(w, 4, subnet="10.9.0.1/32", topology={"level": "leaf", "policy": "required"})
+    assert (said["fits"], said["hindrances"]) == (False, [])
+
+
+async def test_what_has_room_once_others_have_gone_may_begin(w: World, fleet: FleetFeed) -> None:
+    for number, host in enumerate(("h1", "h2", "h3")):
+        devices = tuple(f"gpu{n}" for n in range(2 if host == "h1" else 4))
+        fleet.arrays.hold(f"c{number}", Hold(host, devices, ()))
+    said = await told(w, vm())
+    assert (said["fits"], said["never"]) == (False, "")

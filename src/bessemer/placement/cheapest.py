@@ -176,9 +176,18 @@ def _rights(sight: Sight) -> Iterator[Change]:
     for fake in (False, True):
         for keys in _missing(sight, fake=fake):
             if request.bearable is not None and not keys <= request.bearable:
-                text = f"an administrator can let tenant {request.tenant} tolerate {_listed(keys, fake=fake)}"
+                text = _let(request, keys, fake=fake)
                 more = {"tolerations": (*request.tolerations, *sorted(keys)), "bearable": request.bearable | keys}
                 yield Change(text, asking(sight, **more))
+
+
+def _let(request: Request, keys: frozenset[str], *, fake: bool) -> str:
+    """Both that it takes, where the request does not say so itself yet."""
+    said = "*" in request.tolerations or keys <= frozenset(request.tolerations)
+    if said:
+        return f"an administrator can let tenant {request.tenant} tolerate {_listed(keys, fake=fake)}"
+    first = f"once an administrator lets tenant {request.tenant}"
+    return f"tolerate {_listed(keys, fake=fake)}, {first}: both take spec.tolerations, the workload and its Tenant"
 
 
 def _walls(sight: Sight) -> Iterator[Change]:

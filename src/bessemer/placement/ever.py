@@ -1,0 +1,35 @@
+"""Whether something could have a place at all, were nothing held of the hosts that are open; and who could take it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bessemer.core.asking import Gang, Request
+from bessemer.placement.cheapest import drained
+from bessemer.placement.filters import fitting
+from bessemer.placement.fleet import FleetArrays
+from bessemer.placement.gangs.rails import most
+from bessemer.placement.sight import Sight
+from bessemer.placement.vectors import Bools
+
+
+def ever(fleet: FleetArrays, wants: Request | Gang) -> bool:
+    """Whether it would fit, were all that is held gone; of a gang all members together."""
+    sight, fits = _empty(fleet, wants)
+    if isinstance(wants, Gang):
+        return most(sight, wants, fits=fits) >= wants.count
+    return bool(fits.any())
+
+
+def takers(fleet: FleetArrays, wants: Request | Gang, *, most: int) -> Sequence[str]:
+    """Hosts that would take it, or a member of it, were they empty; ``most`` at most."""
+    _, fits = _empty(fleet, wants)
+    return [fleet.names[row] for row in np.flatnonzero(fits)[:most].tolist()]
+
+
+def _empty(fleet: FleetArrays, wants: Request | Gang) -> tuple[Sight, Bools]:
+    """The empty fleet, and [hosts] who would take one of it."""
+    sight = drained(Sight.of(fleet, wants.member if isinstance(wants, Gang) else wants))
+    return sight, fitting(sight)
