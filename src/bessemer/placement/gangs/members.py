@@ -147,7 +147,7 @@ def _dealt(
         begun = [
             portions(want, here, weights=weights, unit=u) for want, here, u in zip(wanted, have, units, strict=True)
         ]
-    taken = [_filled(*each, order=order) for each in zip(wanted, have, begun, strict=True)]
+    taken = [_filled(want, here, begun=of, order=order) for want, here, of in zip(wanted, have, begun, strict=True)]
     known: dict[Hashable, tuple[Allocation, ...]] = {}
     dealt: list[tuple[Allocation, ...]] = []
     for ids, *one in zip(map(fleet.node_ids, rows.tolist()), order.tolist(), *(t.tolist() for t in taken), strict=True):
@@ -162,7 +162,7 @@ def _dealt(
     return dealt
 
 
-def _filled(want: int, have: Ints, begun: Ints, *, order: Ints) -> Ints:
+def _filled(want: int, have: Ints, *, begun: Ints, order: Ints) -> Ints:
     """[rows, nodes in order]: what is ``begun`` [rows, nodes], and the rest from the nodes as they come."""
     given = np.take_along_axis(begun, order, axis=1)
     free = np.take_along_axis(have, order, axis=1) - given
