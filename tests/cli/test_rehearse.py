@@ -39,12 +39,16 @@ CASE = {
     "allocation_percent": 91.5,
     "useless_percent": 0.26,
     "blocked_percent": 12.24,
-    "waited_percent": 17.09,
+    "came": 1244,
+    "began": 1236,
+    "waited": 206,
+    "waited_percent": 16.67,
     "mean_wait_hours": 3.03,
     "wait_hours": {"p50": 0.0, "p90": 1.5, "p99": 9.25, "most": 20.0},
     "earned_per_hour": 500.82,
     "worth_per_hour": 523.2,
     "blocked": [{"devices": "share", "came": 1205, "refused": 0}, {"devices": "8", "came": 39, "refused": 8}],
+    "beyond": [],
     "moves": 0,
     "series": SERIES,
 }
@@ -106,6 +110,22 @@ def test_the_cases_are_shown_and_plotted() -> None:
         GOLDEN.write_text(found)
     assert found == GOLDEN.read_text()
     assert max(map(len, shown(FOUND, within=80).splitlines())) <= 80
+
+
+def test_who_never_began_waited_for_no_hours_and_what_no_host_could_hold_is_said() -> None:
+    vain = {"wanted": "16 H100, 8 cores, 64 GiB", "came": 1244, "why": "with fewer than 16 H100 (8 there)"}
+    nobody = {**CASE, "began": 0, "waited": 0, "waited_percent": 0.0, "beyond": [vain]}
+    lines = shown({**FOUND, "cases": [nobody]}).splitlines()
+    assert [line.split() for line in lines if line.startswith(("waited", "never", "  longest"))] == [
+        ["never", "began", "1,244"],
+        ["waited", "and", "began", "0", "of", "0"],
+        ["longest", "-"],
+    ]
+    words = "No host could hold 16 H100, 8 cores, 64 GiB, were it empty: with fewer than 16 H100 (8 there)"
+    assert f"{words}; 1,244 came in vain." in lines
+    # Other hosts could: it is said of which ones it is true.
+    more = {**nobody, "more": {"b200": 1}, "beyond": []}
+    assert f"{words}; 1,244 came in vain (as it is)." in shown({**FOUND, "cases": [nobody, more]}).splitlines()
 
 
 def test_plots_are_to_scale() -> None:
