@@ -15,12 +15,14 @@ from typer.testing import CliRunner, Result
 from bessemer.cli.app import build
 from bessemer.cli.rehearse import area, resampled, shown, spark
 from bessemer.cli.verbs import ChurnOptions, Document, FillOptions, FleetOptions, SimulateOptions, Told, Verbs
+from bessemer.cli.work import history
 from bessemer.core.ports import CONTROLLER
-from bessemer.core.resource import Key
+from bessemer.core.resource import API_VERSION, Key
 from bessemer.placement.replay.described import read_fleet, read_history
-from tests.api.test_planning import furnished
+from tests.api.test_planning import furnished, stand
 from tests.api.world import BASE, World
 from tests.cli.conftest import PROJECT, START, Cli
+from tests.placement.hosts import inventory
 
 INSTANCES = f"{BASE}/namespaces/{PROJECT}/instances"
 SPEC = {"flavor": "pair", "image": "micro"}
@@ -156,6 +158,46 @@ def test_this_fleet_is_described(told: Cli) -> None:
     groups = sorted((one.devices, one.count, one.model, one.price, one.numa) for one in found.groups)
     assert groups == [(2, 1, "H100", 2.5, 2), (4, 2, "H100", 2.5, 2), (8, 1, "H100", 2.5, 2)]
     assert all(one.cores == 16 for one in found.groups)
+    assert said.err == ""
+
+
+def test_who_is_left_out_of_it_is_said(told: Cli) -> None:
+    async def more(w: World) -> None:
+        for name in ("toy-0", "toy-1"):
+            await stand(w, name, inventory(gpus=3, fake=True, model="T4"))
+        body = {"apiVersion": API_VERSION, "kind": "Host", "metadata": {"name": "silent"}, "spec": {}}
+        await w.store.objects.create(body, CONTROLLER)
+
+    told.do(more)
+    silent = "1 host left out: nothing has been reported of it yet."
+    said = told("simulate", "describe")
+    assert said.err.splitlines() == [silent, "2 hosts left out, being fake; --fake describes them too."]
+    assert "T4" not in said.out
+    said = told("simulate", "describe", "--fake")
+    assert said.err.splitlines() == [silent, "2 hosts of it are fake: no such hardware stands anywhere."]
+    groups = {one.model: one.count for one in read_fleet(yaml.safe_load(said.out)).groups}
+    assert groups["T4"] == 2
+
+
+async def test_where_there_are_none_but_fake_ones_they_stand_and_that_nothing_can_be_filled_is_said(
+    monkeypatch,
+) -> None:
+    reports = [inventory(gpus=2, fake=True), inventory()]
+    bodies = [[{"status": {"report": report.dump()}}] for report in reports]
+
+    async def listed(_client: object, _scope: object) -> list[dict[str, Any]]:
+        return bodies.pop(0)
+
+    async def prices(_client: object) -> tuple[dict[str, int], str]:
+        return {}, "EUR"
+
+    monkeypatch.setattr(history, "list_all", listed)
+    monkeypatch.setattr(history, "_prices", prices)
+    text, notes = await history.described(None, fakes=False)  # type: ignore[arg-type]
+    assert [one.devices for one in read_fleet(yaml.safe_load(text)).groups] == [2]
+    assert notes == ["1 host of it is fake: no such hardware stands anywhere."]
+    _, notes = await history.described(None, fakes=False)  # type: ignore[arg-type]
+    assert notes == ["No host of it has a device: there is nothing that a load could fill."]
 
 
 def test_what_ran_is_exported(told: Cli) -> None:

@@ -132,18 +132,27 @@ def _history(group: typer.Typer, verbs: Verbs) -> None:
         replayed(verbs, options, output="json" if as_json else output, show=shown, plot=plot)
 
 
-def describe(context: typer.Context) -> None:
+def describe(
+    context: typer.Context,
+    *,
+    fakes: Annotated[
+        bool, typer.Option("--fake", help="Fake hosts beside the others; where there are no others they stand anyway.")
+    ] = False,
+) -> None:
     """Write the hosts of this installation as a fleet's file: groups of equal ones, at list price.
 
     Example: `bessemer simulate describe > fleet.yaml`
     """
 
-    async def work(client: Client) -> str:
+    async def work(client: Client) -> tuple[str, Sequence[str]]:
         from bessemer.cli.work.history import described
 
-        return await described(client)
+        return await described(client, fakes=fakes)
 
-    typer.echo(run(context, work))
+    text, notes = run(context, work)
+    typer.echo(text)
+    for note in notes:
+        typer.echo(note, err=True)
 
 
 def export(context: typer.Context, *, since: TimeOption = "", until: TimeOption = "") -> None:
