@@ -106,7 +106,8 @@ class Session:
                 self.execute(statement, rows[0])
                 continue
             text = self._texts[statement]
-            self._connection.executemany(text.sql, [placed({**text.constants, **row}, text.order) for row in rows])
+            known = [{**text.constants, **row} for row in rows] if text.constants else rows
+            self._connection.executemany(text.sql, [placed(row, text.order) for row in known])
 
     def begin(self, *, wait: bool = True, looks: Sequence[Asked] = ()) -> bool:
         """Open the one writing transaction. Without ``wait`` it answers False where another has the database. A look

@@ -15,7 +15,7 @@ from sqlalchemy import bindparam, select, update
 
 from bessemer.core.clock import Clock
 from bessemer.store.feed import Entry
-from bessemer.store.known import Known, Later, Look, Rows
+from bessemer.store.known import Known, Later, Look, Rows, touch
 from bessemer.store.schema import counters, of
 from bessemer.store.session import Batch, ReadSession, Session, Statement
 
@@ -160,7 +160,7 @@ class Tx:
             raise TooLong
         if self._later.met(statement, values):
             self.settle()
-        if statement.is_dml:
+        if touch(statement).writes:
             self._known.forget(statement, values)
             self.written += 1
         return self._session.execute(statement, values)
