@@ -5,7 +5,8 @@ whoever wrote the row says what stands there now. A write forgets each answer th
 and of the same row as far as the primary key tells. `back` restores what was known at a `mark`, for a transaction that
 goes back, too. Which table a statement touches, and which row, is read off the statement once.
 
-It is right because one transaction writes at a time (ADR 8). It is no cache: it ends with its transaction.
+It is right because one transaction writes at a time (ADR 8). It ends with its transaction, but where nobody else writes
+to the database: there the next begins with what the last one knew as it was committed (`go_on`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,12 @@ _STATEMENTS = 1_024
 """More than there are."""
 _ANY = object()
 """Whatever it is."""
+
+CARRIED_MAX, CARRIED_BYTES_MAX = 4_096, 8 << 20
+"""Answers that the next transaction begins with, and what all that came to be known since it began with none has of
+bodies; past either it begins with none."""
+_LOOKED_THROUGH_MAX = 16
+"""Of those, answers to one statement that a write would have to look through."""
 
 
 class Look(NamedTuple):
@@ -142,6 +149,7 @@ class Known:
         self._rows: dict[Statement, _Found] = {}
         self._tables: dict[str, list[_Asked]] = {}
         self._journal: list[tuple[_Found, tuple[Any, ...], _Entry | None]] = []
+        self._bytes = 0
 
     def get(self, statement: Statement, values: Mapping[str, Any]) -> Rows | None:
         """The rows, or None where nobody knows."""
@@ -160,6 +168,9 @@ class Known:
                 self._tables.setdefault(table, []).append((statement, found, by_row))
         self._journal.append((found, name, found.get(name)))
         found[name] = (values, rows)
+        for row in rows:
+            if row[-1].__class__ is bytes:
+                self._bytes += len(row[-1])
 
     def forget(self, written: Statement, values: Mapping[str, Any]) -> None:
         """What may be another by a write."""
@@ -181,6 +192,17 @@ class Known:
             else:
                 gone = _met(statement, found, written=written, values=values)
                 self._journal.extend([(found, name, found.pop(name)) for name in gone])
+
+    def go_on(self) -> None:
+        """Its transaction was committed, and the next one may begin with it."""
+        self._journal.clear()
+        every = [(found, by_row) for asked in self._tables.values() for _, found, by_row in asked]
+        whole = self._bytes > CARRIED_BYTES_MAX or sum(len(found) for found, _ in every) > CARRIED_MAX
+        for found, by_row in every:
+            if whole or not (by_row or len(found) <= _LOOKED_THROUGH_MAX):
+                found.clear()
+        if whole:
+            self._bytes = 0
 
     def mark(self) -> int:
         """Where it stands, for `back`."""

@@ -81,6 +81,7 @@ class Session:
         self._connection = sqlite3.connect(path, isolation_level=None, cached_statements=256, check_same_thread=False)
         self._execute = self._connection.execute
         self._texts = texts
+        self.stamp = 0
         self._waits = True
         for pragma in (
             f"busy_timeout={_BUSY_MS}",
@@ -121,6 +122,7 @@ class Session:
             if wait or error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
                 raise
             return False
+        self.stamp = self._execute("PRAGMA data_version").fetchone()[0]
         return True
 
     def commit(self, batches: Sequence[Batch] = ()) -> None:
