@@ -89,6 +89,11 @@ class Session(Protocol):
         """The revision at `begin`; None where nobody looked."""
 
     @property
+    def stamp(self) -> int | None:
+        """As `begin` found it: another than at the last where another connection has written since. None where that is
+        nothing special."""
+
+    @property
     def found(self) -> Sequence[Sequence[Any] | None]:
         """The rows of each look of `begin`, None where it could not be asked; nothing where nobody looked."""
 
