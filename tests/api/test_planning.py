@@ -117,6 +117,13 @@ def arrays(feed: FleetFeed) -> Mapping[str, Any]:
     return {name: value.copy() for name, value in vars(feed.arrays).items() if isinstance(value, np.ndarray)}
 
 
+async def caught_up(w: World, feed: FleetFeed) -> None:
+    """The fleet has heard of every host's taints."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not all(feed.arrays.taint_sets[feed.arrays.taints[feed.arrays.row(name)]] for name in ("h1", "h2", "h3")):
+            await asyncio.sleep(0)
+
+
 async def ask(w: World, body: Mapping[str, Any], *, kind: str = "Instance", **options: Any) -> Reply:
     return await w.call("POST", PATH, {"spec": {"object": {"kind": kind, **body}}}, **options)
 
@@ -555,7 +562,18 @@ async def test_what_is_in_the_way_of_a_gang_is_told_together(w: World, fleet: Fl
     assert one["reason"] == "HostUnaddressed"
     assert one["message"] == "of 3 hosts that could take a member none has an address in 10.1.0.0/16"
     assert one["message"] in said["never"]
-    # Where some have one, nobody knows yet which they will be.
+    # What keeps it from hosts besides hides neither.
+    for name in ("h1", "h2", "h3"):
+        now = (await w.call("GET", f"{BASE}/hosts/{name}")).json
+        now["spec"]["taints"] = [{"key": "slow"}]
+        await w.call("PUT", f"{BASE}/hosts/{name}", now)
+    await caught_up(w, fleet)
+    said = await job(w, 2, subnet="10.1.0.0/16")
+    assert "tainted slow" in said["refusal"]["message"]
+    assert [one["reason"] for one in said["hindrances"]] == ["HostUnaddressed"]
+
+
+async def test_where_some_hosts_have_an_address_nobody_knows_which_they_will_be(w: World, fleet: FleetFeed) -> None:
     said = await job(w, 4, subnet="10.9.0.1/32", topology={"level": "leaf", "policy": "required"})
     assert (said["fits"], said["hindrances"]) == (False, [])
 

@@ -154,8 +154,8 @@ def test_nobody_tolerates_what_is_not_their_tenants_to_tolerate():
 def test_both_that_tolerate_are_named_at_once():
     """What the workload says, and what its tenant may: who does one alone asks twice."""
     refusal = refused(fleet(host("kept", taints=("maintenance",))), bearable=frozenset())
-    said = "tolerate maintenance, once an administrator lets tenant acme"
-    assert refusal.cheapest == f"{said}: both take spec.tolerations, the workload and its Tenant"
+    let = "and have an administrator let tenant acme do so: by spec.tolerations of the workload and of its Tenant"
+    assert refusal.cheapest == f"tolerate maintenance, {let}"
 
 
 def test_what_a_tenant_may_tolerate_is_proposed_before_what_an_administrator_may_give():

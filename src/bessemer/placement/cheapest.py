@@ -186,8 +186,8 @@ def _let(request: Request, keys: frozenset[str], *, fake: bool) -> str:
     said = "*" in request.tolerations or keys <= frozenset(request.tolerations)
     if said:
         return f"an administrator can let tenant {request.tenant} tolerate {_listed(keys, fake=fake)}"
-    first = f"once an administrator lets tenant {request.tenant}"
-    return f"tolerate {_listed(keys, fake=fake)}, {first}: both take spec.tolerations, the workload and its Tenant"
+    let = f"have an administrator let tenant {request.tenant} do so"
+    return f"tolerate {_listed(keys, fake=fake)}, and {let}: by spec.tolerations of the workload and of its Tenant"
 
 
 def _walls(sight: Sight) -> Iterator[Change]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -24,8 +25,10 @@ def ever(fleet: FleetArrays, wants: Request | Gang) -> bool:
 
 
 def takers(fleet: FleetArrays, wants: Request | Gang, *, most: int) -> Sequence[str]:
-    """Hosts that would take it, or a member of it, were they empty; ``most`` at most."""
-    _, fits = _empty(fleet, wants)
+    """Hosts that would take it, or a member of it, were they empty and it bore their taints, which is told apart;
+    ``most`` at most."""
+    one = wants.member if isinstance(wants, Gang) else wants
+    _, fits = _empty(fleet, replace(one, tolerations=("*",), bearable=None))
     return [fleet.names[row] for row in np.flatnonzero(fits)[:most].tolist()]
 
 
