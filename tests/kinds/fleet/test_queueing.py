@@ -423,6 +423,24 @@ def test_a_place_that_was_said_is_nobody_elses_before_it_is_taken(
     assert isinstance(queueing.decide(gpus(1), other), Decision)
 
 
+def test_nothing_is_left_of_places_that_nobody_took_where_nobody_waits(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asks is answered by the feed at once then, and no plan is made that would look at all of them."""
+    line = Line(hosts=2)
+    queueing = queueing_over(line, clock, monkeypatch)
+    for number in range(50):
+        said = queueing.decide(gpus(1), Asker(uid=f"gone{number}", project=PROJECT, since=NOW))
+        assert isinstance(said, Decision)
+        line.fleet.drop(f"gone{number}/promised/{number + 1}")  # as the feed does once it is over
+    assert len(queueing._promised._by) <= 2
+    standing = Asker(uid="standing", project=PROJECT, since=NOW)
+    said = queueing.decide_gang(Gang(member=gpus(1), count=3), standing)
+    assert isinstance(said, GangDecision)
+    assert isinstance(queueing.decide(gpus(1), Asker(uid="other", project=PROJECT, since=NOW)), Decision)
+    assert len(queueing._promised._by["standing"]) == 3, "what still stands is not touched"
+
+
 def test_a_plan_that_was_dear_to_make_gives_a_place_once(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever asks for one replica after the other is not sent where the one before went."""
     line = Line(hosts=1)

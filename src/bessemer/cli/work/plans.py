@@ -16,6 +16,7 @@ from bessemer.core.errors import Invalid, Malformed
 from bessemer.core.resource import API_VERSION
 from bessemer.core.units import show_bytes, show_money
 from bessemer.kinds.asks import ASKS
+from bessemer.kinds.fleet.terms import cost_words
 
 PLANNED = frozenset(ASKS)
 _AFTER_MAX = 16
@@ -95,7 +96,7 @@ def _facts(status: Mapping[str, Any], *, within: int) -> Iterator[str]:
         lines.append(("room", status["message"].partition("; ")[0]))
     if replicas:
         lines.append(("why", gang["why"] if gang is not None else replicas[0].get("why", "")))
-        lines += [("score", _parts(replicas))] if gang is not None else []
+        lines += [("cost", _parts(replicas))] if gang is not None else []
         lines += [("next", _next(replicas[0]["others"]))] if replicas[0].get("others") else []
         lines += [("not on", _reasons(replicas[0]["reasons"]))] if replicas[0].get("reasons") else []
     if (refused := status.get("refusal")) is not None:
@@ -158,11 +159,7 @@ def _reasons(reasons: Sequence[Mapping[str, Any]]) -> str:
 
 def _parts(members: Sequence[Mapping[str, Any]]) -> str:
     """What the first member's place costs, by its parts."""
-    parts = {name: figure for name, figure in members[0].get("parts", {}).items() if figure}
-    if not parts:
-        return "the first member costs the fleet nothing there"
-    told = ", ".join(f"{name} {figure:+g}" for name, figure in parts.items())
-    return f"of the first member {sum(parts.values()) / 1000:+.3g} of a device ({told}, in thousandths)"
+    return f"the first member costs the fleet {cost_words(members[0].get('parts', {})) or 'nothing'} there"
 
 
 def _leaves(gang: Mapping[str, Any], *, within: int) -> str:
