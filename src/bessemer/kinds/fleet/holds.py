@@ -37,7 +37,9 @@ def taken_of(claim: Change) -> tuple[str, Hold]:
 def _hold(body: Mapping[str, Any]) -> Hold:
     spec = body["spec"]
     milli = spec.get("deviceMilli", WHOLE_MILLI)
-    request, shape = _asked(orjson.dumps(spec["asked"]), spec["tenant"], milli) if spec.get("asked") else (None, None)
+    request, shape = None, None
+    if spec.get("asked"):
+        request, shape = _asked(orjson.dumps(spec["asked"]), spec["tenant"], milli=milli)
     return Hold(
         spec["host"],
         tuple(spec.get("devices", ())),
@@ -53,7 +55,7 @@ def _hold(body: Mapping[str, Any]) -> Hold:
 
 
 @lru_cache(_ASKED_KEPT)
-def _asked(said: bytes, tenant: str, milli: int) -> tuple[Request | None, Shape | None]:
+def _asked(said: bytes, tenant: str, *, milli: int) -> tuple[Request | None, Shape | None]:
     """What was asked for, and as what it counts. Where no sense can be made of that, as by a newer release, it is as
     nobody knows it: what the claim holds counts all the same."""
     try:
