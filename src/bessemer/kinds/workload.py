@@ -175,7 +175,7 @@ async def _claim(
         device_model=await _model_of(ctx, decision, flavor=flavor),
         tree=[_hangs(device) for device in decision.tree],
         flavor=flavor.metadata.name,
-        asked=Asked.of(decision.request) if decision.request else None,
+        asked=_asked(decision.request) if decision.request else None,
         fake=decision.fake,
         **_tenure(make.asker),
         movable=make.movable,
@@ -188,6 +188,12 @@ async def _claim(
         "ownerReferences": [workload.owner_reference().dump()],
     }
     return claim_key(workload, replica), spec, metadata
+
+
+@lru_cache(_PARTS_KEPT)
+def _asked(request: Request) -> Asked:
+    """As a claim keeps it, whose maker changes nothing of it."""
+    return Asked.of(request)
 
 
 def _tenure(asker: Asker | None) -> dict[str, Any]:

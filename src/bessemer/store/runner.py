@@ -204,13 +204,10 @@ class Runner:
         except Exception as error:  # a defect, which says nothing of what was done
             self._abandon(group, Unsettled(repr(error)))
         else:
-            self._keep(group)
+            self._known = group.known if self._remote is None else None
+            if self._known is not None:
+                self._known.go_on()
             self.ended(group)
-
-    def _keep(self, group: Group) -> None:
-        if self._remote is None and group.known is not None:
-            group.known.go_on()
-            self._known = group.known
 
     def _rerun(self, group: Group, *, careful: bool) -> None:
         group.closing = None

@@ -81,7 +81,7 @@ class Session:
         self._connection = sqlite3.connect(path, isolation_level=None, cached_statements=256, check_same_thread=False)
         self._execute = self._connection.execute
         self._texts = texts
-        self.stamp = 0
+        self.stamp: int | None = 0
         self._waits = True
         for pragma in (
             f"busy_timeout={_BUSY_MS}",

@@ -16,7 +16,7 @@ from bessemer.core.errors import Expired, Unavailable
 from bessemer.core.ports import Bookmark, Scope
 from bessemer.core.resource import Change
 from bessemer.drivers.inspect.tables import known
-from bessemer.kinds.fleet.inventory import ASSUMED_SECONDS, CONTENDED_SECONDS, CONTENDED_SLACK, FleetFeed
+from bessemer.kinds.fleet.inventory import ASSUMED_SECONDS, CONTENDED_SECONDS, CONTENDED_SLACK, LOST_SECONDS, FleetFeed
 from bessemer.placement import Hold
 from bessemer.placement.facts import Tenure
 from bessemer.placement.thought import Thought
@@ -205,11 +205,35 @@ async def test_who_lost_a_place_to_another_process_takes_what_costs_hardly_more(
         assert board.slack == 0
         feed.assume(decision, "w-vm/0")
         feed.forget("w-vm/0")
+        refused(feed, device_count=1)
+        await yard.advance(LOST_SECONDS)
         placed(feed, device_count=1)
         assert board.slack == CONTENDED_SLACK
         await yard.advance(CONTENDED_SECONDS)
         placed(feed, device_count=1)
         assert board.slack == 0
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_what_was_lost_to_another_process_counts_as_taken_until_that_is_heard_of() -> None:
+    async with Yard() as yard:
+        feed = FleetFeed(yard.store.objects, yard.clock, order="one")
+        task = asyncio.create_task(feed.run())
+        await yard.host("h1", inventory(gpus=2))
+        await yard.advance(20)
+        decision = placed(feed, device_count=1)
+        feed.assume(decision, "w-vm/0")
+        feed.forget("w-vm/0")
+        other = placed(feed, device_count=1)
+        assert other.devices != decision.devices, "whoever asks next does not lose the same"
+        feed.assume(other, "w-vm/0")
+        assert placed(feed, device_count=1).devices == decision.devices, "who asks again has no more than he took"
+        feed.forget("w-vm/0")
+        uid = await yard.take("faster", "h1", devices=[*other.devices])
+        await yard.advance(LOST_SECONDS)
+        assert placed(feed, device_count=1).devices == decision.devices
+        assert [*feed.arrays.held.at("h1")] == [uid]
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 

@@ -45,6 +45,10 @@ one all would meet again."""
 CONTENDED_SLACK = 6.0
 """Steps of the policy. Throughout they would cost half a percent of a fleet; what is lost they make a third."""
 
+LOST_SECONDS = 0.5
+"""For so long what was lost counts as taken all the same: whoever was faster is heard of a while after, and until then
+each that decides here would go to the same host, and lose, too."""
+
 _REFUSALS_MAX = 1_000
 _KINDS = ("Tenant", "Host", "Claim", moved.KIND)
 
@@ -186,10 +190,15 @@ class FleetFeed:
 
     def forget(self, claim_uid: str) -> None:
         """Take an assumption back: the Claim was not taken."""
-        if claim_uid not in self._told.known["Claim"]:
+        if claim_uid in self._told.known["Claim"]:
+            return
+        if self._alone or claim_uid not in self._assumed:
             self._arrays.drop(claim_uid)
-            if not self._alone:
-                self._contended_until = self._clock.monotonic() + CONTENDED_SECONDS
+            return
+        now = self._clock.monotonic()
+        self._contended_until = now + CONTENDED_SECONDS
+        self._assumed[claim_uid] = now + LOST_SECONDS
+        self._assumed.move_to_end(claim_uid, last=False)
 
     def expire(self) -> None:
         """Count no more what was assumed for too long."""
