@@ -287,31 +287,30 @@ class _Spot:
     def beside(self, device_nodes: Sequence[int]) -> tuple[Allocation, ...]:
         """Cores and memory beside devices on these nodes: of devices on several each node's part, where that is
         preferred; the rest from the nodes in their order, until there is enough."""
-        sight, row = self.sight, self.row
-        ask, have = sight.request, (sight.cores_here[row], sight.memory_here[row])
+        sight, ask = self.sight, self.sight.request
+        have = sight.cores_here[self.row].tolist(), sight.memory_here[self.row].tolist()
         wide = spans(ask.numa, device_nodes)
-        given = self._portions(device_nodes) if wide else [[0] * len(one) for one in have]
+        given = self._portions(device_nodes, have) if wide else [[0] * len(one) for one in have]
         rest = [want - sum(of) for want, of in zip((ask.milli_cores, ask.memory_bytes), given, strict=True)]
         taken: list[Allocation] = []
         for node in self._node_order(device_nodes, wide=wide):
             some = [0, 0]
             for what, left in enumerate(rest):
-                more = min(left, int(have[what][node]) - given[what][node])
+                more = min(left, have[what][node] - given[what][node])
                 some[what], rest[what] = given[what][node] + more, left - more
             if any(some):
-                taken.append(allocation(sight, row, node=node, milli_cores=some[0], memory_bytes=some[1]))
+                taken.append(allocation(sight, self.row, node=node, milli_cores=some[0], memory_bytes=some[1]))
         return tuple(taken)
 
-    def _portions(self, device_nodes: Sequence[int]) -> list[list[int]]:
-        """Cores and memory that each node gives for its devices."""
-        sight, row = self.sight, slice(self.row, self.row + 1)
-        ask, count = sight.request, sight.cores_here.shape[1]
-        weights = np.bincount([node for node in device_nodes if node >= 0], minlength=count)[None]
-        units = core_unit(ask, sight.fleet.smt[self.row]), memory_unit(ask)
-        wanted = (ask.milli_cores, sight.cores_here[row]), (ask.memory_bytes, sight.memory_here[row])
+    def _portions(self, device_nodes: Sequence[int], have: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Cores and memory that each node gives for its devices, as far as it has them."""
+        ask = self.sight.request
+        weights = [device_nodes.count(node) for node in range(len(have[0]))]
+        wanted = (ask.milli_cores, ask.memory_bytes)
+        units = core_unit(ask, self.sight.fleet.smt[self.row]), memory_unit(ask)
         return [
-            portions(want, here, weights=weights, unit=unit)[0].tolist()
-            for (want, here), unit in zip(wanted, units, strict=True)
+            list(map(min, portions(want, weights, unit=unit), here))
+            for want, here, unit in zip(wanted, have, units, strict=True)
         ]
 
     def _node_order(self, device_nodes: Sequence[int], *, wide: bool) -> Sequence[int]:

@@ -7,9 +7,8 @@ come later, without cores beside them.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
-import numpy as np
+import math
+from collections.abc import Collection, Sequence
 
 from bessemer.core.asking import NumaPolicy, Request
 from bessemer.core.units import MIB
@@ -21,24 +20,20 @@ PLAIN = 2 * MIB
 
 
 def spans(policy: NumaPolicy, nodes: Collection[int]) -> bool:
-    """Whether what is asked for is dealt to several nodes from the start: to those of its devices, none of them unknown
-    (below 0)."""
+    """Whether what is asked for is dealt to several nodes from the start: to those of its devices, of which one
+    that is not known (below 0) is none."""
     return policy == "preferred" and len({node for node in nodes if node >= 0}) > 1
 
 
-def portions(want: int, here: Ints, *, weights: Ints, unit: int) -> Ints:
-    """[hosts, nodes]: what each node gives of ``want``, as it has devices (``weights``), as far as it has it ``here``;
-    both [hosts, nodes]. In multiples of ``unit`` but where that is all it has, so that each is less than one away from
-    its share. What is left over, for a node lacks it or no unit is full, is for others to give; of a host without
-    weights that is all."""
-    total = weights.sum(axis=1, keepdims=True)
-    units = np.where(total > 0, want // unit, 0)
-    whole, part = np.divmod(units * weights, np.maximum(total, 1))
-    left = units - whole.sum(axis=1, keepdims=True)
+def portions(want: int, weights: Sequence[int], *, unit: int) -> list[int]:
+    """What each node is to give of ``want`` as it has devices (``weights``): in multiples of ``unit``, each less than
+    one away from its share. A rest that fills no unit is nobody's part; without weights all is."""
+    total, units = sum(weights) or 1, want // unit if any(weights) else 0
+    parts = [divmod(units * weight, total) for weight in weights]
+    left = units - sum(whole for whole, _ in parts)
     # Those with the largest remainders get the units that are not shared out, one each.
-    rank = np.argsort(np.argsort(-part, axis=1, kind="stable"), axis=1)
-    given: Ints = np.minimum((whole + (rank < left)) * unit, here)
-    return given
+    more = sorted(range(len(parts)), key=lambda node: -parts[node][1])[:left]
+    return [unit * (whole + (node in more)) for node, (whole, _) in enumerate(parts)]
 
 
 def core_unit(request: Request, smt: Ints) -> int:
@@ -46,7 +41,7 @@ def core_unit(request: Request, smt: Ints) -> int:
     nothing is known of them, whole ones of each node."""
     if request.cpu_policy != "cores":
         return CORE
-    return CORE * int(np.lcm.reduce(smt[smt > 0], initial=1))
+    return CORE * math.lcm(*(threads for threads in smt.tolist() if threads > 0))
 
 
 def memory_unit(request: Request) -> int:

@@ -138,15 +138,15 @@ def _dealt(
     order = nodes = np.broadcast_to(np.arange(have[0].shape[1]), have[0].shape)
     begun = [np.zeros_like(here) for here in have]
     if ask.numa == "preferred":
-        counts = {some: np.bincount([n for n in some if n >= 0], minlength=nodes.shape[1]) for some in set(near)}
+        counts = {some: [some.count(node) for node in range(nodes.shape[1])] for some in set(near)}
         beside = np.array([counts[some] for some in near]).reshape(nodes.shape)
         wide = np.count_nonzero(beside, axis=1, keepdims=True) > 1
         whole = (have[0] >= wanted[0]) & (have[1] >= wanted[1]) & ~wide
         order = np.lexsort((nodes, np.where(whole, have[0], -have[0]), -beside, ~whole), axis=1)
-        units, weights = (CORE, memory_unit(ask)), np.where(wide, beside, 0)
-        begun = [
-            portions(want, here, weights=weights, unit=u) for want, here, u in zip(wanted, have, units, strict=True)
-        ]
+        for what, unit in enumerate((CORE, memory_unit(ask))):
+            dealt_to = {some: portions(wanted[what], counts[some], unit=unit) for some in counts}
+            ideal = np.array([dealt_to[some] for some in near], dtype=np.int64).reshape(nodes.shape)
+            begun[what] = np.where(wide, np.minimum(ideal, have[what]), 0)
     taken = [_filled(want, here, begun=of, order=order) for want, here, of in zip(wanted, have, begun, strict=True)]
     known: dict[Hashable, tuple[Allocation, ...]] = {}
     dealt: list[tuple[Allocation, ...]] = []
