@@ -584,3 +584,12 @@ async def test_what_has_room_once_others_have_gone_may_begin(w: World, fleet: Fl
         fleet.arrays.hold(f"c{number}", Hold(host, devices, ()))
     said = await told(w, vm())
     assert (said["fits"], said["never"]) == (False, "")
+
+
+async def test_what_closed_hosts_could_take_may_begin_once_they_are_back(w: World, fleet: FleetFeed) -> None:
+    n = fleet.arrays.size
+    fleet.arrays.reachable[:n:2], fleet.arrays.schedulable[1:n:2] = False, False
+    assert ((await told(w, vm()))["fits"], (await told(w, vm()))["never"]) == (False, "")
+    said = await job(w, 2, subnet="10.9.0.1/32")
+    assert (said["fits"], said["hindrances"], said["never"]) == (False, [], "")
+    assert (await job(w, 9))["never"] == "no hosts would take it as a whole, were all of them empty"

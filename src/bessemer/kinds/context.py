@@ -43,8 +43,8 @@ class Fleet(Protocol):
         of a Claim that is still to be taken."""
         ...
 
-    def forget(self, claim_uid: str) -> None:
-        """Take an assumption back: the Claim was not taken."""
+    def forget(self, claim_uid: str, *, lost: bool = False) -> None:
+        """Take an assumption back: the Claim was not taken. ``lost``: somebody else had its place."""
         ...
 
     def wanted(self, asker: str, *, hosts: Collection[str], claims: Collection[str] = ()) -> bool:

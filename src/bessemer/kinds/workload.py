@@ -17,7 +17,7 @@ import orjson
 
 from bessemer.core.asking import Asker, Decision, Reason, ReasonView, Request, Toleration
 from bessemer.core.beside import PciPlace
-from bessemer.core.errors import BessemerError, NotFound
+from bessemer.core.errors import BessemerError, NotFound, Taken
 from bessemer.core.hosts import Device
 from bessemer.core.ports import CONTROLLER, Objects, Scope
 from bessemer.core.resource import Change, Key, Resource, tenant_of
@@ -157,9 +157,11 @@ async def take_all(ctx: Context, workload: Resource[Any, Any], *, parts: Mapping
     try:
         terms = next(make.terms.revision for _, make in parts.values())
         await ctx.capacity.take(claims, CONTROLLER, terms=terms)
-    except BessemerError:
+    except BessemerError as error:
+        # Of several places nobody says which one was lost: the others are free.
+        lost = isinstance(error, Taken) and len(parts) == 1
         for replica in parts:
-            ctx.fleet.forget(f"{workload.uid}/{replica}")
+            ctx.fleet.forget(f"{workload.uid}/{replica}", lost=lost)
         raise
 
 

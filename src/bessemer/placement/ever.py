@@ -1,4 +1,7 @@
-"""Whether something could have a place at all, were nothing held of the hosts that are open; and who could take it."""
+"""Whether something could have a place at all, were nothing held of the hosts; and who could take it.
+
+Hosts that are silent or take nothing new count, too: they may be back in a moment, with nothing changed of what asks.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,7 @@ def takers(fleet: FleetArrays, wants: Request | Gang, *, most: int) -> Sequence[
 
 
 def _empty(fleet: FleetArrays, wants: Request | Gang) -> tuple[Sight, Bools]:
-    """The empty fleet, and [hosts] who would take one of it."""
+    """The empty fleet, all of it open, and [hosts] who would take one of it."""
     sight = drained(Sight.of(fleet, wants.member if isinstance(wants, Gang) else wants))
+    sight = replace(sight, reachable=sight.everyone, schedulable=sight.everyone)
     return sight, fitting(sight)

@@ -58,8 +58,11 @@ async def reached(ctx: workload.Reads, job: Job, *, members: Sequence[Decision])
 async def unreached(ctx: workload.Reads, job: Job, *, hosts: Sequence[str]) -> Sequence[Hindrance]:
     """What would keep its members from reaching each other on any of these hosts: none has an address that it asks
     for."""
-    reports = [await _report(ctx, name) for name in hosts] if job.spec.subnet else []
-    if not reports or any(r is not None and ranks.address_of(r.addresses, subnet=job.spec.subnet) for r in reports):
+    for name in hosts if job.spec.subnet else ():
+        report = await _report(ctx, name)
+        if report is not None and ranks.address_of(report.addresses, subnet=job.spec.subnet):
+            return []
+    if not hosts or not job.spec.subnet:
         return []
     message = f"of {len(hosts)} hosts that could take a member none has an address in {job.spec.subnet}"
     return [Hindrance(reason="HostUnaddressed", message=message, remedy=_ADDRESS)]
