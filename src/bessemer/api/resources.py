@@ -21,6 +21,7 @@ from bessemer.api.access import Target
 from bessemer.api.admission import admit_status, check_references, identify, refuse_owner
 from bessemer.api.deletion import delete_options, wish_of
 from bessemer.api.errors import FutureRevision, Subject, UnknownFormat, invalid, no_namespace, not_found, success
+from bessemer.api.foretold import foretold
 from bessemer.api.granting import WAYS_IN, grant, require_administrator
 from bessemer.api.media import Wanted, wanted
 from bessemer.api.patches import STRATEGIC, Strategic, patched
@@ -79,7 +80,7 @@ async def make(call: Call, said: dict[str, Any], *, options: WriteOptions, wants
     stored = await keeping.create(call, admitted.body, dry_run=options.dry_run)
     call.uid = stored.uid
     if options.dry_run:
-        stored = keeping.unwritten(stored, "")
+        stored = await foretold(call, keeping.unwritten(stored, ""))
     else:
         await call.state.directory.reach(stored.key.kind, stored.revision)
     return render(call, stored, wants=wants, code=201, warnings=(*options.warnings, *admitted.warnings))

@@ -43,8 +43,8 @@ class Fleet(Protocol):
         of a Claim that is still to be taken."""
         ...
 
-    def forget(self, claim_uid: str) -> None:
-        """Take an assumption back: the Claim was not taken."""
+    def forget(self, claim_uid: str, *, lost: bool = False) -> None:
+        """Take an assumption back: the Claim was not taken. ``lost``: somebody else had its place."""
         ...
 
     def wanted(self, asker: str, *, hosts: Collection[str], claims: Collection[str] = ()) -> bool:
@@ -60,6 +60,30 @@ class Fleet(Protocol):
     def forked(self) -> Fork:
         """The fleet of this moment for who plans moves. Raises Unavailable until it has been read."""
         ...
+
+
+class Forks(Protocol):
+    """As much of a fleet as who plans moves needs."""
+
+    def forked(self) -> Fork:
+        """As `Fleet.forked`."""
+        ...
+
+
+class Looks(Protocol):
+    """What is needed to say what would be done, and do nothing of it: a Context, or less."""
+
+    @property
+    def objects(self) -> Objects: ...
+
+    @property
+    def capacity(self) -> Capacity: ...
+
+    @property
+    def fleet(self) -> Forks: ...
+
+    @property
+    def clock(self) -> Clock: ...
 
 
 @dataclass(frozen=True, slots=True)
