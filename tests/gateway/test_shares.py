@@ -16,7 +16,7 @@ from bessemer.core.clock import FakeClock, SystemClock
 from bessemer.core.errors import QuotaExceeded, Unavailable
 from bessemer.core.money import Wish
 from bessemer.core.quota import Quota
-from bessemer.gateway import Given, Shares, request
+from bessemer.gateway import Admission, Given, Shares, request
 from bessemer.gateway.errors import Refused
 from bessemer.gateway.purse import Need
 from bessemer.gateway.request import Wanted
@@ -190,7 +190,7 @@ async def test_a_client_is_told_by_openais_words_and_what_it_used_is_counted() -
         return Given(amount, 30.0, 0, "" if amount else "project acme--lab: no tokens left")
 
     async with rig() as to:
-        to.gateway._facts = replace(to.gateway._facts, shares=Shares(ask, clock=SystemClock()))
+        to.gateway._facts = replace(to.gateway._facts, admission=Admission(Shares(ask, clock=SystemClock())))
         await to.replica("r0", of="words")
         async with openai.AsyncOpenAI(base_url=to.url, api_key="bsk_good", max_retries=0) as ai:
             said = [{"role": "user", "content": "What is a converter?"}]

@@ -12,7 +12,7 @@ import asyncio
 import ssl
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import orjson
 import structlog
@@ -23,12 +23,12 @@ from bessemer.core.hosts import door_name
 from bessemer.core.tokens import replica_secret
 from bessemer.core.values import UsageRecord
 from bessemer.gateway import asgi, errors, request, upstream
+from bessemer.gateway.admission import Admission, Ticket, shortened
 from bessemer.gateway.asgi import Receive, Scope, Send
 from bessemer.gateway.errors import Refused
 from bessemer.gateway.meter import Counts, EventStream
 from bessemer.gateway.metrics import GatewayMetrics
-from bessemer.gateway.purse import Held
-from bessemer.gateway.shares import Shares, bounded, most
+from bessemer.gateway.purse import Held, Need
 from bessemer.gateway.spool import Spool
 from bessemer.gateway.tables import EndpointEntry, KeyEntry, Replica, Tables
 
@@ -60,7 +60,7 @@ class GatewayFacts:
     secret: bytes
     tls: ssl.SSLContext | None = None
     patience: Patience = Patience()
-    shares: Shares = field(default_factory=Shares)
+    admission: Admission = field(default_factory=Admission)
 
 
 @dataclass(slots=True)
@@ -74,7 +74,7 @@ class _Work:
     wanted: request.Wanted
     started: float
     counts: Counts = field(default_factory=Counts)
-    held: Held = field(default_factory=lambda: Held(""))
+    ticket: Ticket = field(default_factory=lambda: Ticket(Held(""), Need(0, 0)))
     replica: Replica | None = None
     first_byte: float | None = None
     status: int = 0
@@ -127,6 +127,8 @@ class Gateway:
         key = self._facts.tables.find_key(token)
         if key is None or not key.valid(self._facts.clock.now()):
             raise errors.wrong_key(token)
+        if not key.reachable((scope.get("client") or ("",))[0]):
+            raise errors.wrong_network()
         return key
 
     def _models(self, key: KeyEntry, name: str) -> bytes:
@@ -157,12 +159,15 @@ class Gateway:
             raise errors.no_room_for_usage() from error
         try:
             work = _Work(request_id, scope["path"], key, endpoint, wanted, self._facts.clock.monotonic())
-            work.held = await self._facts.shares.hold(endpoint.project, most(wanted, endpoint.context_tokens))
+            entered = self._facts.admission.enter(key, wanted, endpoint=endpoint)
+            work.ticket = entered if isinstance(entered, Ticket) else await entered
             try:
+                if work.ticket.writes is not None:
+                    work.wanted = replace(wanted, body=shortened(wanted.body, work.ticket.writes))
                 with self._facts.metrics.busy.track_inprogress():
                     await self._serve(work, receive, send=send)
             finally:
-                self._facts.shares.settle(work.held, work.counts.input_tokens + work.counts.output_tokens)
+                self._facts.admission.leave(work.ticket, work.counts)
         finally:
             self._facts.spool.release()
 
@@ -230,7 +235,7 @@ class Gateway:
             answer.status,
             request_id=work.id,
             content_type=b"text/event-stream; charset=utf-8",
-            extra=[(b"cache-control", b"no-cache")],
+            extra=[(b"cache-control", b"no-cache"), *self._facts.admission.headers(work.ticket)],
         )
         try:
             async for part in answer.parts():
@@ -260,18 +265,19 @@ class Gateway:
         work.status = answer.status
         work.first_byte = self._facts.clock.monotonic()
         self._account(work)
-        await asgi.respond(send, answer.status, body=body, request_id=work.id)
+        extra = self._facts.admission.headers(work.ticket)
+        await asgi.respond(send, answer.status, body=body, request_id=work.id, extra=extra)
 
     def _account(self, work: _Work) -> None:
         if work.accounted or not work.status:
             return
         work.accounted = True
         now = self._facts.clock.monotonic()
-        work.counts = bounded(work.held, work.counts)
+        work.counts = work.ticket.billed(work.counts)
         if _good(work.status):
             record = self._record(work, now)
             self._facts.spool.append(record)
-            self._facts.shares.spend(work.held, record)
+            self._facts.admission.spend(work.ticket, record)
         metrics = self._facts.metrics
         metrics.requests.labels(work.route, work.status).inc()
         metrics.whole.observe(now - work.started)
@@ -296,7 +302,9 @@ class Gateway:
             output_tokens=work.counts.output_tokens,
             latency_ms=int((now - work.started) * 1000),
             first_token_ms=int((first - work.started) * 1000),
-            held_micro=work.held.micro or None,
+            held_micro=work.ticket.held.micro or None,
+            owner=work.key.owner or None,
+            held_bounds=work.ticket.names,
         )
 
 

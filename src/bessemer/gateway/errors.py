@@ -50,6 +50,11 @@ def wrong_key(token: str) -> Refused:
     return Refused(401, Words(f"Incorrect API key provided: {shown}.", "invalid_request_error", "invalid_api_key"))
 
 
+def wrong_network() -> Refused:
+    text = "Your IP address is not in a network from which this API key may be used."
+    return Refused(401, Words(text, "invalid_request_error", "ip_not_authorized"))
+
+
 def no_model(name: str) -> Refused:
     """Also for an endpoint of another project: one may not know that it exists."""
     text = f"The model `{name[:100]}` does not exist or you do not have access to it."
