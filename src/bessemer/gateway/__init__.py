@@ -7,8 +7,10 @@ what it holds. It decides nothing about replicas.
 
 from __future__ import annotations
 
-from bessemer.gateway.app import Gateway, GatewayFacts, Patience
+from bessemer.gateway.app import Gateway, GatewayFacts
+from bessemer.gateway.exchange import Patience
 from bessemer.gateway.follow import Follower
+from bessemer.gateway.front import Front
 from bessemer.gateway.pulse import Pulse
 from bessemer.gateway.purse import Bound
 from bessemer.gateway.settle import Settler
@@ -19,6 +21,7 @@ from bessemer.gateway.tables import Tables
 __all__ = [
     "Bound",
     "Follower",
+    "Front",
     "Gateway",
     "GatewayFacts",
     "Given",

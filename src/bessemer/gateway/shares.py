@@ -96,15 +96,24 @@ class Shares:
         self._purses: dict[str, Purse] = {}
         self._ids = itertools.count(1)
 
-    async def hold(self, project: str, need: Need) -> Held:
-        """Hold so much of the project's minute and money. Raises Refused: 429, or 503 where nobody can say."""
+    def at_once(self, project: str, need: Need) -> Held | None:
+        """Hold what is here, where nobody has to be asked for more. None where somebody has."""
         if self._ask is None:
             return Held(project)
-        purse = self._purses.setdefault(project, Purse())
+        purse = self._purses.get(project)
+        if purse is None:
+            return None
         if purse.free:
             if self._now() >= purse.ends and (purse.again is None or purse.again.done()):
                 purse.again = asyncio.create_task(self._look_again(project, purse))
             return Held(project)
+        return purse.take(project, need, id=next(self._ids)) if purse.covers(need, self._now()) else None
+
+    async def hold(self, project: str, need: Need) -> Held:
+        """Hold so much of the project's minute and money. Raises Refused: 429, or 503 where nobody can say."""
+        if (held := self.at_once(project, need)) is not None:
+            return held
+        purse = self._purses.setdefault(project, Purse())
         async with purse.turn:
             await self._fill(project, purse, need=need)
             return purse.take(project, need, id=next(self._ids))

@@ -47,7 +47,8 @@ class KeyEntry:
 class Replica:
     """One replica that answered its probe. ``folder`` holds its host's doors, if that shares this machine; ``busy``
     counts the requests that it answers now, ``failures`` those in a row that it did not. One that is ``leaving`` was
-    told when it ends: it answers what it has, and new ones only where nobody else does."""
+    told when it ends: it answers what it has, and new ones only where nobody else does. ``links`` are the connections
+    to it that wait (`upstream`), ``heads`` what each request to it begins with."""
 
     claim_uid: str
     host: str
@@ -57,6 +58,8 @@ class Replica:
     failures: int = 0
     not_before: float = 0.0
     leaving: bool = False
+    links: list[Any] = field(default_factory=list)
+    heads: dict[tuple[str, bool], bytes] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
