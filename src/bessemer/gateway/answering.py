@@ -103,8 +103,8 @@ class Answering:
         if exchange.replica is not None:
             exchange.replica.failures = 0
         exchange.status = status
-        exchange.first_byte = exchange.means.clock.monotonic()
-        exchange.end()
+        now = exchange.first_byte = exchange.means.clock.monotonic()
+        exchange.end(now)
         exchange.call.answer(status, body, extra=exchange.headers)
 
     def _broken(self, error: Exception) -> None:

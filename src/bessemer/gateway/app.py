@@ -91,7 +91,7 @@ class Gateway:
         if not self._ready.is_set():
             raise errors.starting()
         key = self._tables.find_key(token)
-        if key is None or not key.valid(self._clock.now()):
+        if key is None or not (key.expires_at is None or key.valid(self._clock.now())):
             raise errors.wrong_key(token)
         return key
 
@@ -116,7 +116,7 @@ class Gateway:
             raise errors.no_model(wanted.model)
         if not call.id:
             call.name()
-        ticket = self._means.books.enter(key, wanted, endpoint, request_id=call.id)
+        ticket = self._means.books.enter(key, wanted, endpoint=endpoint, request_id=call.id)
         exchange = Exchange(self._means, call, key, endpoint, wanted, self._clock.monotonic())
         if isinstance(ticket, Ticket):
             Asking(exchange).begin(ticket)

@@ -83,9 +83,13 @@ class Asking:
 
     def _ask(self, failed: Refused | None) -> None:
         exchange = self._exchange
-        replica = None
-        if len(self._tried) < _TRIES:
-            replica = exchange.endpoint.choose(exchange.means.clock.monotonic(), tried=self._tried)
+        if not self._tried:
+            now, replica = exchange.started, exchange.endpoint.choose(exchange.started)
+        elif len(self._tried) < _TRIES:
+            now = exchange.means.clock.monotonic()
+            replica = exchange.endpoint.choose(now, tried=self._tried)
+        else:
+            now, replica = 0.0, None
         if replica is None:
             exchange.refuse(failed or errors.no_replica(exchange.endpoint.name))
             return
@@ -95,7 +99,7 @@ class Asking:
             self._dial(replica)
         else:
             exchange.means.metrics.reused += 1
-            self._send(link)
+            self._send(link, now)
 
     def _dial(self, replica: Replica) -> None:
         self._exchange.means.metrics.dialled += 1
@@ -113,7 +117,7 @@ class Asking:
             return
         self._dialling = None
         if error is None:
-            self._send(dialling.result())
+            self._send(dialling.result(), self._exchange.means.clock.monotonic())
         elif isinstance(error, Lost):
             self._fail(error)
         else:
@@ -121,11 +125,11 @@ class Asking:
             self._exchange.end()
             raise error
 
-    def _send(self, link: Link) -> None:
+    def _send(self, link: Link, now: float) -> None:
         exchange, replica = self._exchange, link.replica
         call, means, stream = exchange.call, exchange.means, exchange.wanted.stream
         exchange.link = link
-        call.deadline = means.clock.monotonic() + exchange.patience
+        call.deadline = now + exchange.patience
         head = replica.heads.get((call.path, stream))
         if head is None:
             secret = replica_secret(means.secret, replica.claim_uid)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import structlog
 
 from bessemer.core.errors import DriverError
-from bessemer.core.values import UsageRecord
 from bessemer.gateway import errors
 from bessemer.gateway.meter import Counts
-from bessemer.gateway.purse import Held
+from bessemer.gateway.purse import Held, Need
+from bessemer.gateway.record import Record
 from bessemer.gateway.request import Wanted
 from bessemer.gateway.shares import Shares, bounded, most
 from bessemer.gateway.spool import Spool
@@ -43,13 +43,13 @@ class Admission:
     def __init__(self, shares: Shares) -> None:
         self._shares = shares
 
-    def enter(self, key: KeyEntry, wanted: Wanted, endpoint: EndpointEntry) -> Ticket | Awaitable[Ticket]:
+    def enter(self, key: KeyEntry, wanted: Wanted, *, endpoint: EndpointEntry) -> Ticket | Awaitable[Ticket]:
         """A ticket, at once where nobody has to be asked. Raises Refused, now or where it is awaited."""
         need = most(wanted, endpoint.context_tokens)
         held = self._shares.at_once(endpoint.project, need)
-        return Ticket(held) if held is not None else self._asked(endpoint.project, wanted, endpoint)
+        return Ticket(held) if held is not None else self._asked(endpoint.project, need)
 
-    def spend(self, ticket: Ticket, record: UsageRecord) -> None:
+    def spend(self, ticket: Ticket, record: Record) -> None:
         """The record of it is in the spool."""
         self._shares.spend(ticket.held, record)
 
@@ -57,8 +57,8 @@ class Admission:
         """It is over, and came to so much: what it did not use is the next one's."""
         self._shares.settle(ticket.held, counts.input_tokens + counts.output_tokens)
 
-    async def _asked(self, project: str, wanted: Wanted, endpoint: EndpointEntry) -> Ticket:
-        return Ticket(await self._shares.hold(project, most(wanted, endpoint.context_tokens)))
+    async def _asked(self, project: str, need: Need) -> Ticket:
+        return Ticket(await self._shares.hold(project, need))
 
 
 class Books:
@@ -69,7 +69,7 @@ class Books:
         self._admission = admission
 
     def enter(
-        self, key: KeyEntry, wanted: Wanted, endpoint: EndpointEntry, *, request_id: str
+        self, key: KeyEntry, wanted: Wanted, *, endpoint: EndpointEntry, request_id: str
     ) -> Ticket | asyncio.Future[Ticket]:
         """Let a request in: there is room for its record, and what it may amount to is held. A future where the api has
         to be asked for that; one that fails or is cancelled has let nobody in. Raises Refused, the future, too."""
@@ -80,7 +80,7 @@ class Books:
             _log.error("usage cannot be recorded", request_id=request_id, object_uid=endpoint.uid, error=why)
             raise errors.no_room_for_usage() from error
         try:
-            ticket = self._admission.enter(key, wanted, endpoint)
+            ticket = self._admission.enter(key, wanted, endpoint=endpoint)
         except errors.Refused:
             self._spool.release()
             raise
@@ -90,7 +90,7 @@ class Books:
         asked.add_done_callback(self._asked)
         return asked
 
-    def record(self, ticket: Ticket, record: UsageRecord) -> None:
+    def record(self, ticket: Ticket, record: Record) -> None:
         """Write what it came to; whoever counts what is spent hears of it."""
         self._spool.append(record)
         self._admission.spend(ticket, record)

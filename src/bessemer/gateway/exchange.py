@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 import structlog
 
 from bessemer.core.clock import Clock
-from bessemer.core.values import UsageRecord
 from bessemer.gateway.books import Books, Ticket
 from bessemer.gateway.errors import Refused
 from bessemer.gateway.meter import Counts
 from bessemer.gateway.metrics import GatewayMetrics
+from bessemer.gateway.record import Record
 from bessemer.gateway.reply import Call
 from bessemer.gateway.request import Wanted
 from bessemer.gateway.tables import EndpointEntry, KeyEntry, Replica
@@ -108,7 +108,7 @@ class Exchange:
         self.end()
         self.call.refuse(refused)
 
-    def end(self) -> None:
+    def end(self, now: float | None = None) -> None:
         """It is over: what it came to is recorded, and what it held is free."""
         ticket, self.ticket = self.ticket, None
         if ticket is None:
@@ -117,11 +117,11 @@ class Exchange:
         means = self.means
         means.metrics.busy -= 1
         if self.status:
-            self._account(ticket)
+            self._account(ticket, now or means.clock.monotonic())
         means.books.leave(ticket, self.counts)
 
-    def _account(self, ticket: Ticket) -> None:
-        now, metrics = self.means.clock.monotonic(), self.means.metrics
+    def _account(self, ticket: Ticket, now: float) -> None:
+        metrics = self.means.metrics
         counts = self.counts = ticket.billed(self.counts)
         if 200 <= self.status < 300:  # a client takes it for an answer: then it is one that is paid for
             self.means.books.record(ticket, self._record(ticket, now))
@@ -132,9 +132,9 @@ class Exchange:
         metrics.input_tokens += counts.input_tokens
         metrics.output_tokens += counts.output_tokens
 
-    def _record(self, ticket: Ticket, now: float) -> UsageRecord:
+    def _record(self, ticket: Ticket, now: float) -> Record:
         first = self.first_byte if self.first_byte is not None else now
-        return UsageRecord(
+        return Record(
             at=int(self.means.clock.now()),
             request_id=self.call.id,
             project=self.endpoint.project,

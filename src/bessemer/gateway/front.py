@@ -67,6 +67,8 @@ class Front:
         self.stamps = Stamps(clock)
         self.stopping = False
         self.held = 0
+        self.now = clock.monotonic()
+        """As of the last tick, which is near enough for what may take many of them."""
         self._sweep = sweep
         self._connections: set[Connection] = set()
         self._ticking: asyncio.TimerHandle | None = None
@@ -84,6 +86,7 @@ class Front:
         """It is open."""
         self._connections.add(connection)
         if self._ticking is None:
+            self.now = self.clock.monotonic()
             self._ticking = asyncio.get_running_loop().call_later(TICK_SECONDS, self._tick)
 
     def remove(self, connection: Connection) -> None:
@@ -112,7 +115,7 @@ class Front:
         self._sweep(_NEVER)
 
     def _tick(self) -> None:
-        now = self.clock.monotonic()
+        now = self.now = self.clock.monotonic()
         for connection in list(self._connections):
             if now >= connection.deadline:
                 connection.late(now)
@@ -203,7 +206,7 @@ class Connection(asyncio.Protocol):
                 self.refuse(errors.large_head(f"{HEADERS_BYTES_MAX} bytes"))
 
     def pause_writing(self) -> None:
-        self._stalled = self._front.clock.monotonic() + READ_SECONDS
+        self._stalled = self._front.now + READ_SECONDS
         self.deadline = min(self.deadline, self._stalled)
         if self.call is not None and self.call.work is not None:
             self.call.work.flow(True)
@@ -218,7 +221,7 @@ class Connection(asyncio.Protocol):
     # --- Reading and Call call these ----------------------------------------------------------------------------
 
     def expect(self, seconds: float) -> None:
-        self.deadline = self._front.clock.monotonic() + seconds
+        self.deadline = self._front.now + seconds
 
     def begin(self, call: Call) -> None:
         self._front.handler.begin(call)
@@ -242,11 +245,12 @@ class Connection(asyncio.Protocol):
             return
         self.call = None
         if not call.keep or self._broken or self._front.stopping:
-            self._end(linger=not call.whole)
+            self._broken = True
+            _end(self, linger=0.0 if call.whole else self._front.now + LINGER_SECONDS)
         elif self._reading is not None and self._reading.waits:
             asyncio.get_running_loop().call_soon(self._next)
         else:
-            self.deadline = self._front.clock.monotonic() + KEEP_ALIVE_SECONDS
+            self.deadline = self._front.now + KEEP_ALIVE_SECONDS
 
     # --- and the rest -------------------------------------------------------------------------------------------
 
@@ -286,11 +290,12 @@ class Connection(asyncio.Protocol):
             except Refused as refused:
                 self.refuse(refused)
 
-    def _end(self, *, linger: bool) -> None:
-        self._broken = True
-        if not linger:
-            self.transport.close()
-            return
-        self.deadline = self._front.clock.monotonic() + LINGER_SECONDS
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
+
+def _end(connection: Connection, *, linger: float) -> None:
+    """Close it; where the client may still be sending, when it has read why nobody wants that, or at ``linger``."""
+    if not linger:
+        connection.transport.close()
+        return
+    connection.deadline = linger
+    if connection.transport.can_write_eof():
+        connection.transport.write_eof()

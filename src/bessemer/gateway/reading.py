@@ -6,6 +6,8 @@ Where a bound is passed, `Refused` goes through the parser to whoever fed it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 from urllib.parse import unquote_to_bytes
 
@@ -28,6 +30,9 @@ SPARED_BYTES_MAX = 64 << 10
 """What is read of a body that nobody wants, so that its connection may be kept."""
 BODIES_BYTES_MAX = 512 << 20
 """Of all requests of a process at once."""
+
+_KNOWN: Mapping[bytes, str] = MappingProxyType({path.encode(): path for path in request.ROUTES})
+_RARE = frozenset((b"content-encoding", b"expect"))
 
 
 class Held(Protocol):
@@ -61,7 +66,6 @@ class Reading:
         "_count",
         "_head",
         "_paused",
-        "_size",
         "_url",
         "_waiting",
         "_waits",
@@ -75,7 +79,7 @@ class Reading:
         self._call = Call(connection)
         self._url = b""
         self._head = self._paused = False
-        self._count = self._size = self._waits = 0
+        self._count = self._waits = 0
         self._waiting: list[Call] = []
         self.framing = 0
 
@@ -114,7 +118,7 @@ class Reading:
 
     def on_message_begin(self) -> None:
         self._head = True
-        self._count = self._size = 0
+        self._count = 0
         self._url = b""
         call = self._call = Call(self._connection)
         if self._connection.call is None:
@@ -132,18 +136,19 @@ class Reading:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._count += 1
-        self._size += len(name) + len(value)
-        if self._count > HEADERS_MAX or self._size > HEADERS_BYTES_MAX:
-            raise errors.large_head(f"{HEADERS_MAX} fields or {HEADERS_BYTES_MAX} bytes")
+        if self._count > HEADERS_MAX:
+            raise errors.large_head(f"{HEADERS_MAX} fields")
         if self._head:  # else a trailer, which tells us nothing
             self._call.headers.setdefault(name.lower(), value)
 
     def on_headers_complete(self) -> None:
         self._head = False
-        self.framing = self._count = self._size = 0
         call, parser = self._call, self.parser
+        if self.framing > HEADERS_BYTES_MAX and sum(map(len, call.headers.values())) > HEADERS_BYTES_MAX:
+            raise errors.large_head(f"{HEADERS_BYTES_MAX} bytes")  # in one read, or there would not be this much
+        self.framing = self._count = 0
         call.method = parser.get_method()
-        call.path = path_of(self._url)
+        call.path = _KNOWN.get(self._url) or path_of(self._url)
         call.keep = parser.should_keep_alive()
         version = parser.get_http_version()
         if version != "1.1":
@@ -183,28 +188,28 @@ class Reading:
     def _begin(self, call: Call) -> None:
         """Its head is judged; where its body is short, that is read before it is told. Raises Refused."""
         self._connection.expect(BODY_SECONDS)
-        expected = call.headers.get(b"expect")
+        headers = call.headers
         try:
-            _check(call)
+            length = headers.get(b"content-length")
+            if length is not None and int(length) > request.BODY_BYTES_MAX:
+                raise errors.too_large(request.BODY_BYTES_MAX)
+            if not _RARE.isdisjoint(headers):
+                _check(headers)
             self._connection.begin(call)
         except Refused as refused:
-            length = call.headers.get(b"content-length", b"")
-            long = b"transfer-encoding" in call.headers or (length and int(length) > SPARED_BYTES_MAX)
-            if long or expected is not None:
+            length = headers.get(b"content-length", b"0")
+            if b"transfer-encoding" in headers or b"expect" in headers or int(length) > SPARED_BYTES_MAX:
                 raise
             call.refused = refused
             return
-        if expected is not None and call.chunked and not call.whole:
+        if b"expect" in headers and call.chunked and not call.whole:
             self._connection.transport.write(reply.CONTINUE)
 
 
-def _check(call: Call) -> None:
-    headers = call.headers
+def _check(headers: Mapping[bytes, bytes]) -> None:
     encoding = headers.get(b"content-encoding")
     if encoding is not None and encoding.lower() != b"identity":
         raise errors.encoded(encoding.decode("latin-1"))
-    if request.over(headers.get(b"content-length")):
-        raise errors.too_large(request.BODY_BYTES_MAX)
     expected = headers.get(b"expect")
     if expected is not None and expected.lower() != b"100-continue":
         raise errors.unexpected(expected.decode("latin-1"))

@@ -46,6 +46,8 @@ class Route:
     """Whether a stream tells its usage only where it is asked to."""
 
 
+_ANSWERS = ("n", "best_of", "n_cmpl")
+_MANY = frozenset((*_ANSWERS, "prompt", "input"))
 _WRITES = ("max_completion_tokens", "max_tokens", "n_predict")
 ROUTES: Mapping[str, Route] = MappingProxyType(
     {
@@ -79,6 +81,8 @@ class Wanted:
 def bearer(authorization: bytes | None) -> str:
     """The token of an Authorization header. Raises Refused."""
     if authorization is not None:
+        if authorization.startswith(b"Bearer ") and (token := authorization[7:].strip()):
+            return token.decode("latin-1")
         scheme, _, token = authorization.partition(b" ")
         if scheme.lower() == b"bearer" and (token := token.strip()):
             return token.decode("latin-1")
@@ -187,14 +191,16 @@ def _writes(fields: Mapping[str, msgspec.Raw], route: Route) -> int | None:
 
 def _sequences(fields: Mapping[str, msgspec.Raw], route: Route) -> int:
     """How many answers to how many inputs; what is no number is the engine's to refuse. Raises Refused."""
+    if _MANY.isdisjoint(fields):
+        return 1
     name, inputs = "", 1
-    for name in route.many:
-        said = fields.get(name)
+    for said_name in route.many:
+        said = fields.get(said_name)
         if said is not None and memoryview(said)[:1].tobytes() == b"[":
-            inputs = _inputs(said)
+            name, inputs = said_name, _inputs(said)
             break
     each: float = 1
-    for said_name in ("n", "best_of", "n_cmpl"):
+    for said_name in _ANSWERS:
         if said_name in fields and type(number := _value(fields, said_name)) in (int, float):
             each = max(each, number)  # an engine takes 5.0 for five
     most = ANSWERS_MAX if route.streams else TEXTS_MAX
@@ -220,11 +226,4 @@ def shortened(body: bytes, writes: int) -> bytes:
     return b"{" + b",".join(parts) + b"}"
 
 
-def over(length: bytes | None) -> bool:
-    """Whether a declared length is past the bound, or no number."""
-    if length is None:
-        return False
-    return not length.isdigit() or int(length) > BODY_BYTES_MAX
-
-
-__all__ = ["BODY_BYTES_MAX", "ROUTES", "Refused", "Route", "Wanted", "bearer", "over", "read", "shortened"]
+__all__ = ["BODY_BYTES_MAX", "ROUTES", "Refused", "Route", "Wanted", "bearer", "read", "shortened"]

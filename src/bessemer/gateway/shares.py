@@ -30,6 +30,7 @@ from bessemer.core.values import UsageRecord
 from bessemer.gateway import errors
 from bessemer.gateway.meter import Counts
 from bessemer.gateway.purse import AHEAD, Bound, Held, Need, Purse, known
+from bessemer.gateway.record import AnyRecord
 from bessemer.gateway.request import Wanted
 
 SLACK_SECONDS = 5.0
@@ -118,7 +119,7 @@ class Shares:
             await self._fill(project, purse, need=need)
             return purse.take(project, need, id=next(self._ids))
 
-    def spend(self, held: Held, record: UsageRecord) -> None:
+    def spend(self, held: Held, record: AnyRecord) -> None:
         """The record is in the spool: of what was held for it, its cost waits to be settled, and the rest is free."""
         purse = self._purses.get(held.project)
         if purse is None or held.prices is None or purse.money.busy.pop(held.id, None) is None:
@@ -181,20 +182,16 @@ class Shares:
         room = asyncio.Semaphore(AT_ONCE if last else AT_ONCE // 4)
 
         async def one(project: str, purse: Purse) -> None:
-            async with room:
-                await self._say_of(project, purse, last=last)
+            async with room, purse.turn:
+                money = purse.money
+                if last or not money.used:
+                    money.have = 0
+                money.used = False
+                if money.prices is not None and not self._before and (money.level or money.stated):
+                    await self._state(project, purse)
 
         largest_first = sorted(self._purses.items(), key=lambda item: item[1].money.have, reverse=True)
         await asyncio.gather(*(one(project, purse) for project, purse in largest_first))
-
-    async def _say_of(self, project: str, purse: Purse, *, last: bool) -> None:
-        async with purse.turn:
-            money = purse.money
-            if last or not money.used:
-                money.have = 0
-            money.used = False
-            if money.prices is not None and not self._before and (money.level or money.stated):
-                await self._state(project, purse)
 
     async def _state(self, project: str, purse: Purse) -> bool:
         """Let the api know; whether it does. Until then it keeps more than there is, or knows of a later word than this

@@ -77,6 +77,8 @@ class EndpointEntry:
     def choose(self, now: float, *, tried: frozenset[str] = frozenset()) -> Replica | None:
         """The least busy replica that is not resting after a failure, one that stays before one that is leaving; a
         resting one before none."""
+        if len(self.replicas) == 1 and not tried:
+            return next(iter(self.replicas.values()))
         candidates = [r for r in self.replicas.values() if r.claim_uid not in tried]
         rested = [r for r in candidates if r.not_before <= now]
         return min(rested or candidates, key=lambda r: (r.leaving, r.busy, r.claim_uid), default=None)

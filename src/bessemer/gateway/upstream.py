@@ -60,6 +60,7 @@ class Link(asyncio.Protocol):
     __slots__ = (
         "_framing",
         "_frugal",
+        "_keeps",
         "_owner",
         "_parser",
         "complete",
@@ -80,7 +81,7 @@ class Link(asyncio.Protocol):
         self._parser: Any = httptools.HttpResponseParser(self)
         self._owner: Owner | None = None
         self._framing = 0
-        self._frugal = False
+        self._frugal = self._keeps = False
         self.kept = False
         self.expires = 0.0
         self._begin()
@@ -98,8 +99,8 @@ class Link(asyncio.Protocol):
         self._framing = 0
         self.transport.write(data)
 
-    def hand_to(self, owner: Owner) -> None:
-        """Another hears of the rest of the answer."""
+    def hand_to(self, owner: Owner | None) -> None:
+        """Another hears of the rest of the answer, or nobody waits for it."""
         self._owner = owner
 
     def take(self) -> bytes:
@@ -118,12 +119,7 @@ class Link(asyncio.Protocol):
         """Whether it may carry another request: after a whole answer that was no stream."""
         if self.streaming or not self.complete or self.transport.is_closing():
             return False
-        return bool(self._parser.should_keep_alive()) and not (self._frugal and self.replica.busy)
-
-    def rest(self) -> None:
-        """Nobody waits for it."""
-        self._owner = None
-        self.kept = True
+        return self._keeps and not (self._frugal and self.replica.busy)
 
     # --- asyncio and httptools call these -----------------------------------------------------------------------
 
@@ -179,6 +175,7 @@ class Link(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self.complete = True
+        self._keeps = self._parser.should_keep_alive()  # afterwards it does not know
 
 
 class Links:
@@ -212,7 +209,8 @@ class Links:
         if not link.reusable or len(replica.links) >= IDLE_MAX:
             link.drop()
             return
-        link.rest()
+        link.hand_to(None)
+        link.kept = True
         link.expires = self._now() + IDLE_SECONDS
         replica.links.append(link)
         self._idle[link] = None
