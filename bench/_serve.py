@@ -16,12 +16,13 @@ import orjson
 import uvloop
 from prometheus_client import CollectorRegistry
 
-from bessemer.api import listen, serve, server_tls
+from bessemer.api import listen, server_tls
 from bessemer.core.clock import SystemClock
 from bessemer.core.resource import Change, Key
 from bessemer.gateway import Gateway, GatewayFacts, Spool, Tables
 from bessemer.gateway.metrics import GatewayMetrics
 from bessemer.main import identities
+from bessemer.main.gateway import serve
 from bessemer.main.settings import Paths
 
 PROJECT, ENDPOINT, TOKEN = "bench--one", "words", "bsk_bench"
@@ -106,7 +107,8 @@ async def gateway(state: Path, port: int, socket: str) -> None:
     )
     ready.set()
     tls = server_tls(identities.pair_of(paths, identities.GATEWAY))
-    await serve(Gateway(facts, ready), on=listen("127.0.0.1", port), tls=tls, stop=asyncio.Event())
+    on = listen("127.0.0.1", port)
+    await serve(Gateway(facts, ready), clock=facts.clock, on=on, tls=tls, stop=asyncio.Event())
 
 
 def _change(kind: str, body: dict[str, Any]) -> Change:

@@ -31,7 +31,9 @@ def key(name: str = "k", *, owner: str = "alice", bounds: bytes = b"own") -> Key
 
 def wanted(body: int = 20, **said: Any) -> request.Wanted:
     """A request whose body has some ``body`` bytes more than it needs."""
-    return request.read(orjson.dumps({"model": "chat", "prompt": "x" * body, **said}), streams=True)
+    return request.read(
+        orjson.dumps({"model": "chat", "prompt": "x" * body, **said}), request.ROUTES["/v1/completions"]
+    )
 
 
 class Gateway:

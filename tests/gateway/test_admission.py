@@ -16,9 +16,10 @@ from bessemer.core.clock import FakeClock, SystemClock
 from bessemer.core.errors import Malformed
 from bessemer.core.money import HOLD_SECONDS
 from bessemer.gateway import Admission, Lending
-from bessemer.gateway.admission import MAX_TOKENS, shortened
+from bessemer.gateway.admission import MAX_TOKENS
 from bessemer.gateway.errors import Refused
 from bessemer.gateway.meter import Counts
+from bessemer.gateway.request import shortened
 from bessemer.gateway.tables import Tables
 from bessemer.gateway.vessels import Ticket
 from bessemer.store import Store, open_store
@@ -135,7 +136,7 @@ async def test_an_answer_is_made_as_long_as_there_is_room_for(store: Store, cloc
     ticket = await one.enter(key(), asked)
     room = 1_000 - 256 - len(asked.body)
     assert ticket.writes == room
-    assert (MAX_TOKENS, b"%d" % room) in one.admission.headers(ticket)
+    assert (MAX_TOKENS, b"%d" % room) in ticket.headers
     assert orjson.loads(shortened(asked.body, room))["max_tokens"] == room
     counts = one.end(key(), ticket, read=30, written=10_000)
     assert counts.output_tokens == room, "an engine that says more is not believed"
@@ -165,7 +166,7 @@ async def test_the_answer_says_what_is_left_as_openais_clients_know_it(store: St
     await furnish(store, key={"limits": limits})
     one = Gateway(store, clock, "g")
     ticket = await one.enter(key(), wanted(max_tokens=100))
-    said = dict(one.admission.headers(ticket))
+    said = dict(ticket.headers)
     assert said[b"x-ratelimit-limit-requests"] == b"50"
     assert said[b"x-ratelimit-remaining-requests"] == b"49"
     assert re.fullmatch(rb"\d+h\d+m\d+s", said[b"x-ratelimit-reset-requests"])
@@ -328,8 +329,7 @@ async def test_a_client_hears_of_limits_and_of_shorter_answers(store: Store) -> 
     await furnish(store, key={"budget": {"period": "Total", "tokens": 700}, "limits": {"requestsPerMinute": 2}})
     clock = SystemClock()
     api = Gateway(store, store._clock, "g")  # type: ignore[attr-defined]
-    async with rig() as to:
-        to.gateway._facts = replace(to.gateway._facts, admission=Admission(None, Lending(api._lend, clock=clock)))
+    async with rig(admission=Admission(None, Lending(api._lend, clock=clock))) as to:
         to.tables.apply(api_key("k", "bsk_k", owner="alice", limits={"requestsPerMinute": 2}))
         to.tables.apply(api_key("far", "bsk_far", networks=["192.0.2.0/24"]))
         await to.replica("r0", of="words")

@@ -8,8 +8,10 @@ what it holds. It decides nothing about replicas.
 from __future__ import annotations
 
 from bessemer.gateway.admission import Admission
-from bessemer.gateway.app import Gateway, GatewayFacts, Patience
+from bessemer.gateway.app import Gateway, GatewayFacts
+from bessemer.gateway.exchange import Patience
 from bessemer.gateway.follow import Follower
+from bessemer.gateway.front import Front
 from bessemer.gateway.lending import Lending
 from bessemer.gateway.pulse import Pulse
 from bessemer.gateway.purse import Bound
@@ -22,6 +24,7 @@ __all__ = [
     "Admission",
     "Bound",
     "Follower",
+    "Front",
     "Gateway",
     "GatewayFacts",
     "Given",

@@ -12,8 +12,6 @@ import math
 from collections.abc import Awaitable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import orjson
-
 from bessemer.core.clock import Clock
 from bessemer.core.money import Prices
 from bessemer.core.values import UsageRecord
@@ -23,6 +21,7 @@ from bessemer.gateway.heirs import Left, keep_saying
 from bessemer.gateway.lending import Hold, Lacking, Lending
 from bessemer.gateway.meter import Counts
 from bessemer.gateway.purse import Held, Need
+from bessemer.gateway.record import AnyRecord
 from bessemer.gateway.request import Wanted
 from bessemer.gateway.shares import Shares, most
 from bessemer.gateway.tables import EndpointEntry, KeyEntry
@@ -32,7 +31,6 @@ MAX_TOKENS = b"x-bessemer-max-tokens"
 """The header that says how much each answer may be, where the gateway made it less."""
 
 _TRIES = 3
-_LIMITING = ("max_completion_tokens", "max_tokens", "n_predict")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +61,11 @@ class Admission:
         if held is not None:
             got = self.lending.at_once(key, need)
             if got is not None:
-                return _ticket(held, need, got=got)
+                return self._ticket(held, need, got=got)
             self.shares.settle(held, 0)
         return self._wait(key, wanted, endpoint=endpoint, need=need)
 
-    def headers(self, ticket: Ticket) -> list[tuple[bytes, bytes]]:
-        """What goes with the answer: what is left of what bounds it, and what the gateway made less."""
-        found = list(_limits(ticket.parts, self.lending.now())) if ticket.parts else []
-        if ticket.writes is not None:
-            found.append((MAX_TOKENS, b"%d" % ticket.writes))
-        return found
-
-    def spend(self, ticket: Ticket, record: UsageRecord) -> None:
+    def spend(self, ticket: Ticket, record: AnyRecord) -> None:
         """The record of it is in the spool."""
         self.shares.spend(ticket.held, record)
         self.lending.spend(ticket, record)
@@ -103,6 +94,11 @@ class Admission:
             for holding in (self.shares, self.lending):
                 beside.create_task(keep_saying(holding, left, clock=clock))
 
+    def _ticket(self, held: Held, need: Need, *, got: Hold) -> Ticket:
+        account, parts = got
+        headers = tuple(_limits(parts, self.lending.now())) if parts else ()
+        return Ticket(held, need, parts, account, headers=headers)
+
     async def _wait(self, key: KeyEntry, wanted: Wanted, *, endpoint: EndpointEntry, need: Need) -> Ticket:
         """Ask for what lacks; where there is less, for what there is. Raises Refused."""
         asked = need
@@ -114,7 +110,7 @@ class Admission:
             except Refused as refused:
                 if held is not None:
                     self.shares.settle(held, 0)
-                if refused.status != 429 or wanted.writes == 0:
+                if refused.status != 429 or not wanted.generates:
                     raise
                 smaller = _smaller(await self._room(endpoint.project, refused), wanted, endpoint=endpoint, below=need)
                 if smaller is None:
@@ -125,7 +121,7 @@ class Admission:
                     self.shares.settle(held, 0)
                 raise
             else:
-                ticket = _ticket(held, need, got=got)
+                ticket = self._ticket(held, need, got=got)
                 return ticket if need is asked else _shortened(ticket, wanted)
         raise errors.limit_unknown()
 
@@ -167,21 +163,10 @@ def _smaller(room: Room, wanted: Wanted, *, endpoint: EndpointEntry, below: Need
     return found if low >= 1 and room.holds(found) else None
 
 
-def _ticket(held: Held, need: Need, *, got: Hold) -> Ticket:
-    account, parts = got
-    return Ticket(held, need, parts, account)
-
-
 def _shortened(ticket: Ticket, wanted: Wanted) -> Ticket:
     ticket.writes = ticket.need.writes // wanted.sequences
+    ticket.headers = (*ticket.headers, (MAX_TOKENS, b"%d" % ticket.writes))
     return ticket
-
-
-def shortened(body: bytes, writes: int) -> bytes:
-    """A request's body that asks for answers of at most so many tokens."""
-    said = orjson.loads(body)
-    names = [name for name in _LIMITING if name in said] or ["max_tokens"]
-    return orjson.dumps({**said, **dict.fromkeys(names, writes)})
 
 
 def _limits(parts: Sequence[Part], now: float) -> Iterator[tuple[bytes, bytes]]:
@@ -205,4 +190,4 @@ def _duration(seconds: float) -> bytes:
     return (b"%dh" % hours if hours else b"") + (b"%dm" % minutes if hours or minutes else b"") + b"%ds" % rest
 
 
-__all__ = ["MAX_TOKENS", "Admission", "Room", "Ticket", "shortened"]
+__all__ = ["MAX_TOKENS", "Admission", "Room", "Ticket"]

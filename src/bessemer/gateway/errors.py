@@ -69,6 +69,42 @@ def malformed(message: str, param: str | None = None) -> Refused:
     return Refused(400, Words(message, "invalid_request_error", None, param))
 
 
+def unreadable(why: str) -> Refused:
+    """What is no HTTP, or HTTP that two readers may understand differently."""
+    return Refused(400, Words(f"The request is not well-formed HTTP/1.1: {why}.", "invalid_request_error"))
+
+
+def too_slow() -> Refused:
+    return Refused(408, Words("The request did not arrive in time.", "invalid_request_error", "request_timeout"))
+
+
+def long_address(limit: int) -> Refused:
+    return Refused(414, Words(f"The request's URL is longer than {limit} bytes.", "invalid_request_error"))
+
+
+def encoded(encoding: str) -> Refused:
+    """A small body that unpacks to a giant one is nobody's to unpack."""
+    text = f"Content-Encoding `{encoding[:40]}` is not supported: send the body as it is."
+    return Refused(415, Words(text, "invalid_request_error", "unsupported_content_encoding"))
+
+
+def unexpected(what: str) -> Refused:
+    return Refused(417, Words(f"Expect: {what[:40]} cannot be met.", "invalid_request_error"))
+
+
+def large_head(most: str) -> Refused:
+    return Refused(431, Words(f"The request's header has more than {most}.", "invalid_request_error"))
+
+
+def other_version() -> Refused:
+    return Refused(505, Words("This server speaks HTTP/1.1.", "invalid_request_error"))
+
+
+def crowded() -> Refused:
+    text = "The gateway holds as many requests as it can at present. Try again in a second."
+    return Refused(503, Words(text, "server_error", "gateway_busy", None, 1))
+
+
 def too_large(limit: int) -> Refused:
     return Refused(
         413, Words(f"The request body is larger than {limit} bytes.", "invalid_request_error", "request_too_large")

@@ -27,6 +27,7 @@ from bessemer.core.units import show_price
 from bessemer.core.values import UsageRecord
 from bessemer.gateway import errors
 from bessemer.gateway.purse import Need
+from bessemer.gateway.record import AnyRecord
 from bessemer.gateway.tables import KeyEntry
 from bessemer.gateway.vessels import Account, Known, Lent, Part, Ticket, Vessel
 
@@ -106,7 +107,7 @@ class Lending:
                 await self._fill(key, known, account=account, need=need)
         raise errors.limit_unknown()
 
-    def spend(self, ticket: Ticket, record: UsageRecord) -> None:
+    def spend(self, ticket: Ticket, record: AnyRecord) -> None:
         """The record is in the spool: what it came to waits to be settled, and the rest is free."""
         owed = []
         for part in ticket.parts:

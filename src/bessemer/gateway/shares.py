@@ -29,6 +29,7 @@ from bessemer.core.money import STATED_MAX, Prices, Wish
 from bessemer.core.values import UsageRecord
 from bessemer.gateway import errors
 from bessemer.gateway.purse import AHEAD, Bound, Held, Need, Purse, known
+from bessemer.gateway.record import AnyRecord
 from bessemer.gateway.request import Wanted
 
 SLACK_SECONDS = 5.0
@@ -111,7 +112,7 @@ class Shares:
             await self._fill(project, purse, need=need)
             return purse.take(project, need, id=next(self._ids))
 
-    def spend(self, held: Held, record: UsageRecord) -> None:
+    def spend(self, held: Held, record: AnyRecord) -> None:
         """The record is in the spool: of what was held for it, its cost waits to be settled, and the rest is free."""
         purse = self._purses.get(held.project)
         if purse is None or held.prices is None or purse.money.busy.pop(held.id, None) is None:

@@ -64,7 +64,8 @@ class KeyEntry:
 class Replica:
     """One replica that answered its probe. ``folder`` holds its host's doors, if that shares this machine; ``busy``
     counts the requests that it answers now, ``failures`` those in a row that it did not. One that is ``leaving`` was
-    told when it ends: it answers what it has, and new ones only where nobody else does."""
+    told when it ends: it answers what it has, and new ones only where nobody else does. ``links`` are the connections
+    to it that wait (`upstream`), ``heads`` what each request to it begins with."""
 
     claim_uid: str
     host: str
@@ -74,6 +75,8 @@ class Replica:
     failures: int = 0
     not_before: float = 0.0
     leaving: bool = False
+    links: list[Any] = field(default_factory=list)
+    heads: dict[tuple[str, bool], bytes] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -91,6 +94,8 @@ class EndpointEntry:
     def choose(self, now: float, *, tried: frozenset[str] = frozenset()) -> Replica | None:
         """The least busy replica that is not resting after a failure, one that stays before one that is leaving; a
         resting one before none."""
+        if len(self.replicas) == 1 and not tried:
+            return next(iter(self.replicas.values()))
         candidates = [r for r in self.replicas.values() if r.claim_uid not in tried]
         rested = [r for r in candidates if r.not_before <= now]
         return min(rested or candidates, key=lambda r: (r.leaving, r.busy, r.claim_uid), default=None)

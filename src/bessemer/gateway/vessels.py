@@ -14,9 +14,9 @@ from typing import Any
 
 from bessemer.core.bounds import BUSY_SECONDS, METERS, Meter
 from bessemer.core.money import HOLD_SECONDS, Prices
-from bessemer.core.values import UsageRecord
 from bessemer.gateway.meter import Counts
 from bessemer.gateway.purse import AHEAD, REQUESTS_AHEAD, Held, Need, known
+from bessemer.gateway.record import AnyRecord
 
 SLACK_SECONDS = 5.0
 """By which two answers may disagree about when a period ends: what calls to the api take."""
@@ -205,7 +205,7 @@ class Account:
             return None
         return tuple(vessel.take(amount) for vessel, amount in amounts)
 
-    def cost(self, part: Part, record: UsageRecord) -> int:
+    def cost(self, part: Part, record: AnyRecord) -> int:
         """What a record comes to, of what was held for it."""
         match part.vessel.meter.unit:
             case "tokens":
@@ -221,13 +221,14 @@ class Account:
 @dataclass(slots=True)
 class Ticket:
     """What one request holds, given back once (`Admission.leave`). ``writes`` is what the gateway lets each of its
-    answers write, where that is less than was asked for; None else."""
+    answers write, where that is less than was asked for; None else. ``headers`` go with its answer."""
 
     held: Held
     need: Need
     parts: tuple[Part, ...] = ()
     account: Account | None = None
     writes: int | None = None
+    headers: tuple[tuple[bytes, bytes], ...] = ()
     spent: bool = False
 
     @property
