@@ -8,7 +8,7 @@ what it holds. It decides nothing about replicas.
 from __future__ import annotations
 
 from bessemer.gateway.admission import Admission
-from bessemer.gateway.app import Gateway, GatewayFacts
+from bessemer.gateway.app import CutOff, Gateway, GatewayFacts
 from bessemer.gateway.exchange import Patience
 from bessemer.gateway.follow import Follower
 from bessemer.gateway.front import Front
@@ -23,6 +23,7 @@ from bessemer.gateway.tables import Tables
 __all__ = [
     "Admission",
     "Bound",
+    "CutOff",
     "Follower",
     "Front",
     "Gateway",

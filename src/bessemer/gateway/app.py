@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 from asyncio import Event
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import orjson
@@ -28,6 +29,14 @@ _MODELS = "/v1/models"
 
 
 @dataclass(frozen=True, slots=True)
+class CutOff:
+    """``silent`` says for how many seconds nothing was heard of keys; after ``most`` of them none is taken any more."""
+
+    silent: Callable[[], float] = float
+    most: float = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
 class GatewayFacts:
     """What the gateway is given. ``secret`` keys the replicas' secrets; ``tls`` opens doors on other machines."""
 
@@ -39,6 +48,7 @@ class GatewayFacts:
     tls: ssl.SSLContext | None = None
     patience: Patience = field(default_factory=Patience)
     admission: Admission = field(default_factory=Admission)
+    cut_off: CutOff = field(default_factory=CutOff)
 
 
 class Gateway:
@@ -53,6 +63,8 @@ class Gateway:
         self._links = Links(facts.tls, facts.clock.monotonic)
         books = Books(facts.spool, facts.admission)
         self._means = Means(books, facts.clock, facts.metrics, facts.secret, self._links, facts.patience)
+        self._cut_off = facts.cut_off
+        facts.metrics.silent = facts.cut_off.silent
         facts.metrics.unsettled = lambda: facts.spool.waiting
 
     def begin(self, call: Call) -> None:
@@ -91,6 +103,8 @@ class Gateway:
         token = request.bearer(call.headers.get(b"authorization"))
         if not self._ready.is_set():
             raise errors.starting()
+        if self._cut_off.silent() > self._cut_off.most:
+            raise errors.cut_off()
         key = self._tables.find_key(token)
         if key is None or not (key.expires_at is None or key.valid(self._clock.now())):
             raise errors.wrong_key(token)

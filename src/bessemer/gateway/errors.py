@@ -152,5 +152,10 @@ def no_room_for_usage() -> Refused:
     return Refused(503, Words(text, "server_error", "usage_not_recordable", None, 30))
 
 
+def cut_off() -> Refused:
+    text = "Whether keys are good has not been known here for too long. Try again in a few seconds."
+    return Refused(503, Words(text, "server_error", "cut_off", None, 5))
+
+
 def starting() -> Refused:
     return Refused(503, Words("The gateway is starting. Try again in a second.", "server_error", "starting", None, 1))

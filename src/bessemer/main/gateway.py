@@ -28,6 +28,7 @@ from bessemer.core.money import Wish
 from bessemer.drivers.llamacpp.doors import default_folder
 from bessemer.gateway import (
     Admission,
+    CutOff,
     Follower,
     Front,
     Gateway,
@@ -84,6 +85,7 @@ async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event) 
         tls=_doors(paths),
         patience=Patience(settings.first_byte_seconds, settings.whole_answer_seconds),
         admission=admission,
+        cut_off=CutOff(follower.silent, settings.cut_off_seconds),
     )
     settler = Settler(spool, client.agents.usage, clock=clock, gateway_uid=holder, settled=admission.settled)
     pulse = Pulse(lambda: transport.request(_ALIVE), transport.close, listen=transport.listen, clock=clock)
