@@ -52,19 +52,13 @@ def create(
     budget: Annotated[
         str, typer.Option(help="Money, as 25/month, or tokens=1000000/day; of day, month, total.", metavar="N/PERIOD")
     ] = "",
-    spec: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", help="owner=USER (a member), network=CIDR, expiresAt=TIME; repeat for more.", metavar="WHAT=VALUE"
-        ),
-    ] = None,
 ) -> None:
     """Create a key and print its token, once.
 
     Example: `bessemer key create app -n acme--lab --limit requests/minute=60 --budget 25/month`
     """
     place = _place(name, project=project)
-    said: dict[str, Any] = {"endpoints": endpoint or [], **_others(spec or ())}
+    said: dict[str, Any] = {"endpoints": endpoint or []}
     if limit:
         said["limits"] = dict(map(_limit, limit))
     if budget:
@@ -151,16 +145,3 @@ def _budget(text: str) -> dict[str, Any]:
     except InvalidOperation:
         raise Invalid(f"--budget {text[:63]}: write 25/month or tokens=1000000/day; of day, month, total") from None
     return {"period": _PERIODS[period], ("tokens" if tokens else "micro"): int(number)}
-
-
-def _others(said: Sequence[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for text in said:
-        what, _, value = text.partition("=")
-        if what == "network" and value:
-            found.setdefault("networks", []).append(value)
-        elif what in ("owner", "expiresAt", "description") and value:
-            found[what] = value
-        else:
-            raise Invalid(f"--set {text[:63]}: write owner=USER, network=CIDR, expiresAt=TIME or description=TEXT")
-    return found
