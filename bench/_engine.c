@@ -1,6 +1,7 @@
 /* An engine with no model: `engine SOCKET PORT PACE_US` answers OpenAI's requests at a unix socket and at a port of
-   loopback. A request without "stream":true gets one fixed body; a stream gets an event every PACE_US, as many as its
-   max_tokens say, with llama.cpp's timings in each where they are asked for, and usage at its end. One thread, epoll. */
+   loopback. A request without "stream":true gets one fixed body; a stream gets an event every PACE_US (or pace_us, where
+   it says so), as many as its max_tokens say, with llama.cpp's timings in each where they are asked for, and usage at its
+   end. One thread, epoll. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -21,7 +22,7 @@
 #define BYTES 65536
 #define WORDS 32
 
-typedef struct { int fd, have, left, said, timings; long next; char *text; } Peer;
+typedef struct { int fd, have, left, said, timings, pace; long next; char *text; } Peer;
 static Peer *peers[FILES];
 static int streaming[FILES], streams, pace, loop_fd;
 
@@ -97,6 +98,7 @@ static int answer(Peer *peer) {
         int stream = memmem(asked, length, "\"stream\":true", 13) || memmem(asked, length, "\"stream\": true", 14);
         peer->timings = memmem(asked, length, "\"timings_per_token\":true", 24) != 0;
         int tokens = number(asked, length, "\"max_tokens\":", WORDS);
+        peer->pace = number(asked, length, "\"pace_us\":", pace);
         memmove(peer->text, peer->text + head + length, peer->have - head - length);
         peer->have -= head + length;
         if (stream) {
@@ -104,7 +106,7 @@ static int answer(Peer *peer) {
             if (say(peer->fd, begin, strlen(begin))) return -1;
             peer->left = tokens;
             peer->said = 0;
-            peer->next = now_us() + pace;
+            peer->next = now_us() + peer->pace;
             streaming[streams++] = peer->fd;
             return 0;
         }
@@ -158,7 +160,7 @@ static void go_on(void) {
     for (int i = 0; i < streams;) {
         Peer *peer = peers[streaming[i]];
         if (peer->next > now) { i++; continue; }
-        peer->next += pace;
+        peer->next += peer->pace;
         int ended = event(peer);
         if (!ended) { i++; continue; }
         streaming[i] = streaming[--streams];

@@ -51,6 +51,15 @@ def claim(name: str, address: str, *, of: str, phase: str = "Running", gone: boo
     return change("Claim", name, body, gone=gone)
 
 
+class Hasty(SystemClock):
+    """The machine's clock, and what a test has skipped."""
+
+    skipped = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.skipped
+
+
 @dataclass(slots=True)
 class Rig:
     """A running gateway. ``url`` ends in /v1."""
@@ -62,6 +71,7 @@ class Rig:
     ready: asyncio.Event
     gateway: Gateway
     front: Front
+    clock: Hasty
 
     async def replica(self, name: str, *, of: str) -> str:
         """Start a fake engine and make it a replica; its claim's uid."""
@@ -97,7 +107,7 @@ async def rig(
     """A gateway that is ready, with one endpoint ``words`` and a key ``bsk_good``; nothing outlives the block. Host
     ``h1`` shares its machine, with its doors in a folder of the rig's or in ``doors``."""
     folder = Path(tempfile.mkdtemp(prefix="bg", dir="/tmp"))
-    clock, ready = SystemClock(), asyncio.Event()
+    clock, ready = Hasty(), asyncio.Event()
     tables = Tables({"h1": doors or folder}.get)
     spool = Spool(folder / "spool", segment_bytes=1 << 20)
     engine = FakeEngine(clock, doors=folder, load_seconds=0.0)
@@ -119,7 +129,7 @@ async def rig(
         tables.apply(api_key("good", "bsk_good"))
         tables.apply(endpoint("words"))
         ready.set()
-        yield Rig(f"http://127.0.0.1:{port}/v1", tables, spool, engine, ready, gateway, front)
+        yield Rig(f"http://127.0.0.1:{port}/v1", tables, spool, engine, ready, gateway, front, clock)
     finally:
         server.close()
         await front.close(1.0)

@@ -149,7 +149,9 @@ class Reading:
         self.framing = self._count = 0
         call.method = parser.get_method()
         call.path = _KNOWN.get(self._url) or path_of(self._url)
-        call.keep = parser.should_keep_alive()
+        # After what could become another protocol nothing is read.
+        other = b"upgrade" in call.headers or call.method == b"CONNECT"
+        call.keep = not other and parser.should_keep_alive()
         version = parser.get_http_version()
         if version != "1.1":
             if version != "1.0" or b"transfer-encoding" in call.headers:

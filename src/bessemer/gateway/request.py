@@ -98,12 +98,12 @@ def read(raw: bytes, route: Route) -> Wanted:
     name, sequences = model[:_MODEL_CHARACTERS_MAX], _sequences(fields, route)
     writes = _writes(fields, route)
     said = fields.get("stream")
+    timings = "timings_per_token" in fields and bool(_value(fields, "timings_per_token"))
     if said is None or not route.streams or not _truth(bytes(said)):
-        return Wanted(name, False, False, False, raw, writes, sequences, False, route.streams)
+        return Wanted(name, False, False, timings, raw, writes, sequences, False, route.streams)
     options = _value(fields, "stream_options")
     options = options if isinstance(options, dict) else {}
     shown, counts = bool(options.get("include_usage")), bool(options.get("continuous_usage_stats"))
-    timings = bool(_value(fields, "timings_per_token"))
     onward = _asking(raw, fields, options=options, usage=route.usage_if_asked)
     shown = shown or not route.usage_if_asked
     return Wanted(name, True, shown, timings, onward, writes, sequences, counts)
