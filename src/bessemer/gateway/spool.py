@@ -27,6 +27,7 @@ import structlog
 
 from bessemer.core.errors import DriverError, Unavailable
 from bessemer.core.values import UsageRecord
+from bessemer.gateway.record import AnyRecord, Record
 from bessemer.gateway.segment import RECORD_BYTES_MAX, Segment
 
 _log = structlog.get_logger("gateway.spool")
@@ -88,12 +89,12 @@ class Spool:
         """Whoever was admitted is done, and has appended what there was."""
         self._promised -= 1
 
-    def append(self, record: UsageRecord) -> None:
+    def append(self, record: AnyRecord) -> None:
         """Write a record; it survives the process from now and the machine from the next `sync`.
 
         What the disk does not take waits in memory until it does, and `reserve` admits nobody meanwhile.
         """
-        self._owed.append(orjson.dumps(record.dump()))
+        self._owed.append(record.line() if isinstance(record, Record) else orjson.dumps(record.dump()))
         if not self._catch_up():
             uid, waiting = record.endpoint_uid, len(self._owed)
             _log.error("usage waits in memory", request_id=record.request_id, object_uid=uid, waiting=waiting)
