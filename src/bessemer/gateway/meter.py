@@ -169,7 +169,9 @@ class EventStream:
     def _shown(self, event: bytes, before: bytes, *, body: dict[str, Any]) -> bytes:
         if not self._show_usage and body.get("usage") is not None and not body.get("choices"):
             return b""
-        changed = not self._show_timings and body.pop("timings", None) is not None
+        changed = not self._show_timings and "timings" in body
+        if changed:
+            del body["timings"]
         if not self._show_counts and body.get("usage") is not None and _goes_on(body.get("choices")):
             del body["usage"]
             changed = True
