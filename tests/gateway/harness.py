@@ -21,7 +21,7 @@ from bessemer.core.clock import SystemClock
 from bessemer.core.resource import Change, Key
 from bessemer.drivers.llamacpp.fake import FakeEngine
 from bessemer.drivers.llamacpp.protocol import EngineSpec
-from bessemer.gateway import Front, Gateway, GatewayFacts, Patience, Shares, Spool, Tables
+from bessemer.gateway import Admission, CutOff, Front, Gateway, GatewayFacts, Patience, Spool, Tables
 from bessemer.gateway.metrics import GatewayMetrics
 
 SECRET = b"gateway key of the tests"
@@ -98,7 +98,11 @@ class Rig:
 
 @asynccontextmanager
 async def rig(
-    *, patience: Patience | None = None, doors: Path | None = None, shares: Shares | None = None
+    *,
+    patience: Patience | None = None,
+    doors: Path | None = None,
+    admission: Admission | None = None,
+    cut_off: CutOff | None = None,
 ) -> AsyncIterator[Rig]:
     """A gateway that is ready, with one endpoint ``words`` and a key ``bsk_good``; nothing outlives the block. Host
     ``h1`` shares its machine, with its doors in a folder of the rig's or in ``doors``."""
@@ -114,7 +118,8 @@ async def rig(
         GatewayMetrics(CollectorRegistry()),
         SECRET,
         patience=patience or Patience(),
-        shares=shares or Shares(),
+        admission=admission or Admission(),
+        cut_off=cut_off or CutOff(),
     )
     gateway = Gateway(facts, ready)
     front = Front(gateway, clock, sweep=gateway.sweep)

@@ -15,7 +15,7 @@ from bessemer.core.clock import FakeClock, SystemClock
 from bessemer.core.errors import QuotaExceeded, Unavailable
 from bessemer.core.money import Wish
 from bessemer.core.quota import Quota
-from bessemer.gateway import Given, Shares, request
+from bessemer.gateway import Admission, Given, Shares, request
 from bessemer.gateway.errors import Refused
 from bessemer.gateway.purse import Need
 from bessemer.gateway.request import Wanted
@@ -188,7 +188,7 @@ async def test_a_client_is_told_by_openais_words_and_what_it_used_is_counted() -
         amount = tokens if sum(asked) <= 1000 else 0
         return Given(amount, 30.0, 0, "" if amount else "project acme--lab: no tokens left")
 
-    async with rig(shares=Shares(ask, clock=SystemClock())) as to:
+    async with rig(admission=Admission(Shares(ask, clock=SystemClock()))) as to:
         await to.replica("r0", of="words")
         async with openai.AsyncOpenAI(base_url=to.url, api_key="bsk_good", max_retries=0) as ai:
             said = [{"role": "user", "content": "What is a converter?"}]

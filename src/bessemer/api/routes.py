@@ -21,6 +21,7 @@ from bessemer.api import (
     deleting,
     fleetfigures,
     hosts,
+    lending,
     lists,
     oidcdoor,
     planning,
@@ -163,6 +164,7 @@ ROUTES: tuple[Rule, ...] = (
     Rule("POST", f"{OURS}/projects/{{name}}/shares", "gateway", accounting.share, plural="projects"),
     Rule("GET", f"{OURS}/tenants/{{name}}/use", "kind", accounting.use, plural="tenants"),
     Rule("GET", f"{IN_PROJECT}/claims/{{name}}/secrets", "own-claim", hosts.claim_secrets, plural="claims"),
+    Rule("GET", f"{IN_PROJECT}/apikeys/{{name}}/use", "kind", lending.use, plural="apikeys"),
     Rule("POST", f"{IN_PROJECT}/apikeys/{{name}}/token", "kind", account.key_token, plural="apikeys", verb="create"),
     Rule(
         "POST",

@@ -158,6 +158,10 @@ class Account(_Area):
         answer = await self._ask("POST", self._paths.of(Key("ApiKey", namespace, name), "token"), body={})
         return str(answer["token"])
 
+    async def key_use(self, namespace: str, name: str) -> list[dict[str, Any]]:
+        """What bounds an ApiKey: ``{"scope", "meter", "title", "unit", "limit", "used", "held", "left", "until"}``."""
+        return list((await self._ask("GET", self._paths.of(Key("ApiKey", namespace, name), "use")))["bounds"])
+
     async def credential_token(self, namespace: str, name: str, *, overlap: int | None = None) -> str:
         """A new secret for one's ApplicationCredential, shown once; the newest before it is good for ``overlap``
         seconds more (None: as the credential says)."""
@@ -227,8 +231,13 @@ class Agents(_Area):
         body = {"meter": meter, "amount": amount} | ({"money": money} if money is not None else {})
         return await self._ask("POST", self._paths.of(Key("Project", "", project), "shares"), body=body)
 
+    async def lend(self, project: str, *, bounds: Mapping[str, Any]) -> dict[str, Any]:
+        """A gateway: what it wants of the bounds of whoever asks there, all or nothing: as `core.bounds.Ask`, answered
+        as `core.bounds.Answer`, with ``words`` for what lacks."""
+        return await self._ask("POST", self._paths.of(Key("Project", "", project), "shares"), body={"bounds": bounds})
+
     async def held(self, holder: str) -> list[str]:
-        """A gateway: the projects of whose money it holds some, by what was said in its name."""
+        """A gateway: the projects of whose money or bounds it holds some, by what was said in its name."""
         return list((await self._ask("GET", f"{BASE}/usage", query={"holder": holder}))["projects"])
 
     def _host(self, host: str, sub: str) -> str:

@@ -4,26 +4,36 @@ from __future__ import annotations
 
 import ssl
 from asyncio import Event
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import orjson
 
 from bessemer.core.clock import Clock
 from bessemer.gateway import errors, request
+from bessemer.gateway.admission import Admission
 from bessemer.gateway.asking import Asking, Entering
-from bessemer.gateway.books import Admission, Books, Ticket
+from bessemer.gateway.books import Books
 from bessemer.gateway.exchange import Exchange, Means, Patience
 from bessemer.gateway.front import Front
 from bessemer.gateway.metrics import GatewayMetrics
 from bessemer.gateway.reply import Call
 from bessemer.gateway.request import ROUTES
-from bessemer.gateway.shares import Shares
 from bessemer.gateway.spool import Spool
 from bessemer.gateway.tables import KeyEntry, Tables
 from bessemer.gateway.upstream import Links
+from bessemer.gateway.vessels import Ticket
 
 _HEALTH = ("/healthz", "/livez", "/readyz")
 _MODELS = "/v1/models"
+
+
+@dataclass(frozen=True, slots=True)
+class CutOff:
+    """``silent`` says for how many seconds nothing was heard of keys; after ``most`` of them none is taken any more."""
+
+    silent: Callable[[], float] = float
+    most: float = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +47,8 @@ class GatewayFacts:
     secret: bytes
     tls: ssl.SSLContext | None = None
     patience: Patience = field(default_factory=Patience)
-    shares: Shares = field(default_factory=Shares)
+    admission: Admission = field(default_factory=Admission)
+    cut_off: CutOff = field(default_factory=CutOff)
 
 
 class Gateway:
@@ -50,8 +61,10 @@ class Gateway:
         self._metrics = facts.metrics
         self._ready = ready
         self._links = Links(facts.tls, facts.clock.monotonic())
-        books = Books(facts.spool, Admission(facts.shares))
+        books = Books(facts.spool, facts.admission)
         self._means = Means(books, facts.clock, facts.metrics, facts.secret, self._links, facts.patience)
+        self._cut_off = facts.cut_off
+        facts.metrics.silent = facts.cut_off.silent
         facts.metrics.unsettled = lambda: facts.spool.waiting
 
     def begin(self, call: Call) -> None:
@@ -90,9 +103,13 @@ class Gateway:
         token = request.bearer(call.headers.get(b"authorization"))
         if not self._ready.is_set():
             raise errors.starting()
+        if self._cut_off.silent() > self._cut_off.most:
+            raise errors.cut_off()
         key = self._tables.find_key(token)
         if key is None or not (key.expires_at is None or key.valid(self._clock.now())):
             raise errors.wrong_key(token)
+        if key.networks and not key.reachable(call.peer):
+            raise errors.wrong_network()
         return key
 
     def _models(self, key: KeyEntry, name: str) -> bytes:

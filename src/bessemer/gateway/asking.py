@@ -14,12 +14,12 @@ import structlog
 from bessemer.core.tokens import replica_secret
 from bessemer.gateway import errors, upstream
 from bessemer.gateway.answering import Answering
-from bessemer.gateway.books import Ticket
 from bessemer.gateway.errors import Refused
 from bessemer.gateway.exchange import Exchange
 from bessemer.gateway.request import shortened
 from bessemer.gateway.tables import Replica
 from bessemer.gateway.upstream import Link, Lost, Silent
+from bessemer.gateway.vessels import Ticket
 
 _TRIES = 2
 _NEVER = float("inf")

@@ -50,6 +50,11 @@ def wrong_key(token: str) -> Refused:
     return Refused(401, Words(f"Incorrect API key provided: {shown}.", "invalid_request_error", "invalid_api_key"))
 
 
+def wrong_network() -> Refused:
+    text = "Your IP address is not in a network from which this API key may be used."
+    return Refused(401, Words(text, "invalid_request_error", "ip_not_authorized"))
+
+
 def no_model(name: str) -> Refused:
     """Also for an endpoint of another project: one may not know that it exists."""
     text = f"The model `{name[:100]}` does not exist or you do not have access to it."
@@ -145,6 +150,11 @@ def limit_unknown() -> Refused:
 def no_room_for_usage() -> Refused:
     text = "The gateway cannot record usage at present (its disk is full) and so serves nothing. Try again later."
     return Refused(503, Words(text, "server_error", "usage_not_recordable", None, 30))
+
+
+def cut_off() -> Refused:
+    text = "Whether keys are good has not been known here for too long. Try again in a few seconds."
+    return Refused(503, Words(text, "server_error", "cut_off", None, 5))
 
 
 def starting() -> Refused:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from bessemer.core.clock import Clock
-from bessemer.gateway.books import Books, Ticket
+from bessemer.gateway.books import Books
 from bessemer.gateway.errors import Refused
 from bessemer.gateway.meter import Counts
 from bessemer.gateway.metrics import GatewayMetrics
@@ -20,6 +20,7 @@ from bessemer.gateway.reply import Call
 from bessemer.gateway.request import Wanted
 from bessemer.gateway.tables import EndpointEntry, KeyEntry, Replica
 from bessemer.gateway.upstream import Link, Links
+from bessemer.gateway.vessels import Ticket
 
 _REST_SECONDS = 2.0
 _REST_DOUBLINGS_MAX = 5
@@ -149,4 +150,6 @@ class Exchange:
             latency_ms=int((now - self.started) * 1000),
             first_token_ms=int((first - self.started) * 1000),
             held_micro=ticket.held.micro or None,
+            owner=self.key.owner or None,
+            held_bounds=ticket.names,
         )

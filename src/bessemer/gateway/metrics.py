@@ -50,6 +50,7 @@ class GatewayMetrics:
         self.first, self.whole = Times(), Times()
         self.unsettled: Callable[[], int] = int
         self.clients: Callable[[], int] = int
+        self.silent: Callable[[], float] = float
         registry.register(self)
 
     def collect(self) -> Iterator[Metric]:
@@ -74,6 +75,9 @@ class GatewayMetrics:
         yield GaugeMetricFamily("bessemer_gateway_connections", "Connections of clients.", value=self.clients())
         yield GaugeMetricFamily(
             "bessemer_gateway_unsettled_records", "Usage that the api does not have yet.", value=self.unsettled()
+        )
+        yield GaugeMetricFamily(
+            "bessemer_gateway_silent_seconds", "Since the api was last heard of keys.", value=self.silent()
         )
         yield CounterMetricFamily(
             "bessemer_gateway_retries", "Replicas that were lost before they answered.", value=self.retries

@@ -24,6 +24,8 @@ class Record(msgspec.Struct, rename="camel", omit_defaults=True, gc=False):
     latency_ms: int = 0
     first_token_ms: int = 0
     held_micro: int | None = None
+    owner: str | None = None
+    held_bounds: list[str] | None = None
 
     def line(self) -> bytes:
         """As it stands in the spool."""

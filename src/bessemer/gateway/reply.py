@@ -115,6 +115,12 @@ class Call:
         self.id = ""
         self.shown = b""
 
+    @property
+    def peer(self) -> str:
+        """The address of who is connected; of a local door, none."""
+        peer = self._carrier.transport.get_extra_info("peername")
+        return str(peer[0]) if isinstance(peer, tuple) else ""
+
     def name(self) -> None:
         """Give it its ids."""
         self.id = self._carrier.stamps.id()

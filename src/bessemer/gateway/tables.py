@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -28,19 +29,35 @@ _log = structlog.get_logger("gateway.tables")
 
 @dataclass(frozen=True, slots=True)
 class KeyEntry:
-    """One ApiKey. ``endpoints`` empty is all of the project; ``expires_at`` None is never."""
+    """One ApiKey. ``endpoints`` empty is all of the project; ``expires_at`` None is never; ``networks`` empty is
+    anywhere. ``owner`` is the member whose key it is, or "". ``bounds`` are its own limits and budget, as it says them;
+    nothing where it has none."""
 
     uid: str
     name: str
     project: str
     endpoints: frozenset[str]
     expires_at: float | None
+    owner: str = ""
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    bounds: bytes = b""
 
     def valid(self, now: float) -> bool:
         return self.expires_at is None or now < self.expires_at
 
     def may_use(self, endpoint: str) -> bool:
         return not self.endpoints or endpoint in self.endpoints
+
+    def reachable(self, peer: str) -> bool:
+        """Whether it is taken from who connects from that address; one that is none is in no network."""
+        if not self.networks:
+            return True
+        try:
+            address = ip_address(peer.partition("%")[0])
+        except ValueError:
+            return False
+        address = getattr(address, "ipv4_mapped", None) or address
+        return any(address in network for network in self.networks)
 
 
 @dataclass(slots=True)
@@ -82,6 +99,11 @@ class EndpointEntry:
         candidates = [r for r in self.replicas.values() if r.claim_uid not in tried]
         rested = [r for r in candidates if r.not_before <= now]
         return min(rested or candidates, key=lambda r: (r.leaving, r.busy, r.claim_uid), default=None)
+
+
+def _bounds(spec: Mapping[str, Any]) -> bytes:
+    said = {name: spec[name] for name in ("limits", "budget") if spec.get(name)}
+    return orjson.dumps(said, option=orjson.OPT_SORT_KEYS) if said else b""
 
 
 class Tables:
@@ -138,6 +160,9 @@ class Tables:
             project=metadata["namespace"],
             endpoints=frozenset(spec.get("endpoints", ())),
             expires_at=epoch(expires) if expires else None,
+            owner=spec.get("owner") or "",
+            networks=tuple(ip_network(network) for network in spec.get("networks") or ()),
+            bounds=_bounds(spec),
         )
         self.keys[digest] = entry
         self._digests[uid] = digest

@@ -216,6 +216,7 @@ class _Control:
                 objects=store.objects,
                 capacity=store.capacity,
                 ledger=store.ledger,
+                bounds=store.bounds,
                 leases=store.leases,
                 audit=store.audit,
                 sealed=store.sealed,

@@ -27,11 +27,14 @@ from bessemer.core.errors import Malformed
 from bessemer.core.money import Wish
 from bessemer.drivers.llamacpp.doors import default_folder
 from bessemer.gateway import (
+    Admission,
+    CutOff,
     Follower,
     Front,
     Gateway,
     GatewayFacts,
     Given,
+    Lending,
     Patience,
     Pulse,
     Settler,
@@ -68,7 +71,11 @@ async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event) 
     client = Client(transport, plurals=None)
     follower = Follower(client, tables, clock=clock)
 
-    shares = Shares(asking(client.agents.share), clock=clock, holder=_uid(paths), before=spool.waiting)
+    holder, before = _uid(paths), spool.waiting
+    admission = Admission(
+        Shares(asking(client.agents.share), clock=clock, holder=holder, before=before),
+        Lending(client.agents.lend, clock=clock, holder=holder, before=before),
+    )
     facts = GatewayFacts(
         tables=tables,
         spool=spool,
@@ -77,9 +84,10 @@ async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event) 
         secret=identities.key_of(paths, identities.GATEWAY_KEY),
         tls=_doors(paths),
         patience=Patience(settings.first_byte_seconds, settings.whole_answer_seconds),
-        shares=shares,
+        admission=admission,
+        cut_off=CutOff(follower.silent, settings.cut_off_seconds),
     )
-    settler = Settler(spool, client.agents.usage, clock=clock, gateway_uid=_uid(paths), settled=shares.settled)
+    settler = Settler(spool, client.agents.usage, clock=clock, gateway_uid=holder, settled=admission.settled)
     pulse = Pulse(lambda: transport.request(_ALIVE), transport.close, listen=transport.listen, clock=clock)
     app = Gateway(facts, follower.ready)
     _log.info("gateway listens", address=settings.listen, port=settings.gateway_port)
@@ -88,14 +96,14 @@ async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event) 
             group.create_task(follower.run())
             group.create_task(settler.run())
             group.create_task(pulse.run())
-            group.create_task(shares.run(partial(client.agents.held, _uid(paths))))
+            group.create_task(admission.run(partial(client.agents.held, holder), clock=clock))
             group.create_task(serve_metrics(facts.metrics.registry, paths.spool.parent / METRICS_SOCKET))
             on = listen(settings.listen, settings.gateway_port)
             shown = server_tls(identities.pair_of(paths, identities.GATEWAY))
             group.create_task(serve(app, clock=clock, on=on, tls=shown, stop=stop))
     finally:
         with suppress(TimeoutError):
-            await asyncio.wait_for(shares.say(last=True), _GIVE_BACK_SECONDS)
+            await asyncio.wait_for(admission.say(last=True), _GIVE_BACK_SECONDS)
         spool.close()
         await client.close()
 

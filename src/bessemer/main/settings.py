@@ -66,6 +66,9 @@ class Settings(ApiModel):
     whole_answer_seconds: float = Field(
         600.0, gt=0, description="How long a replica may take for an answer that is no stream."
     )
+    cut_off_seconds: float = Field(
+        3600.0, gt=0, description="How long a gateway that hears nothing of keys goes on by those that it knows."
+    )
     keep_revisions: int = Field(50_000, ge=1000)
 
 

@@ -15,12 +15,14 @@ from pathlib import Path
 from time import monotonic
 
 from bessemer.core import ports
+from bessemer.core.bounds import Bounding
 from bessemer.core.clock import Clock
 from bessemer.core.errors import Unavailable
 from bessemer.core.sealing import KeyRing
 from bessemer.store import events, leases, quota
 from bessemer.store.audit import Trail
 from bessemer.store.beside import Outdated
+from bessemer.store.bounding import BoundsTable
 from bessemer.store.capacity import CapacityTable
 from bessemer.store.cascade import Cascades
 from bessemer.store.compaction import AT_ONCE, History, compact
@@ -71,6 +73,7 @@ class Store:
     objects: ports.Objects
     capacity: ports.Capacity
     ledger: ports.Ledger
+    bounds: Bounding
     leases: ports.Leases
     audit: ports.Audit
     sealed: ports.Sealed
@@ -205,6 +208,7 @@ def _opened(
         objects=table,
         capacity=CapacityTable(committer, reader, kinds=facts, clock=clock, time=time, cascades=cascades),
         ledger=LedgerTable(committer, reader),
+        bounds=BoundsTable(committer),
         leases=LeaseTable(committer, reader, clock=clock, time=time),
         audit=Trail(committer, reader, clock=clock, signing=guard.signing),
         sealed=SealedTable(committer, reader, vault=vault, clock=clock),
