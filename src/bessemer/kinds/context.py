@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from bessemer.core.asking import Asker, Decision, Gang, GangDecision, Refusal, Request
 from bessemer.core.clock import Clock
+from bessemer.core.inference import ModelFacts
 from bessemer.core.ports import Capacity, Leases, Ledger, Objects
 from bessemer.drivers.disks.protocol import Disks
 from bessemer.drivers.jobs.protocol import Jobs
@@ -64,11 +65,13 @@ class Fleet(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """Content on the control side: ``digest`` is ``sha256:HEX``; ``labels`` say what its maker knows."""
+    """Content on the control side: ``digest`` is ``sha256:HEX``; ``labels`` say what its maker knows, ``facts`` what a
+    model's files say of themselves."""
 
     digest: str
     size_bytes: int
     labels: Mapping[str, str]
+    facts: ModelFacts | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from bessemer.drivers.fetch.pip import PipImporter
 from bessemer.drivers.fetch.real import HostContent
 from bessemer.drivers.guest.real import DebianGuest
 from bessemer.drivers.oidc.real import HttpIssuers
+from bessemer.drivers.weights.real import FileWeights
 from bessemer.kinds import KINDS
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.heartbeats import Heartbeats
@@ -152,7 +153,11 @@ class _Control:
         self.registry.register(PlacementFigures(self._feed.audit))
         self.fleet = Queueing(self._feed, objects, clock=self._clock)
         self.importer = ControlImporter(
-            DebianGuest(), PipImporter(self._content), content=self._content, cache=paths.cache
+            DebianGuest(),
+            PipImporter(self._content),
+            content=self._content,
+            cache=paths.cache,
+            weights=FileWeights(),
         )
 
     def loop(self) -> Loop[Context]:

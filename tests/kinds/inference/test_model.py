@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from bessemer.core.errors import DriverError
+from bessemer.core.ports import CONTROLLER
 from bessemer.core.resource import Metadata
+from bessemer.drivers.weights.fake import SMALL
 from bessemer.kinds.context import Progress
 from bessemer.kinds.inference.model import KIND, Model, ModelSpec, validate
 from tests.kinds.five import (
@@ -26,6 +28,7 @@ async def test_converges() -> None:
     found = await check_converges(CASE)
     assert found["status"]["digest"] == f"sha256:{MODEL_SHA}"
     assert (found["status"]["format"], found["status"]["progressPercent"]) == ("gguf", 100)
+    assert found["status"]["facts"] == SMALL.dump()
 
 
 async def test_converges_when_run_twice() -> None:
@@ -55,6 +58,36 @@ async def test_another_file_than_was_named_is_refused_until_the_spec_is_correcte
         assert (found["status"]["phase"], found["status"]["digest"]) == ("Failed", "")
         await world.patch("Model", "odd", namespace="", sha256="ee" * 32)
         await world.until_ready("Model", "odd", namespace="", seconds=60)
+
+
+@pytest.mark.parametrize("reason", ["WeightsRefused", "PickleRefused"])
+async def test_what_is_not_safe_to_read_is_no_model(reason: str) -> None:
+    async with World() as world:
+        world.importer.refuse = DriverError(reason, "it is cut short")
+        await world.create("Model", "odd", SPEC, namespace="")
+        said = await world.until_reason("Model", "odd", reason, namespace="")
+        assert "cut short" in said["message"]
+        found = await world.object("Model", "odd", namespace="")
+        assert found is not None
+        assert found["status"]["phase"] == "Failed"
+
+
+async def test_a_model_of_before_is_read_once() -> None:
+    """One that was imported when nobody read what its files say: it stays, and they are read now."""
+    async with World() as world:
+        body = await world.object("Model", "smol", namespace="")
+        assert body is not None
+        del body["status"]["facts"], body["metadata"]["resourceVersion"]
+        assert Model.model_validate(body).dump()["status"].keys() == body["status"].keys()
+        calls = world.importer.calls
+        await world.store.objects.replace(body, CONTROLLER, part="status")
+
+        async def read() -> bool:
+            found = await world.object("Model", "smol", namespace="")
+            return bool(found and found["status"].get("facts") == SMALL.dump())
+
+        await world.until(read, seconds=KIND.resync_seconds + 10)
+        assert world.importer.calls == calls + 1
 
 
 async def test_an_import_that_fails_is_tried_again() -> None:

