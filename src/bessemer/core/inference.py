@@ -12,6 +12,14 @@ from bessemer.core.resource import ApiModel
 from bessemer.core.values import nothing
 
 
+class ModelFile(ApiModel):
+    """One file of a model of several."""
+
+    path: str = Field(description="Its path within the model.")
+    digest: str = Field(description="sha256:… of its bytes.")
+    size_bytes: int = Field(description="Its size.")
+
+
 class AdapterFacts(ApiModel):
     """Weights that are added to another model's."""
 

@@ -23,7 +23,7 @@ DEADLINES: Mapping[str, float] = {"Pending": 120.0, "Importing": 900.0}
 
 RETRY_SECONDS, LOOK_SECONDS = 15.0, 0.5
 
-REFUSALS = frozenset(("WeightsRefused", "PickleRefused"))
+REFUSALS = frozenset(("WeightsRefused", "PickleRefused", "FilesUnclear", "AddressRefused"))
 """Why content is not taken that came as it should."""
 
 
@@ -43,7 +43,7 @@ class Source:
     is what the importer calls its progress. What it says under ``label`` stands in the status. ``at_first`` is shown
     while there is no progress; ``if_other`` helps where it is another content than expected, ``if_refused`` where it is
     none that is taken. ``found`` are further fields of the status, out of what came; while one that stood there before
-    them is not ``known``, it is asked for anew."""
+    them is not ``known``, it is asked for anew. ``parts`` are digests of what must be here besides."""
 
     expected: str
     begin: Callable[[], Awaitable[Imported | None]]
@@ -55,13 +55,14 @@ class Source:
     if_refused: str = ""
     found: Callable[[Imported], Mapping[str, Any]] = lambda _: {}
     known: bool = True
+    parts: tuple[str, ...] = ()
 
 
 async def bring(ctx: Context, status: ContentStatus, *, source: Source) -> Outcome:
     """One look: it is here, is on its way, or what keeps it away."""
     if status.digest != source.expected:
         status = status.model_copy(update={"digest": "", "size_bytes": 0, source.label: ""})
-    elif status.digest and source.known and await ctx.importer.holds(status.digest):
+    elif status.digest and source.known and await ctx.importer.holds(status.digest, *source.parts):
         return _here(status, source.label)
     try:
         content = await source.begin()

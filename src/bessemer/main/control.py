@@ -28,7 +28,6 @@ from bessemer.drivers.fetch.pip import PipImporter
 from bessemer.drivers.fetch.real import HostContent
 from bessemer.drivers.guest.real import DebianGuest
 from bessemer.drivers.oidc.real import HttpIssuers
-from bessemer.drivers.weights.real import FileWeights
 from bessemer.kinds import KINDS
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.heartbeats import Heartbeats
@@ -39,6 +38,7 @@ from bessemer.loop.metrics import Metrics
 from bessemer.main import identities
 from bessemer.main.garbage import WALKS
 from bessemer.main.importer import ControlImporter
+from bessemer.main.models import model_drivers
 from bessemer.main.placed import PlacementFigures
 from bessemer.main.settings import METRICS_SOCKET, Paths, Settings
 from bessemer.main.stalls import Stalls
@@ -157,7 +157,7 @@ class _Control:
             PipImporter(self._content),
             content=self._content,
             cache=paths.cache,
-            weights=FileWeights(),
+            models=model_drivers(settings, self._content, sealed=self.store.sealed),
         )
 
     def loop(self) -> Loop[Context]:

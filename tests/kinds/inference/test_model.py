@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from pydantic import ValidationError
 
 from bessemer.core.errors import DriverError
+from bessemer.core.inference import AdapterFacts, ModelFile
 from bessemer.core.ports import CONTROLLER
 from bessemer.core.resource import Metadata
+from bessemer.drivers.fetch.protocol import HubPlace
 from bessemer.drivers.weights.fake import SMALL
 from bessemer.kinds.context import Progress
 from bessemer.kinds.inference.model import KIND, Model, ModelSpec, validate
+from bessemer.kinds.inference.sources import ModelSource
 from tests.kinds.five import (
     Case,
     check_converges,
@@ -144,3 +150,135 @@ def test_a_member_is_a_path_inside_the_wheel(member: str) -> None:
     wheel = {**SPEC["source"]["wheel"], "member": member}  # type: ignore[index]
     model = Model(metadata=Metadata(name="m"), spec=ModelSpec.model_validate({**SPEC, "source": {"wheel": wheel}}))
     assert [cause.field for cause in validate(model, None)] == ["spec.source.wheel.member"]
+
+
+# --- from elsewhere than a wheel ------------------------------------------------------------------------------------
+
+HUB = {"source": {"hub": {"repository": "tiny/llama", "revision": "main"}}}
+PLACE = HubPlace(repository="tiny/llama")
+PARTS = (ModelFile(path="config.json", digest="sha256:" + "1" * 64, size_bytes=2),)
+
+
+async def test_what_came_first_is_what_counts() -> None:
+    """The commit and the digest of the first import are asked for again when content is lost; a branch may move."""
+    async with World() as world:
+        world.importer.files[HubPlace] = PARTS
+        await world.create("Model", "hubbed", HUB, namespace="")
+        await world.until_ready("Model", "hubbed", namespace="")
+        found = await world.object("Model", "hubbed", namespace="")
+        assert found is not None
+        status = found["status"]
+        assert (status["origin"], status["revision"]) == ("hub:tiny/llama@main", "c" * 40)
+        assert status["files"] == [PARTS[0].dump()]
+        assert status["facts"] == SMALL.dump()
+        assert world.importer.places == [(PLACE, "")]
+        world.importer.lost.add(PARTS[0].digest)
+
+        async def again() -> bool:
+            return len(world.importer.places) > 1
+
+        await world.until(again, seconds=KIND.resync_seconds + 10)
+        assert world.importer.places[1:] == [(PLACE, "c" * 40)]
+        world.importer.digest = "sha256:" + "ee" * 32
+        world.importer.lost.add(PARTS[0].digest)
+        await world.until_reason("Model", "hubbed", "DigestMismatch", namespace="")
+
+
+async def test_another_source_is_another_content() -> None:
+    async with World() as world:
+        await world.create("Model", "hubbed", HUB, namespace="")
+        await world.until_ready("Model", "hubbed", namespace="")
+        world.importer.digest = "sha256:" + "ee" * 32
+        source = {"hub": {"repository": "tiny/llama", "revision": "v2"}}
+        await world.patch("Model", "hubbed", namespace="", source=source)
+
+        async def other() -> bool:
+            status = (await world.object("Model", "hubbed", namespace="") or {}).get("status", {})
+            return bool(status.get("phase") == "Ready" and status["digest"] == world.importer.digest)
+
+        await world.until(other, seconds=30)
+        assert world.importer.places[-1] == (HubPlace(repository="tiny/llama", revision="v2"), "")
+
+
+async def test_an_adapter_says_of_which_model() -> None:
+    async with World() as world:
+        world.importer.adapter = AdapterFacts(rank=8, base="SmolLM2")
+        await world.create("Model", "tuned", HUB, namespace="")
+        said = await world.until_reason("Model", "tuned", "AdapterUnclear", namespace="")
+        assert "adapter" in said["message"]
+        await world.patch("Model", "tuned", namespace="", adapterOf="smol")
+        await world.until_ready("Model", "tuned", namespace="", seconds=30)
+        await world.create("Model", "whole", {**SPEC, "adapterOf": "smol"}, namespace="")
+        await world.until_reason("Model", "whole", "AdapterUnclear", namespace="")
+
+
+@pytest.mark.parametrize("reason", ["SourceGated", "SourceNotFound", "FetchFailed", "DiskFull"])
+async def test_what_may_come_later_is_tried_again(reason: str) -> None:
+    async with World() as world:
+        world.importer.refuse = DriverError(reason, "not now")
+        await world.create("Model", "hubbed", HUB, namespace="")
+        said = await world.until_reason("Model", "hubbed", reason, namespace="")
+        assert said["phase"] == "Importing"
+        world.importer.refuse = None
+        await world.until_ready("Model", "hubbed", namespace="", seconds=60)
+
+
+def causes(spec: dict[str, Any], name: str = "m") -> list[str]:
+    return [cause.field for cause in validate(Model(metadata=Metadata(name=name), spec=ModelSpec(**spec)), None)]
+
+
+@pytest.mark.parametrize(
+    ("source", "sha256", "field"),
+    [
+        ({}, "", "spec.source"),
+        ({**SPEC["source"], **HUB["source"]}, MODEL_SHA, "spec.source"),  # type: ignore[dict-item]
+        (SPEC["source"], "", "spec.sha256"),
+        ({"hub": {"repository": "a/b", "revision": "a/../../b"}}, "", "spec.source.hub.revision"),
+        ({"path": {"path": "/a/../b"}}, "", "spec.source.path.path"),
+        ({"http": {"url": "file:///etc/passwd"}}, "", "spec.source.http.url"),
+        ({"http": {"url": "http://a.example/m.gguf"}}, "", "spec.sha256"),
+        ({"s3": {"bucket": "abc", "endpoint": "s3.example"}}, "", "spec.source.s3.endpoint"),
+    ],
+)
+def test_a_source_that_is_none_is_refused(source: dict[str, Any], sha256: str, field: str) -> None:
+    assert causes({"source": source, "sha256": sha256}) == [field]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"hub": {"repository": "a"}},
+        {"hub": {"repository": "a/../b"}},
+        {"hub": {"repository": "a/b", "files": ["a b"]}},
+        {"s3": {"bucket": "A"}},
+        {"path": {"path": "relative"}},
+        {"git": {"url": "https://x"}},
+    ],
+)
+def test_a_source_of_another_shape_is_no_source(source: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        ModelSpec.model_validate({"source": source})
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ({"hub": {"repository": "a/b"}}, "hub:a/b@main"),
+        ({"hub": {"repository": "a/b", "files": ["*.gguf"]}}, "hub:a/b@main [*.gguf]"),
+        ({"s3": {"bucket": "abc", "prefix": "m/x"}}, "s3://abc/m/x"),
+        ({"http": {"url": "https://a.example/m.gguf"}}, "https://a.example/m.gguf"),
+        ({"path": {"path": "/srv/m"}}, "/srv/m"),
+    ],
+)
+def test_a_source_in_words(source: dict[str, Any], text: str) -> None:
+    assert str(ModelSource.model_validate(source)) == text
+    assert causes({"source": source}) == []
+
+
+def test_an_adapter_is_not_its_own_base() -> None:
+    assert causes({**HUB, "adapterOf": "m"}) == ["spec.adapterOf"]
+
+
+def test_what_was_stored_before_is_stored_as_it_was() -> None:
+    body = {**SPEC, "contextTokens": 2048, "description": "", "licence": "", "memory": "512Mi"}
+    assert ModelSpec.model_validate(body).dump() == body
