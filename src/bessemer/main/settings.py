@@ -62,7 +62,7 @@ class Settings(ApiModel):
     content_budget_bytes: int = Field(
         20 << 30,
         ge=1 << 20,
-        description="How much content a host keeps that no Claim names; least recently used goes first.",
+        description="How large a host's cache of content may be; only what its Claims name goes past that.",
     )
     hub_endpoint: str = Field("https://huggingface.co", description="The hub that models come from, or its mirror.")
     sources_allowed: str = Field(
