@@ -91,6 +91,29 @@ async def test_a_gated_model_comes_with_what_was_sealed_with_it(tmp_path: Path) 
         assert found.digest == sha256(canonical.encode())
 
 
+async def test_an_import_that_nobody_looks_at_any_more_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its Model was deleted, or names another source. Asked for again it goes on."""
+    async with Hub() as hub:
+        big = made.safetensors({"a": made.tensor("F32", (1 << 20,), 0, 4 << 20)}, 4 << 20)
+        hub.add(PLACE.repository, {"model.safetensors": big})
+        content = HostContent(tmp_path / "content")
+        drivers = model_drivers(Settings(hub_endpoint=hub.url, sources_allowed=LOOPBACK), content, sealed=Kept())
+        importer = ControlImporter(
+            FakeGuest(), PipImporter(content), content=content, cache=tmp_path / "cache", models=drivers
+        )
+        monkeypatch.setattr("bessemer.main.importer.UNSEEN_SECONDS", -1.0)
+        assert await importer.model("u-1", PLACE) is None
+        (task,) = importer._tasks.values()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert importer._tasks == {}
+        monkeypatch.undo()
+        hub.asked.clear()
+        found = await brought(importer)
+        assert found.size_bytes == len(big)
+        assert [headers.get("Range", "")[:6] for server, _, headers in hub.asked if server == "storage"] == ["bytes="]
+
+
 async def test_a_setting_that_is_none_is_said() -> None:
     with pytest.raises(Invalid, match="no name, address or network"):
         model_drivers(Settings(sources_allowed="10.0.0.0/99"), HostContent(Path("/none")), sealed=Kept())

@@ -71,7 +71,7 @@ async def bring(ctx: Context, status: ContentStatus, *, source: Source) -> Outco
         if source.expected not in ("", content.digest):
             raise DriverError("DigestMismatch", f"what came is {content.digest}, not {source.expected}")
     except DriverError as error:
-        if error.reason not in REFUSALS and (error.reason != "DigestMismatch" or not source.expected):
+        if error.reason not in REFUSALS and error.reason != "DigestMismatch":
             return _importing(ctx, status, source=source, error=error)
         # Trying again would bring the same.
         remedy = source.if_refused if error.reason in REFUSALS else source.if_other

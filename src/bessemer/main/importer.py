@@ -24,6 +24,9 @@ from bessemer.drivers.guest.protocol import Guest
 from bessemer.drivers.weights.protocol import Part, Weights
 from bessemer.kinds.context import Imported, Progress
 
+UNSEEN_SECONDS = 300.0
+"""After so long without a look an import is not wanted any more."""
+
 _KNOWN = (SMOLLM2_135M_INSTRUCT,)
 
 
@@ -58,6 +61,7 @@ class ControlImporter:
         self._tasks: dict[str, asyncio.Task[Imported]] = {}
         self._progress: dict[str, Progress] = {}
         self._done: dict[str, Imported] = {}
+        self._looked: dict[str, float] = {}
 
     async def image(self, builtin: str) -> Imported | None:
         """Build the embedded image of that name."""
@@ -86,18 +90,23 @@ class ControlImporter:
     async def model(self, uid: str, place: fetch.Place, *, revision: str = "") -> Imported | None:
         """Bring all files of a model, and read them as the weights that they should be."""
         name = f"model/{uid}"
+        whole = f"{name}/{place}/{revision}"
+
+        def tell(had: int, size: int) -> None:
+            self._tell(name, _of_bytes(had, size))
+            self._go_on(whole)
 
         async def bring() -> Imported:
             found = await self._models.sources.bring(
                 place,
                 revision=revision,
                 secrets=await self._models.secrets(uid),
-                progress=lambda had, size: self._tell(name, _of_bytes(had, size)),
+                progress=tell,
             )
             facts = await self._models.weights.facts([Part(part.path, part.file) for part in found.parts])
             return await asyncio.to_thread(self._whole, found, facts)
 
-        return await self._look(f"{name}/{place}/{revision}", bring, shown=name)
+        return await self._look(whole, bring, shown=name)
 
     async def holds(self, digest: str, *parts: str) -> bool:
         """Whether the content is here and whole. A file that was touched is read; one that is spoilt is removed."""
@@ -122,6 +131,7 @@ class ControlImporter:
     async def _look(
         self, name: str, work: Callable[[], Coroutine[Any, Any, Imported]], *, shown: str
     ) -> Imported | None:
+        self._looked[name] = asyncio.get_running_loop().time()
         known = self._done.get(name)
         if known is not None and await self.holds(known.digest):
             return known
@@ -152,6 +162,14 @@ class ControlImporter:
         kept = await self._importer.file(built.path, digest=built.digest)
         target.unlink(missing_ok=True)
         return Imported(kept.digest, kept.size_bytes, {"kernel": built.kernel_version})
+
+    def _go_on(self, name: str) -> None:
+        """End the import of this name, in which we are, when nobody has looked at it for long: its Model is gone, or
+        names another source. What it had of files stays, for whoever asks again."""
+        task = self._tasks.get(name)
+        if task is not None and asyncio.get_running_loop().time() - self._looked.get(name, 0.0) > UNSEEN_SECONDS:
+            self._tasks.pop(name)
+            task.cancel()
 
     def _whole(self, found: fetch.Model, facts: ModelFacts) -> Imported:
         """A model of one file is its content; one of several that of its manifest, which is kept beside them."""

@@ -15,8 +15,9 @@ import pytest
 
 from bessemer.core.errors import DriverError
 from bessemer.drivers.fetch.bringing import Limits, SourceModels
+from bessemer.drivers.fetch.choose import chosen
 from bessemer.drivers.fetch.manifest import check_paths, manifest_of
-from bessemer.drivers.fetch.protocol import HttpPlace, HubPlace, Model, PathPlace, Place
+from bessemer.drivers.fetch.protocol import HttpPlace, HubPlace, Listed, Listing, Model, PathPlace, Place
 from bessemer.drivers.fetch.reach import Reach
 from bessemer.drivers.fetch.real import HostContent
 from tests.drivers.weights import made
@@ -33,6 +34,7 @@ FILES: Mapping[str, bytes] = {
     "code.py": b"raise SystemExit",
     "onnx/config.json": b"{}",
 }
+SPLIT = {"m-00001-of-00002.gguf", "m-00002-of-00002.gguf"}
 TAKEN = ("config.json", "model.safetensors", "tokenizer.json")
 
 
@@ -155,6 +157,21 @@ async def test_a_repository_that_is_no_model_is_refused(
 ) -> None:
     hub.add("odd/one", files)
     assert (await Bench(tmp_path, hub.url).refusal(HubPlace(repository="odd/one"))).reason == reason
+
+
+@pytest.mark.parametrize(
+    ("files", "taken"),
+    [
+        ({*SPLIT, "config.json"}, SPLIT),
+        ({"m.gguf", "mmproj-m.gguf"}, {"m.gguf"}),
+        ({"model.safetensors", "consolidated.safetensors", "a/config.json"}, {"model.safetensors"}),
+        ({"model.safetensors", "m.gguf", "chat_template.jinja"}, {"model.safetensors", "chat_template.jinja"}),
+        ({"adapter_model.safetensors", "adapter_config.json"}, {"adapter_model.safetensors", "adapter_config.json"}),
+    ],
+)  # fmt: skip
+def test_what_is_taken_of_what_lies_there(files: set[str], taken: set[str]) -> None:
+    listing = Listing("", tuple(Listed(path=path) for path in files))
+    assert {file.path for file in chosen(listing, ())} == taken
 
 
 @pytest.mark.parametrize("path", ["model.safetensors", "config.json"])

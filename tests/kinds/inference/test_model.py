@@ -223,6 +223,10 @@ async def test_what_may_come_later_is_tried_again(reason: str) -> None:
         await world.until_ready("Model", "hubbed", namespace="", seconds=60)
 
 
+async def test_from_a_hub_it_converges_after_a_crash_at_every_call() -> None:
+    await check_converges_after_a_crash_at_every_call(Case("Model", "hubbed", HUB, namespace=""))
+
+
 def causes(spec: dict[str, Any], name: str = "m") -> list[str]:
     return [cause.field for cause in validate(Model(metadata=Metadata(name=name), spec=ModelSpec(**spec)), None)]
 

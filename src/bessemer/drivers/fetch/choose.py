@@ -48,11 +48,12 @@ def _needed(listing: Listing) -> list[Listed]:
         check_name(files[0].path)
         return files
     safe = [file for file in files if file.path.endswith(".safetensors")]
+    safe = [file for file in safe if not _named(file, "consolidated")] or safe  # the same once more, for one engine
     if safe:
         folders = {PurePosixPath(file.path).parent for file in safe}
         texts = [f for f in files if f.path.endswith(_TEXTS) and PurePosixPath(f.path).parent in folders]
         return [*safe, *texts]
-    packed = [file for file in files if file.path.endswith(".gguf")]
+    packed = [file for file in files if file.path.endswith(".gguf") and not _named(file, "mmproj")]
     stems = {file.path.rpartition("-of-")[0][:-6] or file.path for file in packed}
     if len(stems) == 1:
         return packed
@@ -62,6 +63,10 @@ def _needed(listing: Listing) -> list[Listed]:
         if is_pickle_by_name(file.path):
             check_name(file.path)
     raise DriverError("FilesUnclear", "it has no weights in GGUF or safetensors")
+
+
+def _named(file: Listed, begin: str) -> bool:
+    return PurePosixPath(file.path).name.startswith(begin)
 
 
 def _shown(listing: Listing) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import unquote
 
 from bessemer.drivers.fetch.protocol import HttpPlace, Listed, Listing, Source
 from bessemer.drivers.fetch.reach import Reach
 from bessemer.drivers.fetch.web import Asking, Web
+
+_STRANGE = re.compile(r"[^A-Za-z0-9._+=-]")
 
 
 class HttpOrigin:
@@ -20,7 +23,7 @@ class HttpOrigin:
     async def listing(self) -> Listing:
         url = self._reach.check_url(self._place.url)
         size, version = await self._web.likeness(Asking(url=self._place.url))
-        name = unquote(url.path).rpartition("/")[2] or "model"
+        name = _STRANGE.sub("_", unquote(url.path).rpartition("/")[2]).lstrip(".-+=") or "model"
         file = Listed(path=name, size_bytes=size, version=version, where=self._place.url)
         return Listing("", (file,))
 

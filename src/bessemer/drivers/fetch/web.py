@@ -19,7 +19,7 @@ from bessemer.core.errors import DriverError
 from bessemer.drivers.fetch.reach import JudgedResolver, Reach
 
 REDIRECTS_MAX = 5
-ANSWER_BYTES_MAX = 16 << 20
+ANSWER_BYTES_MAX = 4 << 20
 CONNECT_SECONDS, SILENT_SECONDS, ANSWER_SECONDS = 20.0, 60.0, 60.0
 FILE_SECONDS = 24 * 3600.0
 PIECE_BYTES = 1 << 18
