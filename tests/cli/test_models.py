@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 
+from bessemer.api.ca import Peer
 from bessemer.cli.work.models import name_of, source_of
 from bessemer.core.errors import Invalid
 from bessemer.core.ports import CONTROLLER
 from bessemer.core.resource import Key
 from bessemer.drivers.weights.fake import SMALL
+from tests.api.world import ADMIN
 from tests.cli.conftest import Cli
 
 
@@ -87,3 +89,26 @@ def test_a_token_is_sealed_and_never_shown(cli: Cli) -> None:
     assert cli("model", "token", "gated", stdin="\n").code == 1
     assert cli("model", "token", "none", stdin="x\n").code == 1
     assert cli("model", "token", "gated", stdin="a\x07b\n").code == 1
+
+
+def test_terms_are_accepted_by_who_says_so_and_by_nobody_else(cli: Cli) -> None:
+    cli("model", "add", "hub:tiny/terms", "--no-wait")
+    assert "--licence" in cli("model", "accept", "terms").err
+    said = cli("model", "accept", "terms", "--licence", "llama3.1")
+    assert (said.code, said.raw) == (0, "model/terms: admin accepted llama3.1\n")
+    body = json.loads(cli("model", "show", "terms", "-o", "json").raw)
+    first = body["spec"]["accepted"]
+    assert (first["by"], first["at"]) == ("admin", "2025-06-15T15:06:40Z")
+    forged = {"licence": "llama3.1", "by": "mia", "at": "2001-01-01T00:00:00Z"}
+    path, media = "/apis/bessemer.dev/v1alpha1/models/terms", "application/merge-patch+json"
+    boss = Peer("boss", ("system:masters",), "")
+    for who, terms, by in (
+        (ADMIN, forged, "admin"),
+        (boss, forged, "admin"),
+        (boss, forged | {"licence": "v2"}, "boss"),
+    ):
+        change = {"spec": {"accepted": terms}}
+        reply = cli.do(lambda w, who=who, change=change: w.call("PATCH", path, change, peer=who, media=media))
+        assert (reply.code, reply.json["spec"]["accepted"]["by"]) == (200, by)
+        assert reply.json["spec"]["accepted"]["at"] != forged["at"]
+    assert "v2, by boss at" in cli("model", "show", "terms").raw

@@ -113,7 +113,7 @@ class Hub:
         commit = found.branches.get(revision, revision)
         if commit not in found.commits:
             raise web.HTTPNotFound(headers={"X-Error-Code": "RevisionNotFound"})
-        return web.json_response({"sha": commit, "gated": bool(found.token)})
+        return web.json_response({"sha": commit, "gated": "auto" if found.token else False})
 
     async def _tree(self, request: web.Request) -> web.Response:
         files = self._found(request).commits[request.match_info["commit"]]

@@ -190,6 +190,7 @@ class WorldImporter:
     places: list[tuple[Place, str]] = field(default_factory=list)
     files: dict[type, tuple[ModelFile, ...]] = field(default_factory=dict)
     adapter: AdapterFacts | None = None
+    gated: bool = False
 
     async def image(self, builtin: str) -> Imported | None:
         if self.steps:
@@ -223,7 +224,9 @@ class WorldImporter:
         for digest in (self.digest or DIGEST, *(file.digest for file in files)):
             self.lost.discard(digest)
         facts = SMALL.model_copy(update={"adapter": self.adapter})
-        return Imported(self.digest or DIGEST, 98_000_000, {"format": "gguf"}, facts, files, revision or "c" * 40)
+        return Imported(
+            self.digest or DIGEST, 98_000_000, {"format": "gguf"}, facts, files, revision or "c" * 40, self.gated
+        )
 
     async def holds(self, digest: str, *parts: str) -> bool:
         return self.lost.isdisjoint((digest, *parts))

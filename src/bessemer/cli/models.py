@@ -29,6 +29,7 @@ def add(app: typer.Typer) -> None:
     group.command("list")(listed)
     group.command("show")(show)
     group.command("token")(token)
+    group.command("accept")(accept)
     app.add_typer(group, name="model")
 
 
@@ -97,6 +98,22 @@ def show(context: typer.Context, name: NameArgument, *, output: OutputOption = "
 
     body = run(context, lambda client: work.read(client, name))
     typer.echo(shown(body, output, text=lambda _: work.described(body)))
+
+
+def accept(
+    context: typer.Context,
+    name: NameArgument,
+    *,
+    licence: Annotated[str, typer.Option(help="Which terms; the model's licence where not given.")] = "",
+) -> None:
+    """Accept the terms of a model's source, in your name: a gated one serves nobody before.
+
+    Example: `bessemer model accept llama --licence llama3.1`
+    """
+    from bessemer.cli.work import models as work
+
+    said = run(context, lambda client: work.accept(client, name, licence=licence))
+    typer.echo(f"model/{name}: {said['by']} accepted {said['licence']}")
 
 
 def token(

@@ -76,6 +76,8 @@ class Imported:
     files: tuple[ModelFile, ...] = ()
     """Those of a model of several files, whose digest is that of their manifest."""
     revision: str = ""
+    gated: bool = False
+    """Its source gives it to who accepted terms."""
 
 
 @dataclass(frozen=True, slots=True)

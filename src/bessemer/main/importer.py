@@ -175,10 +175,10 @@ class ControlImporter:
         """A model of one file is its content; one of several that of its manifest, which is kept beside them."""
         size, labels = sum(part.size_bytes for part in found.parts), {"format": facts.format}
         if len(found.parts) == 1:
-            return Imported(found.parts[0].digest, size, labels, facts, (), found.revision)
+            return Imported(found.parts[0].digest, size, labels, facts, (), found.revision, found.gated)
         kept = self._content.adopt([manifest_of(found.parts)], digest=None)
         files = tuple(ModelFile(path=p.path, digest=p.digest, size_bytes=p.size_bytes) for p in found.parts)
-        return Imported(kept.digest, size, labels, facts, files, found.revision)
+        return Imported(kept.digest, size, labels, facts, files, found.revision, found.gated)
 
     def _tell(self, name: str, progress: Progress) -> None:
         self._progress[name] = progress

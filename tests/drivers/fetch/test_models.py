@@ -77,7 +77,7 @@ async def test_a_model_comes_whole_with_what_it_needs_and_nothing_else(hub: Hub,
     bench = Bench(tmp_path, hub.url)
     model = await bench.bring(HubPlace(repository=REPO))
     assert contents(model) == {path: FILES[path] for path in TAKEN}
-    assert model.revision == "a" * 40
+    assert (model.revision, model.gated) == ("a" * 40, False)
     assert [part.digest for part in model.parts] == [
         "sha256:" + hashlib.sha256(FILES[path]).hexdigest() for path in TAKEN
     ]
@@ -120,7 +120,7 @@ async def test_a_gated_repository_wants_a_token_which_goes_to_the_hub_alone(hub:
         assert refusal.reason == "SourceGated"
         assert "terms" in refusal.message
     model = await bench.bring(HubPlace(repository=REPO), token="hf_sesame")
-    assert len(model.parts) == 3
+    assert (len(model.parts), model.gated) == (3, True)
     heads = [headers for server, _, headers in hub.asked if server == "storage"]
     assert heads
     assert all("Authorization" not in headers for headers in heads)

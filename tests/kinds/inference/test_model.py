@@ -223,6 +223,17 @@ async def test_what_may_come_later_is_tried_again(reason: str) -> None:
         await world.until_ready("Model", "hubbed", namespace="", seconds=60)
 
 
+async def test_a_gated_model_waits_for_who_accepts_its_terms() -> None:
+    async with World() as world:
+        world.importer.gated = True
+        await world.create("Model", "gated", HUB, namespace="")
+        said = await world.until_reason("Model", "gated", "TermsNotAccepted", namespace="")
+        assert said["phase"] == "Pending"
+        await world.patch("Model", "gated", namespace="", accepted={"licence": "llama3.1", "by": "mia", "at": "now"})
+        await world.until_ready("Model", "gated", namespace="", seconds=30)
+        assert len(world.importer.places) == 1
+
+
 async def test_from_a_hub_it_converges_after_a_crash_at_every_call() -> None:
     await check_converges_after_a_crash_at_every_call(Case("Model", "hubbed", HUB, namespace=""))
 

@@ -72,6 +72,18 @@ async def read(client: Client, name: str) -> dict[str, Any]:
     return body
 
 
+async def accept(client: Client, name: str, *, licence: str) -> dict[str, str]:
+    """What the server wrote down. Raises Invalid where nothing says which terms."""
+    body = await read(client, name)
+    terms = licence or body["spec"].get("licence", "")
+    if not terms:
+        raise Invalid("the model names no licence: say which terms with --licence")
+    body["spec"]["accepted"] = {"licence": terms}
+    written: dict[str, Any] = orjson.loads((await client.replace(body)).body)
+    said: dict[str, str] = written["spec"]["accepted"]
+    return said
+
+
 async def brought(client: Client, name: str, *, timeout: float) -> dict[str, Any]:
     """The object once it is ready, with a bar meanwhile. Raises Invalid with what keeps it where it is stuck, failed,
     or the time is up; it goes on in any case."""
@@ -101,6 +113,7 @@ def described(body: Mapping[str, Any]) -> str:
         "Digest": status.get("digest", ""),
         "Size": show_bytes(status.get("sizeBytes", 0)),
         "Licence": spec.get("licence", ""),
+        "Accepted": "{licence}, by {by} at {at}".format(**spec["accepted"]) if spec.get("accepted") else "",
         "Format": " ".join(word for word in (facts.get("format", ""), facts.get("quantisation", "")) if word),
         "Architecture": facts.get("architecture", ""),
         "Parameters": f"{facts['parameters']:,}" if facts.get("parameters") else "",

@@ -101,7 +101,7 @@ class SourceModels:
             sources = list(_again(origin.source(file), file, limits=self._limits))
             parts.append(await self._part(place, file, sources=sources, progress=tell))
             had += parts[-1].size_bytes
-        return Model(listing.revision, tuple(parts))
+        return Model(listing.revision, tuple(parts), listing.gated)
 
     def _origin(self, place: Place, *, revision: str, secrets: Mapping[str, str]) -> Origin:
         web = Web(self._limits.reach)

@@ -45,7 +45,7 @@ class HubOrigin:
         self._secret = {"Authorization": f"Bearer {token}"} if token else {}
 
     async def listing(self) -> Listing:
-        commit = await self._commit()
+        commit, gated = await self._commit()
         files: list[Listed] = []
         url = f"{self._endpoint}/api/models/{self._place.repository}/tree/{commit}?recursive=true&expand=false"
         for _ in range(PAGES_MAX):
@@ -56,7 +56,7 @@ class HubOrigin:
             files += [self._listed(one, commit) for one in entries if _is_file(one)]
             onward = _NEXT.search(said.headers.get("Link", "")[:5000])
             if onward is None:
-                return Listing(commit, tuple(files))
+                return Listing(commit, tuple(files), gated)
             url = urljoin(url, onward[1])
             if not url.startswith(self._endpoint + "/"):
                 raise DriverError("AddressRefused", "the hub goes on with its list at another place")
@@ -66,14 +66,15 @@ class HubOrigin:
         version = ANY if file.digest else file.version
         return lambda at: self._web.stream(Asking(url=file.where, secret=self._secret, offset=at), version=version)
 
-    async def _commit(self) -> str:
+    async def _commit(self) -> tuple[str, bool]:
+        """The commit of the revision, and whether the repository is gated (by hand, by itself, or not at all)."""
         revision = quote(self._revision, safe="")
-        said = await self._ask(f"{self._endpoint}/api/models/{self._place.repository}/revision/{revision}")
-        found = _parsed(said)
-        commit = found.get("sha") if isinstance(found, dict) else None
+        found = _parsed(await self._ask(f"{self._endpoint}/api/models/{self._place.repository}/revision/{revision}"))
+        said = found if isinstance(found, dict) else {}
+        commit = said.get("sha")
         if not isinstance(commit, str) or _COMMIT.fullmatch(commit) is None:
             raise DriverError("ImportFailed", "the hub does not say which commit the revision is")
-        return commit
+        return commit, said.get("gated", False) not in (False, None)
 
     async def _ask(self, url: str) -> Said:
         said = await self._web.whole(Asking(url=url, headers={"Accept": "application/json"}, secret=self._secret))

@@ -159,10 +159,11 @@ class Listed:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What is there at one revision, "" where a source knows none."""
+    """What is there at one revision, "" where a source knows none. ``gated`` is what is given to who accepted terms."""
 
     revision: str
     files: tuple[Listed, ...]
+    gated: bool = False
 
 
 class Origin(Protocol):
@@ -191,10 +192,11 @@ class ModelPart:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """All files of one model, by path, and the revision that they are of."""
+    """All files of one model, by path, the revision that they are of, and whether who gets them must accept terms."""
 
     revision: str
     parts: tuple[ModelPart, ...]
+    gated: bool = False
 
 
 class Models(Protocol):

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from bessemer.core.errors import Cause
 from bessemer.core.inference import ModelFacts, ModelFile
-from bessemer.core.resource import ALL, READ, ApiModel, Column, Done, Fail, Kind, Outcome, Resource, keyed_by
+from bessemer.core.resource import ALL, READ, ApiModel, Column, Done, Fail, Kind, Outcome, Resource, Wait, keyed_by
 from bessemer.core.units import show_bytes
 from bessemer.core.values import nothing
 from bessemer.kinds.context import Context, Imported
@@ -38,6 +38,14 @@ _REMEDIES = {
 }
 
 
+class Acceptance(ApiModel):
+    """Terms that somebody has accepted. Who and when is written by the api, whatever is said."""
+
+    licence: str = Field(min_length=1, max_length=256, description="Which terms.")
+    by: ShortText = Field("", description="Who accepted them.")
+    at: ShortText = Field("", description="When (RFC 3339).")
+
+
 class ModelSpec(ApiModel):
     description: ShortText = Field("", description="What it can do.")
     source: ModelSource = Field(description="Where the weights come from.")
@@ -51,6 +59,11 @@ class ModelSpec(ApiModel):
     context_tokens: int = Field(2048, ge=64, le=1 << 22, description="The longest context that it was made for.")
     memory: Bytes = Field("512Mi", description="Memory that an engine needs to serve it.")
     licence: ShortText = Field("", description="Under which licence the weights are.")
+    accepted: Acceptance | None = Field(
+        None,
+        exclude_if=nothing,
+        description="The terms of its source, accepted; a gated model serves nobody before.",
+    )
     adapter_of: Annotated[Name, Names("Model")] | None = Field(
         None, exclude_if=nothing, description="Name of the Model that it is an adapter of."
     )
@@ -68,6 +81,9 @@ class ModelStatus(ContentStatus):
         json_schema_extra=keyed_by("path"),
     )
     origin: str = Field("", exclude_if=nothing, description="The source that the content came from.")
+    gated: bool = Field(
+        False, exclude_if=nothing, description="Whether its source gives it to who accepted its terms alone."
+    )
     revision: str = Field(
         "", exclude_if=nothing, description="The commit that it came from, where the source has such."
     )
@@ -124,12 +140,21 @@ def _of_this(model: Model) -> ModelStatus:
     same = spec.source.wheel is not None or had.origin == str(spec.source) or not had.digest
     if same and (not spec.sha256 or not had.digest or had.digest == f"sha256:{spec.sha256}"):
         return had
-    blank: dict[str, Any] = {"digest": "", "size_bytes": 0, "format": "", "facts": None, "files": [], "revision": ""}
+    blank: dict[str, Any] = {
+        "digest": "",
+        "size_bytes": 0,
+        "format": "",
+        "facts": None,
+        "files": [],
+        "revision": "",
+        "gated": False,
+    }
     return had.model_copy(update={**blank, "origin": ""})
 
 
 def _found(content: Imported) -> dict[str, Any]:
-    return {"facts": content.facts, "files": list(content.files), "revision": content.revision}
+    found = {"facts": content.facts, "files": list(content.files), "revision": content.revision}
+    return {**found, "gated": content.gated}
 
 
 def _short(wheel: WheelSource) -> str:
@@ -137,11 +162,16 @@ def _short(wheel: WheelSource) -> str:
 
 
 def _matched(model: Model, outcome: Outcome) -> Outcome:
-    """The outcome, or why what came is not what ``adapterOf`` says."""
+    """The outcome, or why what came is not what ``adapterOf`` says, or what nobody accepted."""
     status = outcome.status
     if not isinstance(outcome, Done) or not isinstance(status, ModelStatus) or status.facts is None:
         return outcome
     is_adapter, said = status.facts.adapter is not None, model.spec.adapter_of is not None
+    if status.gated and model.spec.accepted is None:
+        message = "its source gives it to who accepts its terms, and nobody has accepted them here"
+        status = status.model_copy(update={"phase": "Pending", "message": message})
+        remedy = f"Read them, then: bessemer model accept {model.metadata.name}"
+        return Wait(reason="TermsNotAccepted", message=message, status=status, again=60.0, remedy=remedy)
     if is_adapter == said:
         return outcome
     message = "its files are no adapter's" if said else "its files are an adapter's, which serves nothing by itself"
