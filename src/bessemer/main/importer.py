@@ -133,7 +133,7 @@ class ControlImporter:
     ) -> Imported | None:
         self._looked[name] = asyncio.get_running_loop().time()
         known = self._done.get(name)
-        if known is not None and await self.holds(known.digest):
+        if known is not None and await self.holds(known.digest, *(file.digest for file in known.files)):
             return known
         self._done.pop(name, None)
         task = self._tasks.get(name)

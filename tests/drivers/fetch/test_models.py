@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -220,6 +221,20 @@ async def test_more_than_the_list_said_is_not_read(hub: Hub, tmp_path: Path) -> 
     hub.faults.lies = {"model.safetensors": 1 << 60}
     refusal = await Bench(tmp_path, hub.url).refusal(HubPlace(repository=REPO))
     assert refusal.reason == "ImportFailed"
+
+
+async def test_what_has_no_room_does_not_begin(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Room is wanted for what is still to come."""
+    bench, free = Bench(tmp_path, hub.url), len(WEIGHTS) + 1000
+    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(1 << 40, 0, free))
+    await bench.bring(HubPlace(repository=REPO))
+    free = 10
+    await bench.bring(HubPlace(repository=REPO, files=("model.safetensors",)))
+    hub.asked.clear()
+    other = Bench(tmp_path / "other", hub.url)
+    refusal = await other.refusal(HubPlace(repository=REPO))
+    assert refusal.reason == "DiskFull"
+    assert hub.gets("/resolve/") == []
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"sha": "main"}', b'{"sha": 5}', b"{" * 10_000, b'"x"'])

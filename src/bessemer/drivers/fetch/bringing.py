@@ -90,7 +90,10 @@ class SourceModels:
         listing = await origin.listing()
         files = chosen(listing, () if isinstance(place, HttpPlace) else place.files)
         total = sum(max(0, file.size_bytes) for file in files)
-        self._check_room(total)
+        if total > self._limits.bytes_max:
+            most = show_bytes(self._limits.bytes_max)
+            raise DriverError("ImportFailed", f"the model has {show_bytes(total)}, and at most {most} are taken")
+        await asyncio.to_thread(self._check_room, files)
         parts: list[ModelPart] = []
         had = 0
 
@@ -124,14 +127,20 @@ class SourceModels:
         kept = await self._store.gather(key, sources, judge=lambda part: _judge(file, part), progress=progress)
         return ModelPart(file.path, kept.digest, kept.size_bytes, kept.path)
 
-    def _check_room(self, total: int) -> None:
-        if total > self._limits.bytes_max:
-            most = show_bytes(self._limits.bytes_max)
-            raise DriverError("ImportFailed", f"the model has {show_bytes(total)}, and at most {most} are taken")
-        folder = next(place for place in (self._store.root, *self._store.root.parents) if place.exists())
-        free = shutil.disk_usage(folder).free
-        if total > free:
-            raise DriverError("DiskFull", f"the model has {show_bytes(total)}, and {show_bytes(free)} are free")
+    def _check_room(self, files: Sequence[Listed]) -> None:
+        """That what is still to come has room: before it comes, and not when the disk is full."""
+        root = self._store.root
+        lacking = sum(max(0, file.size_bytes - _had(root, file)) for file in files)
+        free = shutil.disk_usage(next(place for place in (root, *root.parents) if place.exists())).free
+        if lacking > free:
+            raise DriverError("DiskFull", f"{show_bytes(lacking)} are still to come, and {show_bytes(free)} are free")
+
+
+def _had(root: Path, file: Listed) -> int:
+    """Bytes of a file that are here already, where its digest tells."""
+    name = file.digest.removeprefix("sha256:")
+    found = [place.stat().st_size for place in (root / name, root / f"{name}.part") if name and place.is_file()]
+    return max(found, default=0)
 
 
 def _again(source: Source, file: Listed, *, limits: Limits) -> Iterator[Source]:
