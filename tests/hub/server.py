@@ -31,6 +31,13 @@ class Repository:
     branches: dict[str, str]
     token: str = ""
 
+    def commit(self, revision: str) -> str:
+        """The commit that a branch is at, or a commit's own name."""
+        found = self.branches.get(revision, revision)
+        if found not in self.commits:
+            raise web.HTTPNotFound(headers={"X-Error-Code": "RevisionNotFound"})
+        return found
+
 
 @dataclass
 class Faults:
@@ -109,14 +116,15 @@ class Hub:
         return found
 
     async def _revision(self, request: web.Request) -> web.Response:
-        found, revision = self._found(request), request.match_info["revision"]
-        commit = found.branches.get(revision, revision)
-        if commit not in found.commits:
-            raise web.HTTPNotFound(headers={"X-Error-Code": "RevisionNotFound"})
-        return web.json_response({"sha": commit, "gated": "auto" if found.token else False})
+        found = self._found(request)
+        commit = found.commit(request.match_info["revision"])
+        said = {"id": "{org}/{repo}".format(**request.match_info), "sha": commit, "private": False, "tags": []}
+        siblings = [{"rfilename": path} for path in found.commits[commit]]
+        return web.json_response({**said, "gated": "auto" if found.token else False, "siblings": siblings})
 
     async def _tree(self, request: web.Request) -> web.Response:
-        files = self._found(request).commits[request.match_info["commit"]]
+        found = self._found(request)
+        files = found.commits[found.commit(request.match_info["commit"])]
         begin = int(request.query.get("cursor", "0"))
         entries = [{"type": "directory", "path": "sub", "oid": "0" * 40, "size": 0}]
         entries += [self._entry(path, data) for path, data in files.items()]
@@ -132,14 +140,18 @@ class Hub:
         return said
 
     async def _resolve(self, request: web.Request) -> web.StreamResponse:
-        path, commit = request.match_info["path"], request.match_info["commit"]
-        data = self._found(request).commits[commit][path]
+        found, path = self._found(request), request.match_info["path"]
+        commit = found.commit(request.match_info["commit"])
+        if path not in found.commits[commit]:
+            raise web.HTTPNotFound(headers={"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit})
+        data = found.commits[commit][path]
         if path.endswith(LARGE):
             oid = hashlib.sha256(data).hexdigest()
             self._large[oid] = data
             onward = self.faults.onward or f"{self.storage}/{oid}/{path}"
-            raise web.HTTPFound(onward, headers={"X-Linked-Etag": f'"{oid}"', "X-Repo-Commit": commit})
-        return await self._send(request, self._spoil(path, data), etag=f'"{git_id(data)}"')
+            linked = {"X-Linked-Etag": f'"{oid}"', "X-Linked-Size": str(len(data)), "X-Repo-Commit": commit}
+            raise web.HTTPFound(onward, headers=linked)
+        return await self._send(request, self._spoil(path, data), etag=f'"{git_id(data)}"', commit=commit)
 
     async def _stored(self, request: web.Request) -> web.StreamResponse:
         self.asked.append(("storage", request.path, dict(request.headers)))
@@ -149,16 +161,20 @@ class Hub:
     def _spoil(self, path: str, data: bytes) -> bytes:
         return data[:-1] + bytes([data[-1] ^ 1]) if path in self.faults.spoilt else data
 
-    async def _send(self, request: web.Request, data: bytes, *, etag: str) -> web.StreamResponse:
+    async def _send(self, request: web.Request, data: bytes, *, etag: str, commit: str = "") -> web.StreamResponse:
         wanted = "" if self.faults.unranged else request.headers.get("Range", "")
         if request.headers.get("If-Range", etag) != etag:
             wanted = ""
         begin = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
         answer = web.StreamResponse(status=206 if wanted else 200, headers={"ETag": etag})
+        if commit:
+            answer.headers["X-Repo-Commit"] = commit
         if wanted:
             answer.headers["Content-Range"] = f"bytes {begin}-{len(data) - 1}/{len(data)}"
         answer.content_length = len(data) - begin
         await answer.prepare(request)
+        if request.method == "HEAD":
+            return answer
         if self.faults.cuts:
             self.faults.cuts -= 1
             await answer.write(data[begin : begin + self.faults.cut])

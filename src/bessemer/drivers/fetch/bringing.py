@@ -19,12 +19,11 @@ from typing import Protocol
 
 from bessemer.core.errors import DriverError
 from bessemer.core.units import show_bytes
-from bessemer.drivers.fetch import hub
 from bessemer.drivers.fetch.choose import chosen
 from bessemer.drivers.fetch.folder import FolderOrigin
-from bessemer.drivers.fetch.hub import HubOrigin
 from bessemer.drivers.fetch.intake import READ_BYTES
 from bessemer.drivers.fetch.protocol import (
+    HUB,
     HttpPlace,
     HubPlace,
     Imported,
@@ -39,9 +38,6 @@ from bessemer.drivers.fetch.protocol import (
     Source,
 )
 from bessemer.drivers.fetch.reach import Reach
-from bessemer.drivers.fetch.s3 import S3Origin
-from bessemer.drivers.fetch.single import HttpOrigin
-from bessemer.drivers.fetch.web import Web
 
 TRIES = 5
 PAUSE_SECONDS = 1.0
@@ -70,7 +66,7 @@ class Limits:
     """What the operator allows: ``folders`` of this machine, the hub's ``endpoint``, bytes of one model."""
 
     reach: Reach = field(default_factory=Reach)
-    endpoint: str = hub.ENDPOINT
+    endpoint: str = HUB
     folders: tuple[Path, ...] = ()
     bytes_max: int = 4 << 40
     pause_seconds: float = PAUSE_SECONDS
@@ -107,6 +103,14 @@ class SourceModels:
         return Model(listing.revision, tuple(parts), listing.gated)
 
     def _origin(self, place: Place, *, revision: str, secrets: Mapping[str, str]) -> Origin:
+        if isinstance(place, PathPlace):
+            return FolderOrigin(place, allowed=self._limits.folders)
+        # Read when one is first asked: a server without models need not wait for it.
+        from bessemer.drivers.fetch.hub import HubOrigin
+        from bessemer.drivers.fetch.s3 import S3Origin
+        from bessemer.drivers.fetch.single import HttpOrigin
+        from bessemer.drivers.fetch.web import Web
+
         web = Web(self._limits.reach)
         match place:
             case HubPlace():
@@ -116,8 +120,6 @@ class SourceModels:
                 return S3Origin(web, place, secrets=secrets)
             case HttpPlace():
                 return HttpOrigin(web, place, reach=self._limits.reach)
-            case PathPlace():
-                return FolderOrigin(place, allowed=self._limits.folders)
 
     async def _part(self, place: Place, file: Listed, *, sources: list[Source], progress: Progress) -> ModelPart:
         if file.digest:

@@ -18,7 +18,6 @@ from bessemer.core.errors import DriverError
 from bessemer.drivers.fetch.protocol import HubPlace, Listed, Listing, Source
 from bessemer.drivers.fetch.web import ANY, Asking, Said, Web, failed
 
-ENDPOINT = "https://huggingface.co"
 PAGES_MAX, ENTRIES_MAX = 20, 10_000
 SIZE_MAX = 1 << 50
 

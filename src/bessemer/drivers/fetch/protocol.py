@@ -105,6 +105,10 @@ class Importer(Protocol):
 # --- models, from wherever they are -------------------------------------------------------------------------------
 
 
+HUB = "https://huggingface.co"
+"""The endpoint of the hub, where no other is set."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HubPlace:
     """A repository of a hub that speaks Hugging Face's protocol. ``revision`` is a branch, a tag or a commit; ``files``

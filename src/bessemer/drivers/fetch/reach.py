@@ -8,12 +8,8 @@ secrets, multicast, and what is no address of anybody.
 from __future__ import annotations
 
 import ipaddress
-import socket
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
-
-from aiohttp import ThreadedResolver
-from aiohttp.abc import AbstractResolver, ResolveResult
 
 from bessemer.core.errors import DriverError, Invalid
 
@@ -58,11 +54,15 @@ class Reach:
             raise _refused("this is no URL")
         literal = _literal(host)
         if literal is not None and not self.allows(host, literal):
-            raise _inner(host)
+            raise inner(host)
         named = self.names(host, literal)
         if url.scheme != "https" and not (url.scheme == "http" and named):
             raise _refused(f"{host} is asked over https alone, unless the operator names it (setting sourcesAllowed)")
         return url
+
+    def allows_text(self, host: str, address: str) -> bool:
+        """The same of an address as a resolver writes it."""
+        return self.allows(host, _address(address))
 
     def names(self, host: str, address: _Address | None) -> bool:
         """Whether the operator named it."""
@@ -75,26 +75,6 @@ class Reach:
         if found.is_link_local or found.is_multicast or found.is_unspecified or found == _METADATA:
             return False
         return found.is_global or self.names(host, found)
-
-
-class JudgedResolver(AbstractResolver):
-    """Gives addresses that may be dialled, and no others."""
-
-    def __init__(self, reach: Reach) -> None:
-        self._reach = reach
-        self._resolver = ThreadedResolver()
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        found = await self._resolver.resolve(host, port, family)
-        allowed = [one for one in found if self._reach.allows(host, _address(one["host"]))]
-        if not allowed:
-            raise _inner(host)
-        return allowed
-
-    async def close(self) -> None:
-        await self._resolver.close()
 
 
 def _address(text: str) -> _Address:
@@ -126,6 +106,7 @@ def _refused(message: str) -> DriverError:
     return DriverError(REFUSED, message)
 
 
-def _inner(host: str) -> DriverError:
+def inner(host: str) -> DriverError:
+    """The error of a host that stands where nobody may be sent."""
     message = f"{host} stands at an inner address; the operator may name it (setting sourcesAllowed)"
     return DriverError(REFUSED, message)
