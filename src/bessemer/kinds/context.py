@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from bessemer.core.asking import Asker, Decision, Gang, GangDecision, Refusal, Request
 from bessemer.core.clock import Clock
+from bessemer.core.inference import ModelFacts, ModelFile
 from bessemer.core.ports import Capacity, Leases, Ledger, Objects
 from bessemer.drivers.disks.protocol import Disks
+from bessemer.drivers.fetch.protocol import Place
 from bessemer.drivers.jobs.protocol import Jobs
 from bessemer.drivers.llamacpp.protocol import Engine
 from bessemer.drivers.oidc.protocol import Issuers
@@ -88,11 +90,18 @@ class Looks(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """Content on the control side: ``digest`` is ``sha256:HEX``; ``labels`` say what its maker knows."""
+    """Content on the control side: ``digest`` is ``sha256:HEX``; ``labels`` say what its maker knows, ``facts`` what a
+    model's files say of themselves."""
 
     digest: str
     size_bytes: int
     labels: Mapping[str, str]
+    facts: ModelFacts | None = None
+    files: tuple[ModelFile, ...] = ()
+    """Those of a model of several files, whose digest is that of their manifest."""
+    revision: str = ""
+    gated: bool = False
+    """Its source gives it to who accepted terms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +134,17 @@ class Importer(Protocol):
         """``size_bytes`` is what the file is expected to have, 0 where nobody knows."""
         ...
 
-    async def holds(self, digest: str) -> bool:
-        """Whether the content is still here, and what its digest says."""
+    async def model(self, uid: str, place: Place, *, revision: str = "") -> Imported | None:
+        """All files of the Model of that uid, from wherever they are; at ``revision`` where that is not "". Secrets
+        that were sealed with the Model are told to its source."""
+        ...
+
+    async def holds(self, digest: str, *parts: str) -> bool:
+        """Whether the content, and that of all ``parts``, is still here, and what its digest says."""
         ...
 
     def progress(self, name: str) -> Progress:
-        """Of the import under way, by ``image/BUILTIN`` or ``wheel/SHA256``."""
+        """Of the import under way, by ``image/BUILTIN``, ``wheel/SHA256`` or ``model/UID``."""
         ...
 
 
