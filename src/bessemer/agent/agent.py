@@ -39,9 +39,9 @@ from bessemer.core.hosts import Inventory
 from bessemer.core.ports import Scope, Stored, Writer
 from bessemer.core.resource import Change, Key
 from bessemer.core.tasks import first_of, together
+from bessemer.drivers.engine.protocol import Doorway, Listen
 from bessemer.drivers.fetch.protocol import Content
 from bessemer.drivers.inspect.protocol import Inspect
-from bessemer.drivers.llamacpp.protocol import Doorway, Listen
 from bessemer.drivers.threads.protocol import Threads
 from bessemer.drivers.wipe.wipes import Wipes
 from bessemer.kinds.context import HostContext, HostDrivers, unix_address

@@ -18,8 +18,8 @@ from bessemer.client import Client, an_object, connect
 from bessemer.core.clock import SystemClock
 from bessemer.core.errors import AlreadyExists, Invalid
 from bessemer.core.resource import Key
+from bessemer.drivers.engine.doors import default_folder
 from bessemer.drivers.inspect.protocol import Inspect
-from bessemer.drivers.llamacpp.doors import default_folder
 from bessemer.kinds import HOST_SIDES
 from bessemer.kinds.fleet.host import FAKE_TAINT
 from bessemer.main import identities

@@ -21,7 +21,7 @@ from bessemer.client import Client, HttpTransport, tls_context
 from bessemer.core.clock import SystemClock
 from bessemer.core.errors import Malformed
 from bessemer.core.money import Wish
-from bessemer.drivers.llamacpp.doors import default_folder
+from bessemer.drivers.engine.doors import default_folder
 from bessemer.gateway import Follower, Gateway, GatewayFacts, Given, Patience, Pulse, Settler, Shares, Spool, Tables
 from bessemer.gateway.doors import FolderOf
 from bessemer.gateway.metrics import GatewayMetrics

@@ -10,14 +10,15 @@ from pathlib import Path
 from bessemer.agent.agent import AgentDrivers
 from bessemer.drivers.cgroup import Cgroups
 from bessemer.drivers.disks.real import QcowDisks
+from bessemer.drivers.engine.doors import default_folder
+from bessemer.drivers.engine.doorway import HostDoorway
+from bessemer.drivers.engine.real import HostEngines
 from bessemer.drivers.fetch.real import HostContent
 from bessemer.drivers.inspect.kvm import KvmProbe
 from bessemer.drivers.inspect.real import LocalInspect
 from bessemer.drivers.inspect.sysfs import Machine, used
 from bessemer.drivers.jobs.kept import Kept
 from bessemer.drivers.jobs.real import HostJobs
-from bessemer.drivers.llamacpp.doors import default_folder
-from bessemer.drivers.llamacpp.doorway import HostDoorway
 from bessemer.drivers.llamacpp.real import LlamaCpp
 from bessemer.drivers.passthrough.real import VfioPassthrough
 from bessemer.drivers.process.real import HostProcesses
@@ -38,7 +39,7 @@ class LocalDrivers:
 
     qemu: LocalQemu
     disks: QcowDisks
-    engine: LlamaCpp
+    engine: HostEngines
     jobs: HostJobs
     processes: HostProcesses
     content: HostContent
@@ -51,7 +52,12 @@ class LocalDrivers:
     def for_agent(self) -> AgentDrivers:
         """As an agent takes them."""
         host = HostDrivers(
-            qemu=self.qemu, disks=self.disks, engine=self.engine, jobs=self.jobs, passthrough=self.passthrough
+            qemu=self.qemu,
+            disks=self.disks,
+            engine=self.engine,
+            jobs=self.jobs,
+            passthrough=self.passthrough,
+            adapters=self.engine.adapters,
         )
         return AgentDrivers(
             inspect=self.inspect,
@@ -77,7 +83,7 @@ def local_drivers(directory: Path) -> LocalDrivers:
     return LocalDrivers(
         qemu=LocalQemu(guests, confinement=Confinement.here(namespaces=True), cgroups=cgroups),
         disks=QcowDisks(directory / "disks"),
-        engine=LlamaCpp(processes, doors),
+        engine=HostEngines(processes, doors, state=directory / "adapters", recipes=(LlamaCpp(),)),
         jobs=HostJobs(members, Kept(directory / "outputs")),
         processes=processes,
         content=HostContent(directory / "content"),

@@ -8,8 +8,8 @@ from bessemer.core.errors import DriverError
 from bessemer.core.resource import Done
 from bessemer.core.units import GIB, MIB
 from bessemer.core.values import BILLING
-from bessemer.drivers.llamacpp.fake import Behaviour, Trouble
-from bessemer.drivers.llamacpp.protocol import EngineSpec, RunningEngine
+from bessemer.drivers.engine.fake import Behaviour, Trouble
+from bessemer.drivers.engine.protocol import EngineSpec, RunningEngine
 from bessemer.drivers.process.protocol import End
 from bessemer.kinds.inference.endpoint.host import EndpointHost, threads_of
 from bessemer.kinds.inference.endpoint.spec import EndpointIntent

@@ -16,7 +16,7 @@ from bessemer.core.clock import rfc3339
 from bessemer.core.errors import DriverError
 from bessemer.core.resource import Outcome
 from bessemer.core.units import show_bytes
-from bessemer.drivers.llamacpp.protocol import EngineSpec, RunningEngine
+from bessemer.drivers.engine.protocol import EngineSpec, RunningEngine
 from bessemer.drivers.process.protocol import End
 from bessemer.kinds.context import HostContext
 from bessemer.kinds.fleet.claim import Claim, ClaimStatus
