@@ -288,7 +288,7 @@ FAULTS: tuple[Fault, ...] = (
         "by retry with backoff",
         (
             ENGINE + "test_an_engine_that_answers_nonsense_is_started_anew",
-            ENGINE + "test_an_engine_that_loads_for_ever_is_started_anew",
+            ENGINE + "test_an_engine_that_loads_and_does_nothing_is_started_anew",
             ENGINE + "test_an_engine_whose_door_stays_silent_is_lost_and_started_anew",
             ENGINE + "test_a_door_that_answers_again_in_time_is_forgiven_at_once",
             "tests/drivers/engine/test_hostile.py::test_nonsense_is_told",

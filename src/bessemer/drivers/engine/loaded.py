@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -69,7 +70,10 @@ def _files(adapter: Adapter) -> list[Path]:
 
 
 def _bring(source: Path, target: Path) -> None:
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        shutil.copyfile(source, target)
+    """As a link where its engine, which is another user, may read it as it is."""
+    if source.stat().st_mode & stat.S_IROTH:
+        with suppress(OSError):
+            os.link(source.resolve(), target)
+            return
+    shutil.copyfile(source, target)
+    target.chmod(0o644)

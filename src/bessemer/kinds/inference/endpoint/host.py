@@ -21,11 +21,9 @@ from bessemer.drivers.process.protocol import End
 from bessemer.kinds.context import HostContext
 from bessemer.kinds.fleet.claim import Claim, ClaimStatus
 from bessemer.kinds.host_side import LOOK_SECONDS, Pass, clear
+from bessemer.kinds.inference.endpoint import loading
 from bessemer.kinds.inference.endpoint.spec import EndpointIntent
 from bessemer.kinds.retry import Retry
-
-LOAD_SECONDS = 180.0
-"""How long an engine may load its model before it is started anew."""
 
 SILENT_SECONDS, SILENT_LOOKS, CHECK_SECONDS = 30.0, 6, 4.0
 """How long, and how many looks in a row, a door may stay silent; and how long one look waits for an answer. Both, for
@@ -125,7 +123,11 @@ async def _start(this: _Pass) -> Outcome:
 
 def _started(this: _Pass, engine: RunningEngine) -> Outcome:
     """A process that has still to be found good: its time begins now."""
-    changes = {"detail": {"process": identity(engine)}, "pid": engine.pid, "started_at": rfc3339(this.ctx.clock.now())}
+    changes = {
+        "detail": {"process": identity(engine), "loading": None},
+        "pid": engine.pid,
+        "started_at": rfc3339(this.ctx.clock.now()),
+    }
     return this.wait(
         "Starting", "EngineStarting", message="the engine loads the model", again=LOAD_LOOK_SECONDS, **changes
     )
@@ -145,13 +147,23 @@ async def _probe(this: _Pass, engine: RunningEngine) -> Outcome:
         if error.reason in ("EngineExited", "OutOfMemory"):
             return await _ended(this)
         return await _restart(this, error)
-    return this.running(detail={"silent": None}, address=this.ctx.advertise(this.claim.uid, engine.door))
+    address = this.ctx.advertise(this.claim.uid, engine.door)
+    return this.running(detail={"silent": None, "loading": None}, address=address)
 
 
 async def _loading(this: _Pass) -> Outcome:
-    if this.age() > LOAD_SECONDS:
-        return await _restart(this, DriverError("EngineSilent", f"the engine loads for {int(this.age())} s already"))
-    return this.wait("Starting", "EngineStarting", message="the engine loads the model", again=LOAD_LOOK_SECONDS)
+    """It may take its time as long as it gets on."""
+    now, stats = this.ctx.clock.now(), await this.ctx.drivers.engine.stats(this.claim.uid)
+    seen = loading.look(this.claim.status.detail.get("loading"), stats, now=now)
+    if words := loading.stuck(seen, now=now):
+        return await _restart(this, DriverError("EngineSilent", words))
+    return this.wait(
+        "Starting",
+        "EngineStarting",
+        message="the engine loads the model",
+        again=LOAD_LOOK_SECONDS,
+        detail={"loading": dict(seen)},
+    )
 
 
 async def _watch(this: _Pass, engine: RunningEngine) -> Outcome:
@@ -207,7 +219,7 @@ def _down(this: _Pass, error: DriverError) -> Outcome:
         started_at=None,
         address="",
         restarts=this.claim.status.restarts + 1,
-        detail={"process": None, "silent": None},
+        detail={"process": None, "silent": None, "loading": None},
     )
 
 
