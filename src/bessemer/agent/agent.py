@@ -116,7 +116,8 @@ class Agent:
         self._identity = Identity(settings.directory / "identity", settings.host)
         self._link = Link(self._identity, connect, token=settings.token, clock=clock, metrics=metrics)
         unfit = drivers.wipes.unfit if drivers.wipes is not None else None
-        self._machine = Machine(self._link, drivers.inspect, clock=clock, metrics=metrics, unfit=unfit)
+        engines = drivers.host.engine.installed
+        self._machine = Machine(self._link, drivers.inspect, clock=clock, metrics=metrics, unfit=unfit, engines=engines)
         self._cleaner = Cleaner(drivers.wipes, self._machine, clock=clock)
         self._listed = asyncio.Event()
         claims, host = Scope(kind="Claim", host=settings.host), Scope(kind="Host", name=settings.host)

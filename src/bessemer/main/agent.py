@@ -76,7 +76,7 @@ async def _real(paths: Paths, settings: Settings, *, options: AgentOptions, name
     ca = options.ca or paths.ca_certificate
     if not ca.exists():
         raise Invalid(f"{ca} does not exist: give the authority of the api with --ca")
-    drivers = local_drivers(paths.agent).for_agent()
+    drivers = local_drivers(paths.agent, vllm=settings.vllm).for_agent()
     agent_settings = AgentSettings(
         host=name,
         directory=paths.agent,

@@ -13,6 +13,7 @@ from bessemer.drivers.disks.real import QcowDisks
 from bessemer.drivers.engine.doors import default_folder
 from bessemer.drivers.engine.doorway import HostDoorway
 from bessemer.drivers.engine.real import HostEngines
+from bessemer.drivers.engine.recipe import Recipe
 from bessemer.drivers.fetch.real import HostContent
 from bessemer.drivers.inspect.kvm import KvmProbe
 from bessemer.drivers.inspect.real import LocalInspect
@@ -26,6 +27,7 @@ from bessemer.drivers.qemu.confine import Confinement
 from bessemer.drivers.qemu.kin import GuestHerd
 from bessemer.drivers.qemu.real import LocalQemu
 from bessemer.drivers.threads.real import HostThreads
+from bessemer.drivers.vllm.real import Vllm
 from bessemer.drivers.wipe.handing import CleanPassthrough
 from bessemer.drivers.wipe.real import BlockMedia
 from bessemer.drivers.wipe.records import FolderRecords
@@ -69,10 +71,12 @@ class LocalDrivers:
         )
 
 
-def local_drivers(directory: Path) -> LocalDrivers:
-    """The drivers over an agent's directory; nothing is started or changed by this."""
+def local_drivers(directory: Path, *, vllm: str = "") -> LocalDrivers:
+    """The drivers over an agent's directory; nothing is started or changed by this. ``vllm`` is the virtual environment
+    that holds it, where there is one."""
     processes = HostProcesses(directory / "processes")
     doors = default_folder(directory)
+    recipes: tuple[Recipe, ...] = (LlamaCpp(), Vllm(Path(vllm))) if vllm else (LlamaCpp(),)
     members = HostProcesses(directory / "jobs")
     guests, groups = directory / "guests", Cgroups(f"bessemer/{_name(directory)}/guests")
     cgroups = groups if groups.available else None
@@ -83,7 +87,7 @@ def local_drivers(directory: Path) -> LocalDrivers:
     return LocalDrivers(
         qemu=LocalQemu(guests, confinement=Confinement.here(namespaces=True), cgroups=cgroups),
         disks=QcowDisks(directory / "disks"),
-        engine=HostEngines(processes, doors, state=directory / "adapters", recipes=(LlamaCpp(),)),
+        engine=HostEngines(processes, doors, state=directory / "adapters", recipes=recipes),
         jobs=HostJobs(members, Kept(directory / "outputs")),
         processes=processes,
         content=HostContent(directory / "content"),

@@ -60,6 +60,7 @@ class Settings(ApiModel):
     certificate_days: float = Field(30.0, gt=0)
     workers: int = Field(32, ge=1, le=256)
     content_budget_bytes: int = Field(20 << 30, ge=1 << 20)
+    vllm: str = Field("", description="The virtual environment with vLLM, for the agent beside it; none if empty.")
     first_byte_seconds: float = Field(
         60.0, gt=0, description="How long a replica may take until the first byte of a streamed answer."
     )

@@ -119,6 +119,7 @@ async def test_each_event_counts(real_host: RealHost) -> None:
 async def test_adapters_of_a_fake_come_and_go_as_its_sort_does(fake_host: FakeHost, engine: str) -> None:
     adapters, late = FakeAdapters(fake_host.engine), Adapter("late", Path("/fake/late"))
     spec = replace(fake_host.spec(), engine=engine, adapters=(Adapter("early", Path("/fake/early")),))
+    fake_host.engine.sorts = ("llamacpp", "vllm")
     await fake_host.engine.start(spec)
     await ready(fake_host)
     assert await adapters.names("a", SECRET) == ("early",)

@@ -57,7 +57,7 @@ class FakeEngine:
         self.models: dict[str, FakeModel] = {}
         self.starts = 0
         """True ones: of an engine that did not run."""
-        self.sorts: tuple[str, ...] = ("llamacpp", "vllm")
+        self.sorts: tuple[str, ...] = ("llamacpp",)
 
     def installed(self) -> tuple[str, ...]:
         return self.sorts

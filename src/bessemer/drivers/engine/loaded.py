@@ -6,8 +6,10 @@ An adapter's files are hard links to those that were handed over, or copies wher
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
+from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +18,7 @@ from bessemer.core.errors import DriverError
 from bessemer.drivers.engine.protocol import Adapter, EngineSpec
 
 _FILES_MAX = 64
+_PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,200}")
 
 
 class Loaded:
@@ -45,8 +48,8 @@ class Loaded:
         shutil.rmtree(coming, ignore_errors=True)
         try:
             coming.mkdir(mode=0o755)
-            for source in _files(adapter):
-                _bring(source, coming / source.name)
+            for name, source in _files(adapter).items():
+                _bring(source, coming / name)
             shutil.rmtree(place, ignore_errors=True)
             coming.rename(place)
         except OSError as error:
@@ -60,10 +63,14 @@ class Loaded:
         shutil.rmtree(self.folder(uid), ignore_errors=True)
 
 
-def _files(adapter: Adapter) -> list[Path]:
-    if not adapter.path.is_dir():
+def _files(adapter: Adapter) -> Mapping[str, Path]:
+    """By their plain names: what lies deeper is no part of an adapter."""
+    if adapter.files:
+        found = {name: path for name, path in adapter.files.items() if _PLAIN.fullmatch(name)}
+    elif adapter.path.is_dir():
+        found = {path.name: path for path in sorted(adapter.path.iterdir()) if stat.S_ISREG(path.stat().st_mode)}
+    else:
         raise DriverError("ContentMissing", f"adapter {adapter.name} is no folder", internal=str(adapter.path))
-    found = [path for path in sorted(adapter.path.iterdir()) if stat.S_ISREG(path.stat().st_mode)]
     if not found or len(found) > _FILES_MAX:
         raise DriverError("ContentMissing", f"adapter {adapter.name} has no files, or more than {_FILES_MAX}")
     return found

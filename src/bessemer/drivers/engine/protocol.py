@@ -91,11 +91,12 @@ class Sort:
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """A LoRA adapter of a replica's model, by the ``name`` that requests choose it by: a GGUF file for llama.cpp, a
-    folder with ``adapter_config.json`` and ``adapter_model.safetensors`` for vLLM."""
+    """A LoRA adapter of a replica's model, by the ``name`` that requests choose it by: a GGUF file for llama.cpp, for
+    vLLM ``adapter_config.json`` and ``adapter_model.safetensors``, in a folder or as ``files`` by their names."""
 
     name: str
     path: Path
+    files: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:
         if _LABEL.fullmatch(self.name) is None:
@@ -104,9 +105,10 @@ class Adapter:
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """One replica. ``context_tokens`` is divided over ``slots``; ``alias`` is the model's name in its API. It
-    runs on ``own_cpus`` alone, where it has some, and sees no ``devices`` but those that it names by the ids of its
-    host's report. ``engine`` is the name of its `Sort`, whose ``wrong`` finds nothing in its ``arguments``."""
+    """One replica. ``context_tokens`` is divided over ``slots``; ``alias`` is the model's name in its API. A model of
+    several files has them in ``files`` by their paths within it, or in the folder that ``model_path`` is. It runs on
+    ``own_cpus`` alone, where it has some, and sees no ``devices`` but those that it names by the ids of its host's
+    report. ``engine`` is the name of its `Sort`, whose ``wrong`` finds nothing in its ``arguments``."""
 
     uid: str
     model_path: Path
@@ -122,6 +124,7 @@ class EngineSpec:
     arguments: Mapping[str, Argument] = field(default_factory=lambda: MappingProxyType({}))
     adapters: tuple[Adapter, ...] = ()
     devices: tuple[str, ...] = ()
+    files: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,11 +79,12 @@ def interpreter(python: Path | None = None) -> tuple[str, tuple[Path, str]]:
 
 
 def present(spec: EngineSpec) -> None:
-    """Raises DriverError ``ContentMissing`` where the model or an adapter is not there."""
-    if not spec.model_path.exists():
-        raise DriverError("ContentMissing", "the model's file is not on this host", internal=str(spec.model_path))
+    """Raises DriverError ``ContentMissing`` where a file of the model or of an adapter is not there."""
+    for path in (*spec.files.values(), *(() if spec.files else (spec.model_path,))):
+        if not path.exists():
+            raise DriverError("ContentMissing", "the model's file is not on this host", internal=str(path))
     for adapter in spec.adapters:
-        if not adapter.path.exists():
-            raise DriverError(
-                "ContentMissing", f"adapter {adapter.name} is not on this host", internal=str(adapter.path)
-            )
+        for path in adapter.files.values() if adapter.files else (adapter.path,):
+            if not path.exists():
+                message = f"adapter {adapter.name} is not on this host"
+                raise DriverError("ContentMissing", message, internal=str(path))

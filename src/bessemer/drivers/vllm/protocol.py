@@ -49,7 +49,6 @@ OPTIONS: Mapping[str, Option] = MappingProxyType(
         ),
         "max-loras": Option("int", "Adapters in one batch.", 1, 256),
         "max-num-batched-tokens": Option("int", "Tokens that are computed at once.", 32, 1 << 20),
-        "max-num-partial-prefills": Option("int", "Long prompts that are computed at once.", 1, 64),
         "reasoning-parser": Option(
             "word",
             "How what it thinks is told from what it says.",

@@ -22,6 +22,9 @@ from bessemer.drivers.vllm import runner
 from bessemer.drivers.vllm.protocol import OPTIONS, VLLM
 
 _RUNNER = "/opt/vllm.py"
+_TOPOLOGY = (Path("/bin/sh"), Path("/usr/bin/lscpu"), Path("/sys/devices/system"))
+"""On processors it asks these which there are, and does not start without an answer."""
+
 _CACHE_PARTS = 4
 """Of an engine's memory, one is its cache of keys and values, on processors."""
 
@@ -62,8 +65,9 @@ class Vllm:
                 prefix,
                 (self._home, LIBRARIES),
                 (Path(runner.__file__), _RUNNER),
-                (spec.model_path, MODEL),
+                *_model(spec),
                 (adapters, ADAPTERS),
+                *((path.resolve(), str(path)) for path in _TOPOLOGY if path.exists()),
             ),
             binds_rw=((door, DOOR),),
             pids_max=_PIDS_MAX,
@@ -98,6 +102,16 @@ class Vllm:
         """Where its environment has its packages; None where vLLM is not among them."""
         found = sorted(self._home.glob("lib/python3.*/site-packages/vllm/__init__.py"))
         return found[-1].parent.parent if found and (self._home / "bin" / "python").exists() else None
+
+
+def _model(spec: EngineSpec) -> list[tuple[Path, str]]:
+    """The binds that make the model's folder. Raises DriverError ``ContentMissing`` for a path that leaves it."""
+    if not spec.files:
+        return [(spec.model_path, MODEL)]
+    for name in spec.files:
+        if name.startswith("/") or not name.isprintable() or {"", ".", ".."} & set(name.split("/")):
+            raise DriverError("ContentMissing", "a file of the model lies outside of it", internal=repr(name))
+    return [(path, f"{MODEL}/{name}") for name, path in spec.files.items()]
 
 
 def _alias(listed: Any) -> str:
@@ -141,6 +155,7 @@ def _environment(spec: EngineSpec) -> dict[str, str]:
         **dict.fromkeys(("USER", "LOGNAME"), "engine"),
         "LD_LIBRARY_PATH": f"{PYTHON}/lib:{LIBRARIES}/lib",
         **dict.fromkeys(("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "VLLM_NO_USAGE_STATS", "DO_NOT_TRACK"), "1"),
+        "PATH": "/usr/bin:/bin",
         "VLLM_PLUGINS": "",
         "VLLM_HOST_IP": "127.0.0.1",
         "VLLM_LOOPBACK_IP": "127.0.0.1",

@@ -9,20 +9,21 @@ but checked at its door, and one that does not answer there for `SILENT_SECONDS`
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
 from bessemer.core.clock import rfc3339
 from bessemer.core.errors import DriverError
 from bessemer.core.resource import Outcome
 from bessemer.core.units import show_bytes
-from bessemer.drivers.engine.protocol import EngineSpec, RunningEngine
+from bessemer.drivers.engine.protocol import Adapter, EngineSpec, RunningEngine
 from bessemer.drivers.process.protocol import End
 from bessemer.kinds.context import HostContext
 from bessemer.kinds.fleet.claim import Claim, ClaimStatus
 from bessemer.kinds.host_side import LOOK_SECONDS, Pass, clear
 from bessemer.kinds.inference.endpoint import loading
-from bessemer.kinds.inference.endpoint.spec import EndpointIntent
+from bessemer.kinds.inference.endpoint.spec import EndpointIntent, FileIntent
 from bessemer.kinds.retry import Retry
 
 SILENT_SECONDS, SILENT_LOOKS, CHECK_SECONDS = 30.0, 6, 4.0
@@ -65,7 +66,7 @@ class EndpointHost:
 
     async def converge(self, ctx: HostContext, claim: Claim) -> Outcome:
         this = Pass(ctx, claim, EndpointIntent.model_validate(claim.spec.intent))
-        ctx.content.pin(claim.uid, (this.intent.model,))
+        ctx.content.pin(claim.uid, this.intent.digests)
         engine = await ctx.drivers.engine.find(claim.uid)
         step = decide(claim.status, engine, now=ctx.clock.now())
         try:
@@ -103,7 +104,8 @@ async def _start(this: _Pass) -> Outcome:
     """Bring the model and start the engine. Each is found again when this is run twice."""
     ctx, claim, intent = this.ctx, this.claim, this.intent
     secret = await _secret(this)
-    path = await ctx.content.ensure(intent.model)
+    path, files = await _brought(ctx, intent.model, files=intent.files)
+    adapters = [Adapter(one.name, *await _brought(ctx, one.digest, files=one.files)) for one in intent.adapters]
     engine = await ctx.drivers.engine.start(
         EngineSpec(
             uid=claim.uid,
@@ -116,9 +118,20 @@ async def _start(this: _Pass) -> Outcome:
             cores_milli=intent.cores_milli,
             secret=secret,
             own_cpus=claim.spec.own_cpus,
+            engine=intent.engine,
+            arguments=intent.arguments,
+            adapters=tuple(adapters),
+            devices=tuple(claim.spec.devices),
+            files=files,
         )
     )
     return _started(this, engine)
+
+
+async def _brought(ctx: HostContext, digest: str, *, files: Sequence[FileIntent]) -> tuple[Path, Mapping[str, Path]]:
+    """The content on this host: its own path, and where it is several files, theirs by their paths within it."""
+    brought = {file.path: await ctx.content.ensure(file.digest) for file in files}
+    return await ctx.content.ensure(digest), brought
 
 
 def _started(this: _Pass, engine: RunningEngine) -> Outcome:
