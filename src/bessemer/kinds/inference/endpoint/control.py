@@ -139,7 +139,7 @@ async def _shed(ctx: Context, endpoint: Endpoint) -> Seen:
 async def wanted(ctx: workload.Reads, endpoint: Endpoint) -> Want[Model]:
     """What a replica asks of the fleet, and what keeps it from asking."""
     found = await want(ctx, endpoint, part=Model, name=endpoint.spec.model, isolation=True)
-    engine = await engine_of(ctx, endpoint, found.part)
+    engine = await engine_of(ctx, endpoint, model=found.part)
     return replace(found, hindrances=[*found.hindrances, *engine.hindrances])
 
 
@@ -152,7 +152,7 @@ async def _take(ctx: Context, endpoint: Endpoint, *, missing: Sequence[int], com
         found = asks.hindrances[0]
         return Hold(found.reason, found.message, again(found), remedy=found.remedy)
     asker, moves = turns.asker_of(endpoint, terms=terms, now=ctx.clock.now()), endpoint.spec.moves
-    intent = intent_of(endpoint, flavor=flavor, model=model, engine=await engine_of(ctx, endpoint, model))
+    intent = intent_of(endpoint, flavor=flavor, model=model, engine=await engine_of(ctx, endpoint, model=model))
     make = workload.Make(flavor, intent.dump(), terms, asker, moves)
     for number in [*coming, *missing][:GROUP]:
         kept = ctx.fleet.moving.place(endpoint.uid, asks.request) if number in coming else None

@@ -29,7 +29,7 @@ def adapter_keys(endpoint: Endpoint) -> tuple[Key, ...]:
     return tuple(Key("Model", "", name) for name in endpoint.spec.adapters)
 
 
-async def engine_of(ctx: workload.Reads, endpoint: Endpoint, model: Model | None) -> Engine:
+async def engine_of(ctx: workload.Reads, endpoint: Endpoint, *, model: Model | None) -> Engine:
     """What a replica that is taken now would get. A model that is not there, or not ready, is no word of ours."""
     ready = model is not None and model.status.phase == "Ready"
     found = [(name, await workload.read_part(ctx, Model, name=name)) for name in endpoint.spec.adapters]
