@@ -25,7 +25,6 @@ from bessemer.drivers.vllm.protocol import REFUSED, VLLM
 from bessemer.drivers.vllm.real import Vllm
 from tests.drivers.engine import tiny
 from tests.drivers.engine.conftest import ALIAS, SECRET, model_path, talk
-from tests.drivers.engine.test_adapters import SCHEMA, post
 
 __all__ = ["model_path"]
 
@@ -201,12 +200,11 @@ async def _keeps_tenants_apart(host: Host) -> None:
 
 
 async def _keeps_to_a_schema(host: Host) -> None:
-    wanted = {"type": "json_schema", "json_schema": {"name": "person", "schema": SCHEMA, "strict": True}}
-    asked = [{"role": "user", "content": "Who are you?"}]
-    body = {"model": ALIAS, "messages": asked, "response_format": wanted, "max_tokens": 80, "temperature": 0}
-    status, reply = await post(host.engines.door("a"), "/v1/chat/completions", body)
-    assert status == 200
-    assert sorted(json.loads(reply["choices"][0]["message"]["content"])) == ["age", "name"]
+    # A schema without blanks: a model of this size goes on with them.
+    schema = {"type": "string", "enum": ["iron", "steel"]}
+    wanted = {"type": "json_schema", "json_schema": {"name": "metal", "schema": schema, "strict": True}}
+    text = (await talk(host.engines.door("a"), response_format=wanted, temperature=0)).text
+    assert json.loads(text) in schema["enum"]
 
 
 async def test_a_model_that_is_none_is_told(host: Host, tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_the_engine_is_the_first_that_serves_the_format() -> None:
         sort = sort_of(EngineChoice.model_validate({"name": choice}), format=form)
         return sort.name if sort else ""
 
-    assert [name("auto", form) for form in ("gguf", "safetensors", "onnx", "")] == ["llamacpp", "vllm", "", ""]
+    assert [name("auto", form) for form in ("gguf", "safetensors", "onnx", "")] == ["llamacpp", "vllm", "", "llamacpp"]
     assert [name("vllm", form) for form in ("gguf", "safetensors")] == ["", "vllm"]
 
 

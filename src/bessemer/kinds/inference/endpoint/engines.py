@@ -56,5 +56,5 @@ def _of_adapter(name: str, adapter: Model | None) -> Iterator[Hindrance]:
 def _unfit(endpoint: Endpoint, model: Model) -> Hindrance:
     choice = endpoint.spec.engine.name
     who = "no engine serves" if choice == "auto" else f"engine {choice} does not serve"
-    message = f"{who} Model {model.metadata.name}, whose format is {model.status.format or 'not known'}"
+    message = f"{who} Model {model.metadata.name}, whose format is {model.status.format}"
     return Hindrance(reason="EngineUnfit", message=message, remedy="Make another endpoint, with an engine that does.")

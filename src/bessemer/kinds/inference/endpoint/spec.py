@@ -180,9 +180,10 @@ def validate(new: Endpoint, old: Endpoint | None) -> Sequence[Cause]:
 
 
 def sort_of(choice: EngineChoice, *, format: str) -> Sort | None:
-    """The engine that serves models of a format: the one that is named, or the first that can; None where none does."""
+    """The engine that serves models of a format: the one that is named, or the first that can; None where none does.
+    A model that does not say its format is taken for one that any can serve: the engine will tell."""
     named = [sort for sort in SORTS if choice.name in ("auto", sort.name)]
-    return next((sort for sort in named if format in sort.formats), None)
+    return next((sort for sort in named if not format or format in sort.formats), None)
 
 
 def _engine_problems(spec: EndpointSpec) -> Iterator[Cause]:
