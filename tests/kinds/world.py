@@ -173,6 +173,7 @@ class WorldImporter:
     lost: set[str] = field(default_factory=set)
     sizes: list[int] = field(default_factory=list)
     """What each call expected."""
+    format: str = "gguf"
 
     async def image(self, builtin: str) -> Imported | None:
         if self.steps:
@@ -193,7 +194,7 @@ class WorldImporter:
             return None
         digest = self.digest or f"sha256:{sha256}"
         self.lost.discard(digest)
-        return Imported(digest, 98_000_000, {"format": "gguf"})
+        return Imported(digest, 98_000_000, {"format": self.format})
 
     async def holds(self, digest: str) -> bool:
         return digest not in self.lost

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from bessemer.core.errors import DriverError
 from bessemer.core.resource import Metadata
 from bessemer.core.units import GIB
 from bessemer.drivers.engine.protocol import EngineSpec, RunningEngine
@@ -141,3 +142,71 @@ async def test_a_host_without_the_engine_says_so() -> None:
     bench = HostBench(EndpointHost(), intent.dump(), kind="Endpoint")
     await bench.until_reason("EngineMissing")
     assert bench.status.message == "no engine vllm is installed on this host"
+
+
+def loading(*names: str) -> EndpointIntent:
+    adapters = [AdapterIntent(name=name, digest="sha256:" + "cd" * 32) for name in names]
+    return EndpointIntent(
+        model=DIGEST,
+        alias="chat",
+        slots=1,
+        context_tokens=64,
+        cores_milli=1000,
+        memory_bytes=GIB,
+        engine="vllm",
+        adapters=adapters,
+    )
+
+
+async def test_adapters_come_and_go_while_it_runs() -> None:
+    bench = HostBench(EndpointHost(), loading("one", "two").dump(), kind="Endpoint")
+    bench.engine.sorts = ("vllm",)
+    await bench.until_phase("Running")
+    pid = bench.status.pid
+    for names in (("two", "three"), ("two", "three"), (), ("one",)):
+        bench.amend(**{"adapters": [], **loading(*names).dump()})
+        await bench.step()
+        assert (bench.status.phase, bench.status.pid, bench.status.restarts) == ("Running", pid, 0)
+        assert bench.engine.models["c-1"].adapters == [*names]
+        assert [*bench.status.detail.get("adapters", ())] == [*names]
+    bench.amend(adapters=[{"name": "one", "digest": "sha256:" + "ef" * 32}])
+    await bench.step()
+    assert bench.engine.models["c-1"].adapters == ["one"]
+    assert bench.content.fetched[-1] == "sha256:" + "ef" * 32, "another content of the same name is loaded anew"
+
+
+async def test_an_adapter_that_does_not_come_ends_nothing() -> None:
+    bench = HostBench(EndpointHost(), loading().dump(), kind="Endpoint")
+    bench.engine.sorts = ("vllm",)
+    await bench.until_phase("Running")
+    address = bench.status.address
+    bench.content.refuse = DriverError("FetchFailed", "no")
+    bench.amend(**loading("one").dump())
+    await bench.step()
+    assert (bench.status.phase, bench.status.reason, bench.status.address) == ("Running", "FetchFailed", address)
+    bench.content.refuse = None
+    await bench.step()
+    assert (bench.status.reason, bench.engine.models["c-1"].adapters) == ("", ["one"])
+
+
+async def test_an_endpoint_of_vllm_may_change_its_adapters() -> None:
+    engine = {"name": "vllm", "arguments": {"enable-lora": True}}
+    before, after = endpoint(engine=engine), endpoint(engine=engine, adapters=["greet"])
+    assert [*validate(after, before)] == []
+    assert [cause.field for cause in validate(endpoint(adapters=["greet"]), endpoint())] == ["spec.adapters"]
+    async with World() as world:
+        world.importer.format = "safetensors"
+        for host in world.hosts.values():
+            host.engine.sorts = ("vllm",)
+        source = {"wheel": {"package": "x", "version": "1", "member": "m"}}
+        await world.create("Model", "safe", {"source": source, "sha256": MODEL_SHA}, namespace="")
+        await world.create("Endpoint", "chat", {**SPEC, "model": "safe", "engine": engine})
+        await world.until_ready("Endpoint", "chat")
+        await world.patch("Endpoint", "chat", adapters=["safe"])
+
+        async def told() -> bool:
+            [claim] = await world.bodies("Claim")
+            return [one["name"] for one in claim["spec"]["intent"].get("adapters", ())] == ["safe"]
+
+        await world.until(told)
+        assert sum(host.engine.starts for host in world.hosts.values()) == 1

@@ -18,7 +18,7 @@ from bessemer.kinds import turns, workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.flavor import Flavor
-from bessemer.kinds.inference.endpoint.engines import Engine, adapter_keys, engine_of
+from bessemer.kinds.inference.endpoint.engines import Engine, adapter_keys, engine_of, keep_adapters
 from bessemer.kinds.inference.endpoint.shift import is_moved, numbers_of, relieve, shift, told
 from bessemer.kinds.inference.endpoint.spec import Endpoint, EndpointIntent, EndpointStatus, ReplicaStatus
 from bessemer.kinds.inference.model import Model
@@ -77,6 +77,7 @@ class Seen:
 
 async def reconcile(ctx: Context, endpoint: Endpoint) -> Outcome:
     seen = await _shed(ctx, endpoint)
+    await keep_adapters(ctx, endpoint, seen.claims)
     missing, moved, trouble = seen.missing, seen.moved, ""
     parts = (Key("Flavor", "", endpoint.spec.flavor), Key("Model", "", endpoint.spec.model), *adapter_keys(endpoint))
     ctx.parts.note(endpoint.key, parts, waits=bool(missing))

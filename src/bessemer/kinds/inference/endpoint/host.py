@@ -9,21 +9,21 @@ but checked at its door, and one that does not answer there for `SILENT_SECONDS`
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from pathlib import Path
-from typing import Literal
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Literal
 
 from bessemer.core.clock import rfc3339
 from bessemer.core.errors import DriverError
 from bessemer.core.resource import Outcome
 from bessemer.core.units import show_bytes
-from bessemer.drivers.engine.protocol import Adapter, EngineSpec, RunningEngine
+from bessemer.drivers.engine.protocol import EngineSpec, RunningEngine
 from bessemer.drivers.process.protocol import End
 from bessemer.kinds.context import HostContext
 from bessemer.kinds.fleet.claim import Claim, ClaimStatus
 from bessemer.kinds.host_side import LOOK_SECONDS, Pass, clear
 from bessemer.kinds.inference.endpoint import loading
-from bessemer.kinds.inference.endpoint.spec import EndpointIntent, FileIntent
+from bessemer.kinds.inference.endpoint.adapting import adapt, adapters_of, brought
+from bessemer.kinds.inference.endpoint.spec import EndpointIntent
 from bessemer.kinds.retry import Retry
 
 SILENT_SECONDS, SILENT_LOOKS, CHECK_SECONDS = 30.0, 6, 4.0
@@ -104,8 +104,8 @@ async def _start(this: _Pass) -> Outcome:
     """Bring the model and start the engine. Each is found again when this is run twice."""
     ctx, claim, intent = this.ctx, this.claim, this.intent
     secret = await _secret(this)
-    path, files = await _brought(ctx, intent.model, files=intent.files)
-    adapters = [Adapter(one.name, *await _brought(ctx, one.digest, files=one.files)) for one in intent.adapters]
+    path, files = await brought(ctx, intent.model, files=intent.files)
+    adapters = await adapters_of(ctx, intent)
     engine = await ctx.drivers.engine.start(
         EngineSpec(
             uid=claim.uid,
@@ -120,18 +120,12 @@ async def _start(this: _Pass) -> Outcome:
             own_cpus=claim.spec.own_cpus,
             engine=intent.engine,
             arguments=intent.arguments,
-            adapters=tuple(adapters),
+            adapters=adapters,
             devices=tuple(claim.spec.devices),
             files=files,
         )
     )
     return _started(this, engine)
-
-
-async def _brought(ctx: HostContext, digest: str, *, files: Sequence[FileIntent]) -> tuple[Path, Mapping[str, Path]]:
-    """The content on this host: its own path, and where it is several files, theirs by their paths within it."""
-    brought = {file.path: await ctx.content.ensure(file.digest) for file in files}
-    return await ctx.content.ensure(digest), brought
 
 
 def _started(this: _Pass, engine: RunningEngine) -> Outcome:
@@ -191,7 +185,19 @@ async def _watch(this: _Pass, engine: RunningEngine) -> Outcome:
             return await _ended(this)
         return await _silent(this, error)
     # The address is said anew each time: an agent that keeps a door before the engine opens it again after a restart.
-    return this.running(detail={"silent": None}, address=this.ctx.advertise(this.claim.uid, engine.door))
+    address, detail = this.ctx.advertise(this.claim.uid, engine.door), {"silent": None}
+    try:
+        return this.running(detail={**detail, **await _adapted(this)}, address=address)
+    except DriverError as error:
+        # It serves what it has.
+        message = f"its adapters are not those that are wanted: {error.message}"
+        return this.wait("Running", error.reason, message=message, again=LOOK_SECONDS, detail=detail, address=address)
+
+
+async def _adapted(this: _Pass) -> Mapping[str, Any]:
+    if not this.intent.adapters and not this.claim.status.detail.get("adapters"):
+        return {}
+    return await adapt(this, await _secret(this))
 
 
 async def _silent(this: _Pass, error: DriverError) -> Outcome:
@@ -232,7 +238,7 @@ def _down(this: _Pass, error: DriverError) -> Outcome:
         started_at=None,
         address="",
         restarts=this.claim.status.restarts + 1,
-        detail={"process": None, "silent": None, "loading": None},
+        detail={"process": None, "silent": None, "loading": None, "adapters": None},
     )
 
 

@@ -175,7 +175,9 @@ def validate(new: Endpoint, old: Endpoint | None) -> Sequence[Cause]:
         causes += unchangeable("spec.slots", new=new.spec.slots, old=old.spec.slots, why=_WHY)
         causes += unchangeable("spec.contextTokens", new=new.spec.context_tokens, old=old.spec.context_tokens, why=_WHY)
         causes += unchangeable("spec.engine", new=new.spec.engine, old=old.spec.engine, why=_WHY)
-        causes += unchangeable("spec.adapters", new=new.spec.adapters, old=old.spec.adapters, why=_WHY)
+        if not _takes_adapters(old.spec):
+            why = "only an engine that is named vllm, with enable-lora, takes them while it runs"
+            causes += unchangeable("spec.adapters", new=new.spec.adapters, old=old.spec.adapters, why=why)
     return causes
 
 
@@ -199,3 +201,8 @@ def _engine_problems(spec: EndpointSpec) -> Iterator[Cause]:
     if spec.adapters and sort is LLAMACPP and choice.arguments.get("cache-prompt") is True:
         words = "must not be true with adapters: what one has computed would be taken for another's"
         yield Cause("spec.engine.arguments.cache-prompt", words)
+
+
+def _takes_adapters(spec: EndpointSpec) -> bool:
+    """Whether its engines take adapters while they run, whenever they were started."""
+    return spec.engine.name == VLLM.name and spec.engine.arguments.get("enable-lora") is True
