@@ -30,11 +30,10 @@ from bessemer.core.resource import Change, Key
 from bessemer.core.units import GIB
 from bessemer.core.values import LedgerEntry
 from bessemer.drivers.disks.fake import FakeDisks, FakeDiskWorld
+from bessemer.drivers.engine.fake import FakeEngine
 from bessemer.drivers.fetch.protocol import Place
 from bessemer.drivers.inspect.tables import known
 from bessemer.drivers.jobs.fake import FakeJobs
-from bessemer.drivers.llamacpp.fake import FakeEngine
-from bessemer.drivers.llamacpp.protocol import EngineSpec, RunningEngine
 from bessemer.drivers.oidc.fake import FakeIssuer, FakeIssuers
 from bessemer.drivers.passthrough.fake import FakePciWorld
 from bessemer.drivers.qemu.fake import FakeQemu, FakeQemuWorld
@@ -62,16 +61,6 @@ HEARTBEAT_SECONDS = 60.0
 ISSUER = "https://id.example.org/realm"
 
 
-class CountedEngine(FakeEngine):
-    """Engines whose true starts are counted."""
-
-    starts = 0
-
-    async def _spawn(self, spec: EngineSpec) -> RunningEngine:
-        self.starts += 1
-        return await super()._spawn(spec)
-
-
 @dataclass
 class WorldHost:
     """A host that outlives every agent."""
@@ -86,7 +75,7 @@ class WorldHost:
     """Its agent is not heard: no heartbeat comes, and its loop does not run."""
 
     def __post_init__(self) -> None:
-        self.engine = CountedEngine(self.clock)
+        self.engine = FakeEngine(self.clock)
         self.jobs = FakeJobs(self.clock)
         self.pci = FakePciWorld()
         self.media = FakeMediaWorld(pci=self.pci)
@@ -191,6 +180,7 @@ class WorldImporter:
     files: dict[type, tuple[ModelFile, ...]] = field(default_factory=dict)
     adapter: AdapterFacts | None = None
     gated: bool = False
+    format: str = "gguf"
 
     async def image(self, builtin: str) -> Imported | None:
         if self.steps:
@@ -211,7 +201,8 @@ class WorldImporter:
             return None
         digest = self.digest or f"sha256:{sha256}"
         self.lost.discard(digest)
-        return Imported(digest, 98_000_000, {"format": "gguf"}, SMALL)
+        facts = SMALL.model_copy(update={"format": self.format})
+        return Imported(digest, 98_000_000, {"format": self.format}, facts)
 
     async def model(self, uid: str, place: Place, *, revision: str = "") -> Imported | None:
         self.places.append((place, revision))

@@ -15,9 +15,9 @@ from bessemer.core.clock import Clock
 from bessemer.core.inference import ModelFacts, ModelFile
 from bessemer.core.ports import Capacity, Leases, Ledger, Objects
 from bessemer.drivers.disks.protocol import Disks
+from bessemer.drivers.engine.protocol import Adapters, Engine
 from bessemer.drivers.fetch.protocol import Place
 from bessemer.drivers.jobs.protocol import Jobs
-from bessemer.drivers.llamacpp.protocol import Engine
 from bessemer.drivers.oidc.protocol import Issuers
 from bessemer.drivers.passthrough.protocol import Lending
 from bessemer.drivers.qemu.protocol import Qemu
@@ -181,13 +181,14 @@ class Secrets(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostDrivers:
-    """What a host's side drives. The fakes have the same types."""
+    """What a host's side drives. The fakes have the same types. Without ``adapters`` no engine gets one that runs."""
 
     qemu: Qemu
     disks: Disks
     engine: Engine
     jobs: Jobs
     passthrough: Lending
+    adapters: Adapters | None = None
 
 
 def unix_address(_claim_uid: str, door: str) -> str:

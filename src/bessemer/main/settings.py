@@ -72,6 +72,7 @@ class Settings(ApiModel):
     model_folders: str = Field(
         "", description="Folders of the control plane's machine that models may come from; with colons between."
     )
+    vllm: str = Field("", description="The virtual environment with vLLM, for the agent beside it; none if empty.")
     first_byte_seconds: float = Field(
         60.0, gt=0, description="How long a replica may take until the first byte of a streamed answer."
     )
