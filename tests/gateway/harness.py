@@ -19,8 +19,8 @@ from prometheus_client import CollectorRegistry
 
 from bessemer.core.clock import SystemClock
 from bessemer.core.resource import Change, Key
-from bessemer.drivers.llamacpp.fake import FakeEngine
-from bessemer.drivers.llamacpp.protocol import EngineSpec
+from bessemer.drivers.engine.fake import FakeEngine
+from bessemer.drivers.engine.protocol import EngineSpec
 from bessemer.gateway import Admission, CutOff, Front, Gateway, GatewayFacts, Patience, Spool, Tables
 from bessemer.gateway.metrics import GatewayMetrics
 

@@ -74,6 +74,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "User/password": ("admin",),
     "User/signinlink": ("admin",),
     "IdentityProvider/clientsecret": ("admin",),
+    "Model/token": ("admin",),
     "Host/token": ("admin", "operator"),
     "Host/heartbeat": (),  # its agent's
     "Host/stream": (),
