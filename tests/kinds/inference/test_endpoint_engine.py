@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from bessemer.core.errors import DriverError
+from bessemer.core.inference import AdapterFacts, ModelFile
 from bessemer.core.resource import Metadata
 from bessemer.core.units import GIB
 from bessemer.drivers.engine.protocol import EngineSpec, RunningEngine
+from bessemer.drivers.fetch.protocol import HubPlace
 from bessemer.kinds.inference.endpoint.host import EndpointHost
 from bessemer.kinds.inference.endpoint.spec import (
     AdapterIntent,
@@ -101,6 +103,45 @@ async def test_an_engine_that_cannot_serve_the_model_takes_no_place() -> None:
         said = await world.until_reason("Endpoint", "chat", "EngineUnfit")
         assert "engine vllm does not serve Model smol, whose format is gguf" in said["message"]
         assert await world.bodies("Claim") == []
+
+
+PARTS = tuple(
+    ModelFile(path=path, digest="sha256:" + mark * 64, size_bytes=2)
+    for path, mark in (("config.json", "1"), ("model.safetensors", "2"))
+)
+NAMED = [{"path": part.path, "digest": part.digest} for part in PARTS]
+
+
+async def test_a_model_of_several_files_is_named_file_by_file() -> None:
+    """So its host brings them all, keeps them all, and may have them all of the api; adapters likewise."""
+    async with World() as world:
+        world.importer.files[HubPlace], world.importer.form = PARTS, "safetensors"
+        await world.create("Model", "hubbed", {"source": {"hub": {"repository": "a/b"}}}, namespace="")
+        await world.until_ready("Model", "hubbed", namespace="")
+        world.importer.adapter = AdapterFacts(rank=8)
+        tuned = {"source": {"hub": {"repository": "a/c"}}, "adapterOf": "hubbed"}
+        await world.create("Model", "tuned", tuned, namespace="")
+        await world.until_ready("Model", "tuned", namespace="")
+        await world.create("Endpoint", "chat", {**SPEC, "model": "hubbed", "adapters": ["tuned"]})
+
+        async def taken() -> bool:
+            return bool(await world.bodies("Claim"))
+
+        await world.until(taken)
+        [claim] = await world.bodies("Claim")
+        intent = claim["spec"]["intent"]
+        assert (intent["engine"], intent["files"], intent["model"]) == ("vllm", NAMED, DIGEST)
+        assert intent["adapters"] == [{"name": "tuned", "digest": DIGEST, "files": NAMED}]
+
+
+async def test_a_gguf_model_of_several_files_is_served_by_none() -> None:
+    async with World() as world:
+        world.importer.files[HubPlace] = PARTS
+        await world.create("Model", "split", {"source": {"hub": {"repository": "a/b"}}}, namespace="")
+        await world.until_ready("Model", "split", namespace="")
+        await world.create("Endpoint", "chat", {**SPEC, "model": "split"})
+        said = await world.until_reason("Endpoint", "chat", "EngineUnfit")
+        assert "takes one file, and Model split has 2" in said["message"]
 
 
 async def test_the_engine_gets_what_its_intent_says() -> None:

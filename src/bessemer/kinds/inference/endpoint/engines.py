@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 from bessemer.core.ports import CONTROLLER
 from bessemer.core.resource import Key
+from bessemer.drivers.llamacpp.protocol import LLAMACPP
 from bessemer.kinds import workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.outline import Hindrance
-from bessemer.kinds.inference.endpoint.spec import SORTS, AdapterIntent, Endpoint, EndpointIntent, sort_of
+from bessemer.kinds.inference.endpoint.spec import SORTS, AdapterIntent, Endpoint, EndpointIntent, FileIntent, sort_of
 from bessemer.kinds.inference.model import Model
 
 _LOADS = {sort.name: sort.loads for sort in SORTS}
@@ -44,6 +45,8 @@ async def engine_of(ctx: workload.Reads, endpoint: Endpoint, *, model: Model | N
     sort = sort_of(endpoint.spec.engine, format=model.status.format)
     if sort is None:
         return Engine("", adapters, [_unfit(endpoint, model), *hindrances])
+    if model.status.files and sort.name == LLAMACPP.name:
+        return Engine("", adapters, [_split(model), *hindrances])
     return Engine(sort.name, adapters, hindrances)
 
 
@@ -64,7 +67,17 @@ async def _adapters_of(ctx: workload.Reads, endpoint: Endpoint) -> tuple[list[Ad
     """Those that are there, and what keeps the others."""
     found = [(name, await workload.read_part(ctx, Model, name=name)) for name in endpoint.spec.adapters]
     hindrances = [one for name, adapter in found for one in _of_adapter(name, adapter)]
-    return [AdapterIntent(name=name, digest=one.status.digest) for name, one in found if one is not None], hindrances
+    adapters = [
+        AdapterIntent(name=name, digest=one.status.digest, files=files_of(one))
+        for name, one in found
+        if one is not None
+    ]
+    return adapters, hindrances
+
+
+def files_of(model: Model) -> list[FileIntent]:
+    """Those of a model of several files, for who brings them to a host and lays them out there."""
+    return [FileIntent(path=file.path, digest=file.digest) for file in model.status.files]
 
 
 def _of_adapter(name: str, adapter: Model | None) -> Iterator[Hindrance]:
@@ -75,6 +88,11 @@ def _of_adapter(name: str, adapter: Model | None) -> Iterator[Hindrance]:
         remedy = "See the Model: it says how far it is, and what keeps it."
         message = f"Model {name}, an adapter, is not imported yet"
         yield Hindrance(reason="ModelNotReady", message=message, remedy=remedy, passing=True)
+
+
+def _split(model: Model) -> Hindrance:
+    message = f"engine {LLAMACPP.name} takes one file, and Model {model.metadata.name} has {len(model.status.files)}"
+    return Hindrance(reason="EngineUnfit", message=message, remedy="Take a model of one GGUF file, or of safetensors.")
 
 
 def _unfit(endpoint: Endpoint, model: Model) -> Hindrance:
