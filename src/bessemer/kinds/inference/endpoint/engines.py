@@ -47,7 +47,7 @@ async def engine_of(ctx: workload.Reads, endpoint: Endpoint, *, model: Model | N
     return Engine(sort.name, adapters, hindrances)
 
 
-async def keep_adapters(ctx: Context, endpoint: Endpoint, claims: Sequence[Claim]) -> None:
+async def keep_adapters(ctx: Context, endpoint: Endpoint, *, claims: Sequence[Claim]) -> None:
     """Tell the claims whose engines take adapters while they run which ones there are now; all at once, or none yet."""
     intents = [(claim, EndpointIntent.model_validate(claim.spec.intent)) for claim in claims if not claim.deleting]
     loading = [(claim, intent) for claim, intent in intents if _LOADS.get(intent.engine)]
