@@ -1,6 +1,7 @@
 """The processes that `gateway` measures: an engine that answers at once, and a gateway over one hand-fed endpoint.
 
-``_serve.py engine SOCKET`` · ``_serve.py gateway STATE PORT SOCKET`` (certificates and spool in STATE).
+``_serve.py engine SOCKET PORT`` (where there is no compiler; see `_engine.c`) · ``_serve.py gateway STATE PORT SOCKET
+tls|plain`` (certificates and spool in STATE).
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +18,32 @@ import orjson
 import uvloop
 from prometheus_client import CollectorRegistry
 
-from bessemer.api import listen, serve, server_tls
+from bessemer.api import listen, server_tls
 from bessemer.core.clock import SystemClock
+from bessemer.core.money import Prices, Wish
 from bessemer.core.resource import Change, Key
-from bessemer.gateway import Gateway, GatewayFacts, Spool, Tables
+from bessemer.core.values import UsageBatch
+from bessemer.gateway import (
+    Admission,
+    Bound,
+    Gateway,
+    GatewayFacts,
+    Given,
+    Lending,
+    Settler,
+    Shares,
+    Spool,
+    Tables,
+)
 from bessemer.gateway.metrics import GatewayMetrics
 from bessemer.main import identities
+from bessemer.main.gateway import serve
 from bessemer.main.settings import Paths
 
 PROJECT, ENDPOINT, TOKEN = "bench--one", "words", "bsk_bench"
 TOKENS = 32
+KEYS = 10_000
+PLENTY = 1 << 40
 
 
 class Engine(asyncio.Protocol):
@@ -81,42 +99,85 @@ def _streamed() -> bytes:
 WHOLE, STREAMED = _whole(), _streamed()
 
 
-async def engine(socket: str) -> None:
-    """Answer at a unix socket, for ever."""
-    server = await asyncio.get_running_loop().create_unix_server(Engine, socket, backlog=1024)
+async def engine(socket: str, port: int) -> None:
+    """Answer at a unix socket and at a port of loopback, for ever."""
+    loop = asyncio.get_running_loop()
+    await loop.create_server(Engine, "127.0.0.1", port, backlog=1024)
+    server = await loop.create_unix_server(Engine, socket, backlog=1024)
     await server.serve_forever()
 
 
-async def gateway(state: Path, port: int, socket: str) -> None:
-    """A gateway as ``up`` runs it, but that its tables are given instead of watched."""
-    paths, ready = Paths(state), asyncio.Event()
+async def gateway(state: Path, port: int, *, socket: str, tls: bool) -> None:
+    """A gateway as ``up`` runs it, with `KEYS` keys, each with limits and a budget, and bounds of tokens and of money
+    above them, but that its tables are given instead of watched, and that what it asks of the api is answered here, at
+    once."""
+    paths, ready, clock = Paths(state), asyncio.Event(), SystemClock()
     tables = Tables({"h": Path(socket).parent}.get)
-    status = {"digest": hashlib.sha256(TOKEN.encode()).hexdigest()}
     workload = {"kind": "Endpoint", "name": ENDPOINT, "uid": "e", "replica": 0}
-    tables.apply(_change("ApiKey", {"spec": {}, "status": status}))
+    for number in range(KEYS):
+        status = {"digest": hashlib.sha256(TOKEN.encode() + b"%d" % number * (number > 0)).hexdigest()}
+        spec = {"limits": {"requestsPerMinute": PLENTY, "tokensPerDay": PLENTY, "concurrent": PLENTY}}
+        tables.apply(_change("ApiKey", {"spec": spec, "status": status}, name=f"key-{number}"))
     tables.apply(_change("Endpoint", {"spec": {"model": "words"}}))
     running = {"phase": "Running", "address": f"unix:{socket}"}
     tables.apply(_change("Claim", {"spec": {"host": "h", "workload": workload}, "status": running}))
+    admission = Admission(Shares(_bounded, clock=clock), Lending(_lent, clock=clock))
+    spool = Spool(paths.spool.with_name(f"spool-{port}"))
     facts = GatewayFacts(
         tables=tables,
-        spool=Spool(paths.spool),
-        clock=SystemClock(),
+        spool=spool,
+        clock=clock,
         metrics=GatewayMetrics(CollectorRegistry()),
         secret=identities.key_of(paths, identities.GATEWAY_KEY),
+        admission=admission,
     )
     ready.set()
-    tls = server_tls(identities.pair_of(paths, identities.GATEWAY))
-    await serve(Gateway(facts, ready), on=listen("127.0.0.1", port), tls=tls, stop=asyncio.Event())
+    shown = server_tls(identities.pair_of(paths, identities.GATEWAY)) if tls else None
+    settler = Settler(spool, _stored, clock=clock, gateway_uid="bench", settled=admission.settled)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(settler.run())
+        group.create_task(admission.run(_nothing, clock=clock))
+        on = listen("127.0.0.1", port)
+        group.create_task(serve(Gateway(facts, ready), clock=clock, on=on, tls=shown, stop=asyncio.Event()))
 
 
-def _change(kind: str, body: dict[str, Any]) -> Change:
-    metadata = {"name": ENDPOINT, "namespace": PROJECT, "creationTimestamp": "2026-01-01T00:00:00Z"}
+async def _bounded(_project: str, tokens: int, *, money: Wish) -> Given:
+    """There is a bound of tokens and one of money, and plenty of both."""
+    bound = Bound(Prices(input=1_000_000, cached=500_000, output=2_000_000), (money.after or 0) + 1, True, PLENTY)
+    return Given(tokens, 60.0, PLENTY, money=bound)
+
+
+async def _lent(project: str, *, bounds: Mapping[str, Any]) -> Mapping[str, Any]:
+    """There are limits and a budget of the key, and plenty of each."""
+    scope, meters = f"key/{project}/{bounds['key']}", ("requests/minute", "tokens/day", "micro/month", "concurrent")
+    said = {"scope": scope, "bound": PLENTY, "left": PLENTY, "seconds": 60.0}
+    return {
+        "number": (bounds["after"] or 0) + 1,
+        "stands": True,
+        "words": "",
+        "prices": {"currency": "EUR", "input": 1_000_000, "cached": 500_000, "output": 2_000_000},
+        "bounds": [{**said, "meter": meter} for meter in meters],
+    }
+
+
+async def _nothing() -> list[str]:
+    """What a predecessor left."""
+    return []
+
+
+async def _stored(batch: UsageBatch) -> int:
+    """All of it."""
+    return batch.first_sequence + len(batch.records) - 1
+
+
+def _change(kind: str, body: dict[str, Any], *, name: str = ENDPOINT) -> Change:
+    metadata = {"name": name, "namespace": PROJECT, "creationTimestamp": "2026-01-01T00:00:00Z"}
     text = orjson.dumps({"kind": kind, "metadata": metadata, **body})
-    return Change(1, "ADDED", Key(kind, PROJECT, ENDPOINT), f"uid-{kind}", "", text)
+    return Change(1, "ADDED", Key(kind, PROJECT, name), f"uid-{kind}-{name}", "", text)
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "engine":
-        uvloop.run(engine(sys.argv[2]))
+        uvloop.run(engine(sys.argv[2], int(sys.argv[3])))
     else:
-        uvloop.run(gateway(Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]))
+        uvloop.run(gateway(Path(sys.argv[2]), int(sys.argv[3]), socket=sys.argv[4], tls=sys.argv[5] == "tls"))

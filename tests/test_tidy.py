@@ -38,6 +38,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
         "few_parameters",
         "cli/consolidate.py::consolidate",
     ): "a command's options are its signature, as typer reads them",
+    ("few_parameters", "cli/models.py::bring"): "a command's options are its signature, as typer reads them",
     ("few_parameters", "cli/objects.py::get"): "a command's options are its signature, as typer reads them",
     ("few_parameters", "cli/credentials.py::create"): "a command's options are its signature, as typer reads them",
     ("few_parameters", "cli/system.py::_local.up"): "a command's options are its signature, as typer reads them",

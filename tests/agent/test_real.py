@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shlex
 import ssl
@@ -18,7 +19,9 @@ import pytest
 from bessemer.core.ports import CONTROLLER, Stored
 from bessemer.drivers.engine.doors import default_folder
 from bessemer.drivers.guest.protocol import BuiltImage
-from bessemer.gateway.upstream import Ask, ask
+from bessemer.gateway import upstream
+from bessemer.gateway.tables import Replica
+from bessemer.gateway.upstream import Link, Links
 from bessemer.main.settings import DEFAULT_STATE
 from tests.agent.process import ROOT
 from tests.agent.site import HOST, Site, guest, heard_until, replica, secret, site, until_heard_after
@@ -182,17 +185,32 @@ async def test_a_second_host_shares_no_file_and_serves(
         address = (await s.status(engine.key))["address"]
         assert address.startswith(f"https://{apart.there}:")
         body = {"model": "chat", "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 4}
-        request = Ask(
-            path="/v1/chat/completions", body=orjson.dumps(body), secret=secret(s, engine.uid), request_id="r-1"
-        )
-        answer = await ask(address, request, tls=_gateway_tls(s))
-        assert answer.status == 200
-        answer.close()
+        head = upstream.head("/v1/chat/completions", secret(s, engine.uid), stream=False)
+        link = await Links(_gateway_tls(s), time.monotonic()).dial(Replica(engine.uid, "there", address))
+        asked = Asked(asyncio.get_running_loop().create_future())
+        link.ask(upstream.ask(head, b"r-1", body=orjson.dumps(body)), asked)
+        async with asyncio.timeout(60):
+            assert await asked.status == 200
+        link.drop()
         await s.expect(lambda: s.in_phase(machine.key, "Running"), seconds=200)
         assert _shared(s, apart) == [], "what it runs came over the wire"
         for claim in (engine, machine):
             await s.w.store.capacity.retire(claim.key, CONTROLLER)
             await s.expect(lambda key=claim.key: s.in_phase(key, "Gone"))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Hears of an answer."""
+
+    status: asyncio.Future[int]
+
+    def heard(self, link: Link) -> None:
+        if not self.status.done():
+            self.status.set_result(link.status)
+
+    def lost(self, why: str) -> None:
+        self.status.set_exception(ConnectionError(why))
 
 
 def _shared(s: Site, apart: Apart) -> list[Path]:

@@ -17,6 +17,7 @@ from bessemer.api.listener import Application
 from bessemer.core.errors import NotFound
 from bessemer.core.resource import Key
 from bessemer.core.tls import show
+from bessemer.main.gateway import serve as serve_gateway
 from bessemer.portal import PortalSettings, close_portal, make_portal
 from bessemer.portal.visit import COOKIE
 from tests.api.world import BASE, PATIENCE_SECONDS, Served, World, served, world
@@ -91,6 +92,18 @@ async def _listening(
 
 
 @asynccontextmanager
+async def _fronted(r: Rig, tls: ssl.SSLContext) -> AsyncIterator[str]:
+    """As the gateway's process has it."""
+    bound, stop = listen("127.0.0.1", 0), asyncio.Event()
+    task = asyncio.ensure_future(serve_gateway(r.gateway, clock=r.clock, on=bound, tls=tls, stop=stop))
+    try:
+        yield f"https://127.0.0.1:{bound.getsockname()[1]}"
+    finally:
+        stop.set()
+        await task
+
+
+@asynccontextmanager
 async def doors() -> AsyncIterator[dict[str, Door]]:
     """By the name of whom they lead to."""
     async with AsyncExitStack() as stack:
@@ -99,7 +112,7 @@ async def doors() -> AsyncIterator[dict[str, Door]]:
         s = await stack.enter_async_context(served(w, folder))
         r = await stack.enter_async_context(rig())
         uid = await r.replica("a", of="words")
-        gateway = await stack.enter_async_context(_listening(r.gateway, _tls(w)))
+        gateway = await stack.enter_async_context(_fronted(r, _tls(w)))
         portal = await stack.enter_async_context(_portal(s, gateway))
         client = ssl.create_default_context(cadata=w.ca.certificate.decode())
         yield {

@@ -287,6 +287,7 @@ async def world(
         objects=store.objects,
         capacity=store.capacity,
         ledger=store.ledger,
+        bounds=store.bounds,
         leases=store.leases,
         audit=store.audit,
         sealed=store.sealed,

@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-import uvicorn
 from prometheus_client import CollectorRegistry
 
 from bessemer.core.clock import SystemClock
 from bessemer.core.resource import Change, Key
 from bessemer.drivers.engine.fake import FakeEngine
 from bessemer.drivers.engine.protocol import EngineSpec
-from bessemer.gateway import Gateway, GatewayFacts, Patience, Spool, Tables
+from bessemer.gateway import Admission, CutOff, Front, Gateway, GatewayFacts, Patience, Spool, Tables
 from bessemer.gateway.metrics import GatewayMetrics
 
 SECRET = b"gateway key of the tests"
@@ -52,6 +51,15 @@ def claim(name: str, address: str, *, of: str, phase: str = "Running", gone: boo
     return change("Claim", name, body, gone=gone)
 
 
+class Hasty(SystemClock):
+    """The machine's clock, and what a test has skipped."""
+
+    skipped = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.skipped
+
+
 @dataclass(slots=True)
 class Rig:
     """A running gateway. ``url`` ends in /v1."""
@@ -62,6 +70,8 @@ class Rig:
     engine: FakeEngine
     ready: asyncio.Event
     gateway: Gateway
+    front: Front
+    clock: Hasty
 
     async def replica(self, name: str, *, of: str) -> str:
         """Start a fake engine and make it a replica; its claim's uid."""
@@ -87,35 +97,42 @@ class Rig:
 
 
 @asynccontextmanager
-async def rig(*, patience: Patience | None = None, doors: Path | None = None) -> AsyncIterator[Rig]:
+async def rig(
+    *,
+    patience: Patience | None = None,
+    doors: Path | None = None,
+    admission: Admission | None = None,
+    cut_off: CutOff | None = None,
+) -> AsyncIterator[Rig]:
     """A gateway that is ready, with one endpoint ``words`` and a key ``bsk_good``; nothing outlives the block. Host
     ``h1`` shares its machine, with its doors in a folder of the rig's or in ``doors``."""
     folder = Path(tempfile.mkdtemp(prefix="bg", dir="/tmp"))
-    clock, ready = SystemClock(), asyncio.Event()
+    clock, ready = Hasty(), asyncio.Event()
     tables = Tables({"h1": doors or folder}.get)
     spool = Spool(folder / "spool", segment_bytes=1 << 20)
     engine = FakeEngine(clock, doors=folder, load_seconds=0.0)
     facts = GatewayFacts(
-        tables, spool, clock, GatewayMetrics(CollectorRegistry()), SECRET, patience=patience or Patience()
+        tables,
+        spool,
+        clock,
+        GatewayMetrics(CollectorRegistry()),
+        SECRET,
+        patience=patience or Patience(),
+        admission=admission or Admission(),
+        cut_off=cut_off or CutOff(),
     )
     gateway = Gateway(facts, ready)
-    config = uvicorn.Config(
-        gateway, host="127.0.0.1", port=0, log_level="error", lifespan="off", timeout_graceful_shutdown=1
-    )
-    server = uvicorn.Server(config)
-    task = asyncio.create_task(server.serve())
+    front = Front(gateway, clock, sweep=gateway.sweep)
+    server = await asyncio.get_running_loop().create_server(front.connect, "127.0.0.1", 0)
     try:
-        async with asyncio.timeout(30):
-            while not server.started:
-                await asyncio.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
+        port = server.sockets[0].getsockname()[1]
         tables.apply(api_key("good", "bsk_good"))
         tables.apply(endpoint("words"))
         ready.set()
-        yield Rig(f"http://127.0.0.1:{port}/v1", tables, spool, engine, ready, gateway)
+        yield Rig(f"http://127.0.0.1:{port}/v1", tables, spool, engine, ready, gateway, front, clock)
     finally:
-        server.should_exit = True
-        await task
+        server.close()
+        await front.close(1.0)
         await engine.close()
         spool.close()
         shutil.rmtree(folder, ignore_errors=True)

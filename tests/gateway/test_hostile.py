@@ -245,7 +245,7 @@ async def test_an_address_that_is_none(address: str) -> None:
 async def test_a_request_that_is_nested_too_deep() -> None:
     async with rig() as to:
         await to.replica("r0", of="words")
-        status, body = await ask(to, raw=b'{"model":"words","messages":[],"x":' + b"[" * 400 + b"]" * 400 + b"}")
+        status, body = await ask(to, raw=b'{"model":"words","messages":[],"x":' + b"[" * 4000 + b"]" * 4000 + b"}")
         assert status == 400
         assert b"nested too deep" in body
 

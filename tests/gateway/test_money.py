@@ -19,9 +19,11 @@ from bessemer.core.quota import Quota, Use
 from bessemer.core.values import UsageBatch, UsageRecord
 from bessemer.gateway import Bound, Given, Settler, Shares, Spool
 from bessemer.gateway.errors import Refused
+from bessemer.gateway.heirs import INHERIT_SECONDS, ROUND_SECONDS, inherit, keep_saying
 from bessemer.gateway.meter import Counts
 from bessemer.gateway.purse import Held, Need
-from bessemer.gateway.shares import AT_ONCE, INHERIT_SECONDS, ROUND_SECONDS, bounded
+from bessemer.gateway.shares import AT_ONCE
+from bessemer.gateway.vessels import Ticket
 from bessemer.store import Store
 from tests.gateway.harness import PROJECT
 from tests.store import test_money as kept
@@ -80,7 +82,7 @@ class Gateway:
         """One request, from its hold to its record. Raises Refused."""
         held = await self.shares.hold(PROJECT, need)
         await asyncio.sleep(0)
-        counts = bounded(held, Counts(read, 0, written))
+        counts = Ticket(held, held.need).billed(Counts(read, 0, written))
         self.spool.append(
             kept.record(len(self.spool) + 1, read=counts.input_tokens, written=counts.output_tokens, held=held.micro)
         )
@@ -233,7 +235,10 @@ async def test_one_that_starts_anew_gives_back_what_its_predecessor_held_where_i
     assert (await money(store)).held > 0
     assert await store.capacity.held_by("other") == []
     heir, other = Gateway(store, clock, "g", before=1, spool=dead.spool), Gateway(store, clock, "other")
-    running = [asyncio.create_task(one.shares.run(partial(store.capacity.held_by, one.name))) for one in (heir, other)]
+    running = [
+        asyncio.create_task(keep_saying(one.shares, partial(store.capacity.held_by, one.name), clock=clock))
+        for one in (heir, other)
+    ]
     try:
         await clock.advance(3 * INHERIT_SECONDS)
         assert (await money(store)).held > 0, "its spool may bring it yet"
@@ -265,12 +270,12 @@ async def test_an_heir_asks_until_the_api_is_there_and_lives_with_an_older_one(s
             raise answer
         return list(answer)
 
-    task = asyncio.create_task(heir.shares.inherit(left))
+    task = asyncio.create_task(inherit(heir.shares, left, clock=clock))
     await clock.advance(INHERIT_SECONDS)
     await asyncio.wait_for(task, 30)
     assert ((await money(store)).held, heir.asked, len(answers)) == (held, [], 1)
     heir.away = True
-    task = asyncio.create_task(heir.shares.inherit(left))
+    task = asyncio.create_task(inherit(heir.shares, left, clock=clock))
     await clock.advance(INHERIT_SECONDS)
     heir.away = False
     await clock.advance(INHERIT_SECONDS)
@@ -285,7 +290,7 @@ async def test_an_api_that_knows_no_such_method_ends_the_question(store: Store, 
         asked.append(1)
         raise Malformed("the server does not allow this method on the requested resource")
 
-    await asyncio.wait_for(heir.shares.inherit(left), 30)
+    await asyncio.wait_for(inherit(heir.shares, left, clock=clock), 30)
     assert asked == [1]
 
 
@@ -297,7 +302,7 @@ async def test_what_is_not_used_is_given_back_while_nobody_says_what_a_predecess
     async def left() -> list[str]:
         raise Unavailable("away")
 
-    running = asyncio.create_task(one.shares.run(left))
+    running = asyncio.create_task(keep_saying(one.shares, left, clock=clock))
     try:
         await one.serve(Need(100, 50), read=50, written=10)
         await one.settle()
@@ -374,12 +379,13 @@ async def test_a_bound_that_comes_goes_and_is_lowered(store: Store, clock: FakeC
 
 def test_an_answer_is_billed_for_no_more_than_was_held_for_it() -> None:
     free = Counts(10**9, 5, 10**9)
-    assert bounded(Held(PROJECT), free) is free
+    assert Ticket(Held(PROJECT), Need(0, 0)).billed(free) is free
     prices = kept.Prices(input=1, cached=1, output=1)
     held = Held(PROJECT, need=Need(100, 30), prices=prices, micro=1)
-    assert bounded(held, free) == Counts(70, 5, 30)
-    assert bounded(held, Counts(90, 80, 20)) == Counts(80, 80, 20)
-    assert bounded(held, Counts(60, 0, 20)) == Counts(60, 0, 20)
+    ticket = Ticket(held, held.need)
+    assert ticket.billed(free) == Counts(70, 5, 30)
+    assert ticket.billed(Counts(90, 80, 20)) == Counts(80, 80, 20)
+    assert ticket.billed(Counts(60, 0, 20)) == Counts(60, 0, 20)
 
 
 async def test_what_nobody_may_hold_is_not_even_asked_for(store: Store, clock: FakeClock) -> None:

@@ -44,6 +44,19 @@ async def test_a_stream_is_metered_without_showing_usage() -> None:
         assert settled(to)[0][1] == to.engine.models[uid].counters.tokens_predicted == 6
 
 
+@pytest.mark.parametrize("asked", [False, True])
+async def test_timings_are_shown_to_who_asks_for_them(asked: bool) -> None:
+    async with rig() as to, client(to) as ai:
+        await to.replica("r0", of="words")
+        extra = {"timings_per_token": asked}
+        for stream in (False, True):
+            answer = await ai.chat.completions.create(  # type: ignore[call-overload]
+                model="words", messages=ASK, max_tokens=4, stream=stream, extra_body=extra
+            )
+            parts = [part async for part in answer] if stream else [answer]
+            assert any("timings" in (part.model_extra or {}) for part in parts) is asked
+
+
 async def test_usage_is_shown_to_who_asks_for_it() -> None:
     async with rig() as to, client(to) as ai:
         await to.replica("r0", of="words")

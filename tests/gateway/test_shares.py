@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Any
 
 import openai
@@ -16,7 +15,7 @@ from bessemer.core.clock import FakeClock, SystemClock
 from bessemer.core.errors import QuotaExceeded, Unavailable
 from bessemer.core.money import Wish
 from bessemer.core.quota import Quota
-from bessemer.gateway import Given, Shares, request
+from bessemer.gateway import Admission, Given, Shares, request
 from bessemer.gateway.errors import Refused
 from bessemer.gateway.purse import Need
 from bessemer.gateway.request import Wanted
@@ -189,8 +188,7 @@ async def test_a_client_is_told_by_openais_words_and_what_it_used_is_counted() -
         amount = tokens if sum(asked) <= 1000 else 0
         return Given(amount, 30.0, 0, "" if amount else "project acme--lab: no tokens left")
 
-    async with rig() as to:
-        to.gateway._facts = replace(to.gateway._facts, shares=Shares(ask, clock=SystemClock()))
+    async with rig(admission=Admission(Shares(ask, clock=SystemClock()))) as to:
         await to.replica("r0", of="words")
         async with openai.AsyncOpenAI(base_url=to.url, api_key="bsk_good", max_retries=0) as ai:
             said = [{"role": "user", "content": "What is a converter?"}]
@@ -204,8 +202,11 @@ async def test_a_client_is_told_by_openais_words_and_what_it_used_is_counted() -
         assert int(refused.value.response.headers["retry-after"]) == 31
 
 
+COMPLETIONS, EMBEDDINGS = request.ROUTES["/v1/completions"], request.ROUTES["/v1/embeddings"]
+
+
 def wanted(streams: bool = True, **body: object) -> Wanted:
-    return request.read(orjson.dumps({"model": "m", **body}), streams=streams)
+    return request.read(orjson.dumps({"model": "m", **body}), COMPLETIONS if streams else EMBEDDINGS)
 
 
 @pytest.mark.parametrize(
@@ -247,6 +248,6 @@ def test_more_answers_than_anybody_may_ask_for_are_refused(said: dict[str, Any],
     with pytest.raises(Refused) as caught:
         wanted(**said)
     with pytest.raises(Refused):
-        request.read(b'{"model": "m", "n": %d}' % (1 << 64), streams=True)
+        request.read(b'{"model": "m", "n": %d}' % (1 << 64), COMPLETIONS)
     assert (caught.value.status, caught.value.words.type) == (400, "invalid_request_error")
     assert caught.value.words.param == param

@@ -19,6 +19,7 @@ from bessemer.core.clock import FakeClock, settle
 from bessemer.core.errors import Conflict, DriverError, Unavailable
 from bessemer.core.values import UsageBatch, UsageRecord
 from bessemer.gateway import Settler, Spool
+from bessemer.gateway.record import Record
 from bessemer.gateway.spool import Pending
 from bessemer.store import open_store
 
@@ -45,6 +46,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from bessemer.gateway import Spool
+from bessemer.gateway.record import Record
 from tests.gateway.test_spool import record
 spool = Spool(Path(sys.argv[1]))
 for number in range(5):
@@ -627,3 +629,13 @@ async def test_it_sleeps_while_there_is_nothing_to_settle(tmp_path: Path, monkey
     settling.cancel()
     await asyncio.gather(settling, return_exceptions=True)
     spool.close()
+
+
+def test_a_record_of_the_path_is_a_usage_record() -> None:
+    said = {name: f"{name}-1" for name in ("request_id", "project", "endpoint", "endpoint_uid", "api_key", "model")}
+    full = UsageRecord(at=1, status=200, input_tokens=3, cached_input_tokens=2, output_tokens=1, held_micro=7, **said)
+    ours = Record(**{name: getattr(full, name) for name in UsageRecord.model_fields})
+    assert UsageRecord.model_validate_json(ours.line()) == full
+    assert set(Record.__struct_fields__) == set(UsageRecord.model_fields)
+    least = UsageRecord(at=1, status=200, input_tokens=3, **said)
+    assert UsageRecord.model_validate_json(Record(at=1, status=200, input_tokens=3, **said).line()) == least

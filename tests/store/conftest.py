@@ -20,6 +20,7 @@ KINDS = {
     "Claim": StoreKind(namespaced=True),
     "Paper": StoreKind(namespaced=True, api_version="v1", parts=("text", "sealed"), most=3),
     "Lease": StoreKind(namespaced=True),
+    "ApiKey": StoreKind(namespaced=True, meter="api_keys"),
     "Host": StoreKind(namespaced=False),
     "PricePlan": StoreKind(namespaced=False),
     "Tenant": StoreKind(namespaced=False, finalizer="bessemer.dev/tenant"),

@@ -11,6 +11,7 @@ from tests.store.make import ALICE, PROJECT, SYSTEM, agent, body, claim, invento
 SECRET = b"correct horse battery staple"
 TENANT_SPEC = {
     "quota": {"instances": 5, "devices": {"H100": 8}},
+    "limits": {"concurrent": 3},
     "sites": ["east"],
     "hosts": {"matchLabels": {"a": "b"}},
 }

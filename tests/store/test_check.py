@@ -376,6 +376,13 @@ BREAKS = {
     "counted for nobody": Break(
         sql("INSERT INTO quota VALUES ('tenant/gone', 'claims', 0, NULL)"), "bounds", "for one that is gone"
     ),
+    "no limit": Break(sql("DELETE FROM bounds"), "limits", "tenant/acme concurrent: no bound holds, said 3"),
+    "another limit": Break(sql("UPDATE bounds SET bound = 4"), "limits", "tenant/acme concurrent: bound 4, said 3"),
+    "held by who never said so": Break(
+        sql("INSERT INTO levels VALUES ('acme--lab', 'g', 'tenant/acme', 'concurrent', 1)"),
+        "limits",
+        "held by g, who has not said so",
+    ),
     "no wall": Break(sql("DELETE FROM walls WHERE what = 'site'"), "walls", "site east is said, and does not hold"),
     "wall of nobody": Break(
         sql("INSERT INTO walls VALUES ('state', 'Suspended', 'acme')"),
@@ -528,6 +535,7 @@ ONE_BY_ONE = {
     "hosts": "capacity of no host",
     "quota": "counts too much",
     "bounds": "another bound",
+    "limits": "another limit",
     "walls": "wall of nobody",
     "intervals": "a state twice",
     "corrections": "corrects nothing",
@@ -576,6 +584,7 @@ def test_every_check_is_broken_by_one() -> None:
             "hosts",
             "quota",
             "bounds",
+            "limits",
             "walls",
             "intervals",
             "corrections",
@@ -584,7 +593,7 @@ def test_every_check_is_broken_by_one() -> None:
             "audit",
         ),
     }
-    assert len(CHECKS) + 3 == 25 == len(ONE_BY_ONE)
+    assert len(CHECKS) + 3 == 26 == len(ONE_BY_ONE)
 
 
 async def test_heads_beside_the_database_are_looked_at(lived: tuple[Path, str], tmp_path: Path) -> None:

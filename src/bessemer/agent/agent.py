@@ -200,6 +200,7 @@ class Agent:
                 self._link,
                 wanted=lambda: [intent.claim["spec"].get("intent") or {} for intent in self.intents.by_uid.values()],
                 budget_bytes=self._settings.content_budget_bytes,
+                metrics=self._metrics,
             ),
             clock=self._clock,
             drivers=drivers,

@@ -10,21 +10,22 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import orjson
-from pydantic import Field, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from starlette.responses import Response
 
 from bessemer.api import body as bodies
+from bessemer.api import lending
 from bessemer.api.packing import streamed
+from bessemer.api.plans import plan_of
 from bessemer.api.query import number
 from bessemer.api.resources import load
 from bessemer.api.state import Call, answer
-from bessemer.core.errors import Cause, Invalid, Malformed, NotFound, QuotaExceeded
+from bessemer.core.errors import Cause, Invalid, Malformed, QuotaExceeded
 from bessemer.core.money import STATED_MAX, Purse, Wish
 from bessemer.core.quota import Use, title_of, unit_of, window_of
-from bessemer.core.resource import ApiModel, Key, tenant_of
+from bessemer.core.resource import ApiModel, tenant_of
 from bessemer.core.values import LedgerEntry, UsageBatch
 from bessemer.metering.invoice import Account, terms
-from bessemer.metering.plan import Plan
 
 PARTS_AT_ONCE = 400
 
@@ -43,8 +44,11 @@ async def usage(call: Call) -> Response:
 
 
 async def held(call: Call) -> Response:
-    """GET usage?holder=NAME: the projects of whose money that gateway holds some, by what was said in its name."""
-    return answer({"projects": await call.state.ports.capacity.held_by(call.query.get("holder", ""))})
+    """GET usage?holder=NAME: the projects of whose money or bounds that gateway holds some, by what was said in its
+    name."""
+    holder = call.query.get("holder", "")
+    money, bounds = await call.state.ports.capacity.held_by(holder), await call.state.ports.bounds.held_by(holder)
+    return answer({"projects": sorted({*money, *bounds})})
 
 
 async def invoice(call: Call) -> Response:
@@ -99,13 +103,16 @@ async def use(call: Call) -> Response:
 
 
 async def share(call: Call) -> Response:
-    """POST projects/NAME/shares: a gateway holds a part of what a project may within the present window."""
+    """POST projects/NAME/shares: a gateway holds a part of what a project may within the present window; or of the
+    ``bounds`` of whoever asks there."""
     raw = await bodies.read(call.request, call.state.context.limits)
     await call.still()
     try:
-        wanted = _Wanted.model_validate_json(raw)
+        wanted = _WANTED.validate_json(raw)
     except ValidationError as error:
-        raise Malformed("a share is of a meter, and of an amount") from error
+        raise Malformed("a share is of a meter and of an amount, or of bounds") from error
+    if isinstance(wanted, _Bounded):
+        return await lending.lend(call, wanted.bounds)
     now = call.state.context.clock.now()
     try:
         given = await call.state.ports.capacity.hold(
@@ -134,6 +141,13 @@ class _Wanted(ApiModel):
         return Wish(**self.money.model_dump()) if self.money is not None else None
 
 
+class _Bounded(ApiModel):
+    bounds: lending.Asked
+
+
+_WANTED: TypeAdapter[_Wanted | _Bounded] = TypeAdapter(_Wanted | _Bounded)
+
+
 def _purse(money: Purse) -> dict[str, Any]:
     prices = {name: getattr(money.prices, name) for name in ("currency", "input", "cached", "output")}
     return {"prices": prices, "number": money.number, "stands": money.stands, "left": money.left}
@@ -158,15 +172,3 @@ def _window(call: Call) -> tuple[int, int]:
     if not start <= end < 1 << 40:
         raise Malformed("from and to are seconds since the epoch, in that order")
     return start, end
-
-
-async def plan_of(call: Call, tenant: str) -> Plan:
-    """The tenant's price plan; one without prices where it is gone, since quantities stay true."""
-    objects = call.state.ports.objects
-    try:
-        above = orjson.loads((await objects.get(Key("Tenant", "", tenant))).body)
-        name = above["spec"].get("pricePlan", "standard")
-        spec = orjson.loads((await objects.get(Key("PricePlan", "", name))).body)["spec"]
-    except NotFound:
-        return Plan()
-    return Plan.model_validate({k: v for k, v in spec.items() if k != "description"})

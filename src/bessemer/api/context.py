@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from bessemer.api.bounds import Bounds
 from bessemer.api.ca import CertificateAuthority, Peer
 from bessemer.api.others import Dial
+from bessemer.core.bounds import Bounding
 from bessemer.core.clock import Clock
 from bessemer.core.ports import Audit, Capacity, Events, Leases, Ledger, Objects, Sealed, Writer
 from bessemer.core.resource import Kind
@@ -85,6 +86,7 @@ class Ports:
     objects: Objects
     capacity: Capacity
     ledger: Ledger
+    bounds: Bounding
     leases: Leases
     audit: Audit
     sealed: Sealed

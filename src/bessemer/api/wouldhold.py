@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 import orjson
 
 from bessemer.api.access import Target
-from bessemer.api.accounting import plan_of
+from bessemer.api.plans import plan_of
 from bessemer.api.state import Call
 from bessemer.core.clock import rfc3339
 from bessemer.core.errors import NotFound

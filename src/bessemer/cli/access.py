@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 import typer
 
 from bessemer.cli import render
-from bessemer.cli.connection import ProjectOption, run, target
+from bessemer.cli.connection import run, target
 from bessemer.cli.consolidate import drain
+from bessemer.cli.keys import keys
 from bessemer.core.cordons import cordoned
 from bessemer.core.errors import Invalid
 from bessemer.core.tokens import judged_password
@@ -28,7 +29,7 @@ NameArgument = Annotated[str, typer.Argument(show_default=False)]
 def add(app: typer.Typer) -> None:
     """Put the commands into the tree."""
     app.add_typer(_users(), name="user")
-    app.add_typer(_keys(), name="key")
+    app.add_typer(keys(), name="key")
     app.add_typer(_hosts(), name="host")
     app.command("whoami")(whoami)
 
@@ -92,48 +93,6 @@ def _new_password() -> str:
     if first != getpass.getpass("Again: "):
         raise Invalid("the two are not the same")
     return first
-
-
-def _keys() -> typer.Typer:
-    app = typer.Typer(help="Keys with which applications use endpoints.", no_args_is_help=True, rich_markup_mode=None)
-
-    @app.command("create")
-    def create(
-        context: typer.Context,
-        name: NameArgument,
-        *,
-        project: ProjectOption = "",
-        endpoint: Annotated[list[str] | None, typer.Option(help="Only this endpoint; repeat for more.")] = None,
-    ) -> None:
-        """Create a key and print its token, once. Example: `bessemer key create app -n acme--lab`"""
-        if not project:
-            raise Invalid("keys live in a project: -n TENANT--PROJECT")
-
-        async def work(client: Client) -> str:
-            from bessemer.client import an_object
-
-            await client.create(an_object(_key("ApiKey", name, project=project), {"endpoints": endpoint or []}))
-            return await client.account.key_token(project, name)
-
-        typer.echo(run(context, work))
-
-    @app.command("token")
-    def token(context: typer.Context, name: NameArgument, *, project: ProjectOption = "") -> None:
-        """Make a key a new token, in place of the one it has, and print it, once.
-
-        Example: `bessemer key token app -n acme--lab`
-        """
-        if not project:
-            raise Invalid("keys live in a project: -n TENANT--PROJECT")
-        typer.echo(run(context, lambda client: client.account.key_token(project, name)))
-
-    @app.command("revoke")
-    def revoke(context: typer.Context, name: NameArgument, *, project: ProjectOption = "") -> None:
-        """Make a key worth nothing. Example: `bessemer key revoke app -n acme--lab`"""
-        run(context, lambda client: client.delete(_key("ApiKey", name, project=project)))
-        typer.echo(f"apikey/{name} revoked")
-
-    return app
 
 
 def _hosts() -> typer.Typer:

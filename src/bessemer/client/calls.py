@@ -140,6 +140,11 @@ class Account(_Area):
         path = self._paths.of(Key("IdentityProvider", "", provider), "clientsecret")
         await self._ask("POST", path, body={"secret": secret})
 
+    async def source_secret(self, model: str, secrets: Mapping[str, str]) -> None:
+        """Set what a model's source is shown (``token``; ``accessKey``, ``secretKey``), or take it away with none;
+        administrators only."""
+        await self._ask("POST", self._paths.of(Key("Model", "", model), "token"), body=dict(secrets))
+
     async def whoami(self) -> Me:
         answer = await self._ask("GET", "/whoami")
         return Me(answer["name"], answer["admin"], answer["tenants"], tuple(answer["projects"]))
@@ -157,6 +162,10 @@ class Account(_Area):
         """A new token for an ApiKey, shown once; the old one is worth nothing from now."""
         answer = await self._ask("POST", self._paths.of(Key("ApiKey", namespace, name), "token"), body={})
         return str(answer["token"])
+
+    async def key_use(self, namespace: str, name: str) -> list[dict[str, Any]]:
+        """What bounds an ApiKey: ``{"scope", "meter", "title", "unit", "limit", "used", "held", "left", "until"}``."""
+        return list((await self._ask("GET", self._paths.of(Key("ApiKey", namespace, name), "use")))["bounds"])
 
     async def credential_token(self, namespace: str, name: str, *, overlap: int | None = None) -> str:
         """A new secret for one's ApplicationCredential, shown once; the newest before it is good for ``overlap``
@@ -227,8 +236,13 @@ class Agents(_Area):
         body = {"meter": meter, "amount": amount} | ({"money": money} if money is not None else {})
         return await self._ask("POST", self._paths.of(Key("Project", "", project), "shares"), body=body)
 
+    async def lend(self, project: str, *, bounds: Mapping[str, Any]) -> dict[str, Any]:
+        """A gateway: what it wants of the bounds of whoever asks there, all or nothing: as `core.bounds.Ask`, answered
+        as `core.bounds.Answer`, with ``words`` for what lacks."""
+        return await self._ask("POST", self._paths.of(Key("Project", "", project), "shares"), body={"bounds": bounds})
+
     async def held(self, holder: str) -> list[str]:
-        """A gateway: the projects of whose money it holds some, by what was said in its name."""
+        """A gateway: the projects of whose money or bounds it holds some, by what was said in its name."""
         return list((await self._ask("GET", f"{BASE}/usage", query={"holder": holder}))["projects"])
 
     def _host(self, host: str, sub: str) -> str:

@@ -255,7 +255,8 @@ Tokens = Annotated[int, Field(ge=0, le=TOKENS_MAX)]
 
 class UsageRecord(ApiModel):
     """What one answered request amounted to, as the gateway saw it. ``input_tokens`` includes the cached ones.
-    ``held_micro`` is what was held for it, of a bound of money; None without one."""
+    ``held_micro`` is what was held for it, of a quota of money; None without one. ``owner`` is whose key it was, and
+    ``held_bounds`` of which bounds what it came to was held, each as ``key micro/month``; None where of none."""
 
     at: int
     request_id: str
@@ -271,6 +272,8 @@ class UsageRecord(ApiModel):
     latency_ms: int = 0
     first_token_ms: int = 0
     held_micro: int | None = Field(None, ge=0, le=1 << 53)
+    owner: str | None = Field(None, max_length=253)
+    held_bounds: list[Annotated[str, Field(max_length=32)]] | None = Field(None, max_length=64)
 
 
 class UsageBatch(ApiModel):

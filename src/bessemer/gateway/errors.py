@@ -50,6 +50,11 @@ def wrong_key(token: str) -> Refused:
     return Refused(401, Words(f"Incorrect API key provided: {shown}.", "invalid_request_error", "invalid_api_key"))
 
 
+def wrong_network() -> Refused:
+    text = "Your IP address is not in a network from which this API key may be used."
+    return Refused(401, Words(text, "invalid_request_error", "ip_not_authorized"))
+
+
 def no_model(name: str) -> Refused:
     """Also for an endpoint of another project: one may not know that it exists."""
     text = f"The model `{name[:100]}` does not exist or you do not have access to it."
@@ -62,6 +67,42 @@ def no_route(method: str, path: str) -> Refused:
 
 def malformed(message: str, param: str | None = None) -> Refused:
     return Refused(400, Words(message, "invalid_request_error", None, param))
+
+
+def unreadable(why: str) -> Refused:
+    """What is no HTTP, or HTTP that two readers may understand differently."""
+    return Refused(400, Words(f"The request is not well-formed HTTP/1.1: {why}.", "invalid_request_error"))
+
+
+def too_slow() -> Refused:
+    return Refused(408, Words("The request did not arrive in time.", "invalid_request_error", "request_timeout"))
+
+
+def long_address(limit: int) -> Refused:
+    return Refused(414, Words(f"The request's URL is longer than {limit} bytes.", "invalid_request_error"))
+
+
+def encoded(encoding: str) -> Refused:
+    """A small body that unpacks to a giant one is nobody's to unpack."""
+    text = f"Content-Encoding `{encoding[:40]}` is not supported: send the body as it is."
+    return Refused(415, Words(text, "invalid_request_error", "unsupported_content_encoding"))
+
+
+def unexpected(what: str) -> Refused:
+    return Refused(417, Words(f"Expect: {what[:40]} cannot be met.", "invalid_request_error"))
+
+
+def large_head(most: str) -> Refused:
+    return Refused(431, Words(f"The request's header has more than {most}.", "invalid_request_error"))
+
+
+def other_version() -> Refused:
+    return Refused(505, Words("This server speaks HTTP/1.1.", "invalid_request_error"))
+
+
+def crowded() -> Refused:
+    text = "The gateway holds as many requests as it can at present. Try again in a second."
+    return Refused(503, Words(text, "server_error", "gateway_busy", None, 1))
 
 
 def too_large(limit: int) -> Refused:
@@ -109,6 +150,11 @@ def limit_unknown() -> Refused:
 def no_room_for_usage() -> Refused:
     text = "The gateway cannot record usage at present (its disk is full) and so serves nothing. Try again later."
     return Refused(503, Words(text, "server_error", "usage_not_recordable", None, 30))
+
+
+def cut_off() -> Refused:
+    text = "Whether keys are good has not been known here for too long. Try again in a few seconds."
+    return Refused(503, Words(text, "server_error", "cut_off", None, 5))
 
 
 def starting() -> Refused:

@@ -25,7 +25,12 @@ class Follower:
         self._tables = tables
         self._clock = clock
         self._listed: set[str] = set()
+        self._heard = clock.monotonic()
         self.ready = asyncio.Event()
+
+    def silent(self) -> float:
+        """For how many seconds nothing was heard of keys: more than a minute or two on a wire that is cut."""
+        return self._clock.monotonic() - self._heard
 
     async def run(self) -> None:
         """Follow until cancelled."""
@@ -46,6 +51,8 @@ class Follower:
     async def _once(self, kind: str) -> None:
         listing: set[str] | None = set()
         async for change in self._objects.watch(Scope(kind=kind)):
+            if kind == "ApiKey":
+                self._heard = self._clock.monotonic()
             if isinstance(change, Bookmark):
                 if listing is not None:
                     self._tables.forget(kind, frozenset(listing))

@@ -2,17 +2,22 @@
 
 An answer's ``usage`` counts are the engine's own. llama.cpp adds ``timings`` with ``prompt_n`` and ``cache_n`` (cached
 prompt tokens, which its prompt counter leaves out) and, asked by ``timings_per_token``, puts them into each event, so
-that a stream which is cut short is known up to its last event.
+that a stream which is cut short is known up to its last event. The responses API calls its counts by other names, and
+tells them within its last event.
+
+An event is looked at as bytes first: most hold nothing of ours, and llama.cpp's timings, which stand at an event's end,
+are cut off without the rest being parsed. A quote within a JSON string is escaped, so that what looks like a name
+between quotes is one.
 
 An engine runs hostile code: a count that is no count is not taken, and an event that does not end is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import orjson
 
 from bessemer.core.values import TOKENS_MAX
@@ -20,11 +25,21 @@ from bessemer.gateway.upstream import Lost
 
 EVENT_BYTES_MAX = 1 << 20
 _DATA = b"data:"
-_DONE = b"[DONE]"
+_TIMINGS = b',"timings":'
 
 
-@dataclass(slots=True)
-class Counts:
+class _Timings(msgspec.Struct, gc=False):
+    """Of llama.cpp; what is no count there is left to `Counts.take`, which refuses it."""
+
+    cache_n: int = 0
+    prompt_n: int = 0
+    predicted_n: int = 0
+
+
+_READ = msgspec.json.Decoder(_Timings)
+
+
+class Counts(msgspec.Struct, gc=False):
     """Tokens of one answer. ``input_tokens`` includes the cached ones."""
 
     input_tokens: int = 0
@@ -35,18 +50,33 @@ class Counts:
         """Take what an answer or event says; later words replace earlier ones."""
         timings = body.get("timings")
         if isinstance(timings, dict):
-            cached = _count(timings.get("cache_n"), 0)
-            self.cached_input_tokens = cached
-            self.input_tokens = min(_count(timings.get("prompt_n"), 0) + cached, TOKENS_MAX)
-            self.output_tokens = _count(timings.get("predicted_n"), 0)
+            self.time(
+                _count(timings.get("cache_n"), 0),
+                _count(timings.get("prompt_n"), 0),
+                written=_count(timings.get("predicted_n"), 0),
+            )
         usage = body.get("usage")
+        if usage is None and isinstance(response := body.get("response"), dict):
+            usage = response.get("usage")
         if isinstance(usage, dict):
-            self.input_tokens = _count(usage.get("prompt_tokens"), self.input_tokens)
-            self.output_tokens = _count(usage.get("completion_tokens"), self.output_tokens)
-            details = usage.get("prompt_tokens_details")
+            chat = "prompt_tokens" in usage or "completion_tokens" in usage
+            read, written, more = _CHAT if chat else _RESPONSES
+            self.input_tokens = _count(usage.get(read), self.input_tokens)
+            self.output_tokens = _count(usage.get(written), self.output_tokens)
+            details = usage.get(more)
             if isinstance(details, dict):
                 self.cached_input_tokens = _count(details.get("cached_tokens"), self.cached_input_tokens)
         self.cached_input_tokens = min(self.cached_input_tokens, self.input_tokens)
+
+    def time(self, cached: int, read: int, *, written: int) -> None:
+        """Take what llama.cpp's timings say."""
+        self.cached_input_tokens = cached
+        self.input_tokens = min(read + cached, TOKENS_MAX)
+        self.output_tokens = written
+
+
+_CHAT = ("prompt_tokens", "completion_tokens", "prompt_tokens_details")
+_RESPONSES = ("input_tokens", "output_tokens", "input_tokens_details")
 
 
 def _count(said: Any, otherwise: int) -> int:
@@ -54,39 +84,81 @@ def _count(said: Any, otherwise: int) -> int:
     return said if type(said) is int and 0 <= said <= TOKENS_MAX else otherwise
 
 
+def _goes_on(choices: Any) -> bool:
+    """Whether an event is no answer's last."""
+    if not isinstance(choices, list):
+        return False
+    return any(isinstance(one, dict) and one.get("finish_reason") is None for one in choices)
+
+
 class EventStream:
     """Server-sent events of one answer. `feed` gives the bytes to send on: whole events, as they are complete.
 
-    Our own additions are taken out again: ``timings``, and the last event with ``usage``, unless the client asked.
+    Our own additions are taken out again: ``timings``, the usage so far, and the last event with ``usage``, unless the
+    client asked.
     """
 
-    def __init__(self, *, show_usage: bool, show_timings: bool) -> None:
+    __slots__ = ("_rest", "_show_counts", "_show_timings", "_show_usage", "counts")
+
+    def __init__(self, *, show_usage: bool, show_timings: bool, show_counts: bool = True) -> None:
         self._show_usage = show_usage
         self._show_timings = show_timings
+        self._show_counts = show_counts
         self._rest = b""
         self.counts = Counts()
-        self.finished = False
 
-    def feed(self, part: bytes) -> Iterator[bytes]:
+    def feed(self, part: bytes) -> bytes:
         """Take a part of the body; whole events, changed only where something of ours must go. Raises Lost for an event
         of more than `EVENT_BYTES_MAX`."""
-        data = self._rest + part
-        events = data.split(b"\n\n")
-        self._rest = events.pop()
-        if len(self._rest) > EVENT_BYTES_MAX:
+        data = self._rest + part if self._rest else part
+        end = data.rfind(b"\n\n") + 2
+        if end < 2:
+            self._keep(data)
+            return b""
+        if end == len(data):
+            self._rest = b""
+        else:
+            self._keep(data[end:])
+            data = data[:end]
+        if data.find(b"\n\n") + 2 == end:
+            return self._event(data)
+        return b"".join([self._event(event + b"\n\n") for event in data[:-2].split(b"\n\n")])
+
+    def _keep(self, rest: bytes) -> None:
+        self._rest = rest
+        if len(rest) > EVENT_BYTES_MAX:
             raise Lost("an event of the answer does not end")
-        for event in events:
-            shown = self._event(event)
-            if shown:
-                yield shown + b"\n\n"
 
     def _event(self, event: bytes) -> bytes:
-        payload = event.removeprefix(_DATA).strip()
-        if payload == _DONE:
-            self.finished = True
+        """An event with the empty line that ends it, as it goes on; nothing where it does not."""
+        at = event.find(_TIMINGS)
+        if at >= 0 and (cut := self._cut(event, at)):
+            return cut
+        if at < 0 and b'"usage"' not in event and b'"timings"' not in event:
             return event
-        if not event.startswith(_DATA) or (b'"timings"' not in payload and b'"usage"' not in payload):
+        return self._parsed(event)
+
+    def _cut(self, event: bytes, at: int) -> bytes:
+        """Without the timings at its end, which were taken; nothing where it has to be parsed: they stand elsewhere, or
+        there are counts beside them."""
+        end = event.find(b"}", at)
+        if event[end : end + 2] != b"}}" or event[end + 2 :].strip() or event.find(b'"usage"', 0, at) >= 0:
+            return b""
+        try:
+            timings = _READ.decode(memoryview(event)[at + len(_TIMINGS) : end + 1])
+        except msgspec.MsgspecError:
+            return b""
+        cached, read, written = timings.cache_n, timings.prompt_n, timings.predicted_n
+        if not (0 <= cached <= TOKENS_MAX and 0 <= read <= TOKENS_MAX and 0 <= written <= TOKENS_MAX):
+            return b""
+        self.counts.time(cached, read, written=written)
+        return event if self._show_timings else event[:at] + b"}\n\n"
+
+    def _parsed(self, event: bytes) -> bytes:
+        start = 0 if event.startswith(_DATA) else event.find(b"\ndata:") + 1
+        if not start and not event.startswith(_DATA):
             return event
+        before, payload = event[:start], event[start + len(_DATA) :]
         try:
             body = orjson.loads(payload)
         except orjson.JSONDecodeError:
@@ -94,13 +166,18 @@ class EventStream:
         if not isinstance(body, dict):
             return event
         self.counts.take(body)
-        return self._shown(event, body)
+        return self._shown(event, before, body=body)
 
-    def _shown(self, event: bytes, body: dict[str, Any]) -> bytes:
+    def _shown(self, event: bytes, before: bytes, *, body: dict[str, Any]) -> bytes:
         if not self._show_usage and body.get("usage") is not None and not body.get("choices"):
             return b""
-        changed = not self._show_timings and body.pop("timings", None) is not None
+        changed = not self._show_timings and "timings" in body
+        if changed:
+            del body["timings"]
+        if not self._show_counts and body.get("usage") is not None and _goes_on(body.get("choices")):
+            del body["usage"]
+            changed = True
         try:
-            return b"data: " + orjson.dumps(body) if changed else event
+            return before + b"data: " + orjson.dumps(body) + b"\n\n" if changed else event
         except orjson.JSONEncodeError:  # read, but nested too deep to be written
             return event

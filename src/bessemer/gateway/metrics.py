@@ -1,32 +1,84 @@
-"""What the gateway tells Prometheus: not on its own listener, where each customer would see what the others use."""
+"""What the gateway tells Prometheus: not on its own listener, where each customer would see what the others use.
+
+Plain numbers that one event loop counts, put into words when somebody asks: a counter of the library's takes a lock at
+each step, and a request takes ten steps.
+"""
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
+class Times:
+    """How long something took, by bucket."""
+
+    __slots__ = ("_counts", "_sum")
+
+    def __init__(self) -> None:
+        self._counts = [0] * (len(_SECONDS) + 1)
+        self._sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self._counts[bisect_left(_SECONDS, seconds)] += 1
+        self._sum += seconds
+
+    def told(self, name: str, words: str) -> Metric:
+        """As Prometheus wants it: each bucket has those before it."""
+        bounds = [*(str(float(bound)) for bound in _SECONDS), "+Inf"]
+        family = HistogramMetricFamily(name, words)
+        family.add_metric([], list(zip(bounds, accumulate(self._counts), strict=True)), self._sum)
+        return family
+
+
 class GatewayMetrics:
-    """Counters of one gateway process; no label holds a tenant's free text."""
+    """Figures of one gateway process; no label holds a tenant's free text."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
-        self.requests = Counter("bessemer_gateway_requests", "Requests answered.", ["route", "code"], registry=registry)
-        self.tokens = Counter("bessemer_gateway_tokens", "Tokens metered.", ["direction"], registry=registry)
-        self.first = Histogram(
-            "bessemer_gateway_first_token_seconds",
-            "Time to the first byte of an answer.",
-            buckets=_SECONDS,
-            registry=registry,
+        self.requests: Counter[tuple[str, int]] = Counter()
+        """By route and status."""
+        self.input_tokens = self.output_tokens = self.retries = self.busy = 0
+        self.dialled = self.reused = 0
+        self.first, self.whole = Times(), Times()
+        self.unsettled: Callable[[], int] = int
+        self.clients: Callable[[], int] = int
+        self.silent: Callable[[], float] = float
+        registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        """Every figure."""
+        requests = CounterMetricFamily("bessemer_gateway_requests", "Requests answered.", labels=["route", "code"])
+        for (route, code), count in self.requests.items():
+            requests.add_metric([route, str(code)], count)
+        yield requests
+        tokens = CounterMetricFamily("bessemer_gateway_tokens", "Tokens metered.", labels=["direction"])
+        tokens.add_metric(["input"], self.input_tokens)
+        tokens.add_metric(["output"], self.output_tokens)
+        yield tokens
+        dials = CounterMetricFamily(
+            "bessemer_gateway_replica_connections", "Connections to replicas that requests went over.", labels=["how"]
         )
-        self.whole = Histogram(
-            "bessemer_gateway_answer_seconds", "Time to the end of an answer.", buckets=_SECONDS, registry=registry
+        dials.add_metric(["dialled"], self.dialled)
+        dials.add_metric(["kept"], self.reused)
+        yield dials
+        yield self.first.told("bessemer_gateway_first_token_seconds", "Time to the first byte of an answer.")
+        yield self.whole.told("bessemer_gateway_answer_seconds", "Time to the end of an answer.")
+        yield GaugeMetricFamily("bessemer_gateway_busy", "Requests being answered.", value=self.busy)
+        yield GaugeMetricFamily("bessemer_gateway_connections", "Connections of clients.", value=self.clients())
+        yield GaugeMetricFamily(
+            "bessemer_gateway_unsettled_records", "Usage that the api does not have yet.", value=self.unsettled()
         )
-        self.busy = Gauge("bessemer_gateway_busy", "Requests being answered.", registry=registry)
-        self.unsettled = Gauge(
-            "bessemer_gateway_unsettled_records", "Usage that the api does not have yet.", registry=registry
+        yield GaugeMetricFamily(
+            "bessemer_gateway_silent_seconds", "Since the api was last heard of keys.", value=self.silent()
         )
-        self.retries = Counter(
-            "bessemer_gateway_retries", "Replicas that were lost before they answered.", registry=registry
+        yield CounterMetricFamily(
+            "bessemer_gateway_retries", "Replicas that were lost before they answered.", value=self.retries
         )

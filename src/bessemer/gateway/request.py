@@ -1,12 +1,20 @@
-"""What a request asks for: read once, bounded, and the body that goes on to the replica."""
+"""What a request asks for: read once, bounded, and the body that goes on to the replica.
+
+Only the outermost names of a body are looked at; what they hold stays as it came, and goes on as it came: a body is
+checked to be JSON, spliced where something of ours goes in, and never written anew. An engine may read a name that is
+there twice in its own way, and be asked for more than was judged here: so that is refused.
+"""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
+import msgspec
 import orjson
 
 from bessemer.gateway.errors import Refused, malformed, no_key
@@ -18,11 +26,44 @@ TEXTS_MAX = 2048
 """How many texts it may have embedded, as OpenAI has it."""
 _MODEL_CHARACTERS_MAX = 253
 
+_NAME = re.compile(rb'\s*("(?:[^"\\]|\\.)*")\s*:\s*', re.DOTALL)
+_NEXT = re.compile(rb"\s*([,}])")
+_WHOLE = re.compile(rb"[0-9]{1,18}")
+_USAGE = b',"stream_options":{"include_usage":true,"continuous_usage_stats":true}'
+_TIMINGS = b',"timings_per_token":true}'
+_DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
 
 @dataclass(frozen=True, slots=True)
+class Route:
+    """What a path of OpenAI's API means here. ``bounds`` are the names by which a client bounds what is written;
+    ``many`` is what may hold several inputs at once."""
+
+    streams: bool
+    bounds: tuple[str, ...] = ()
+    many: tuple[str, ...] = ()
+    usage_if_asked: bool = True
+    """Whether a stream tells its usage only where it is asked to."""
+
+
+_ANSWERS = ("n", "best_of", "n_cmpl")
+_MANY = frozenset((*_ANSWERS, "prompt", "input"))
+_WRITES = ("max_completion_tokens", "max_tokens", "n_predict")
+ROUTES: Mapping[str, Route] = MappingProxyType(
+    {
+        "/v1/chat/completions": Route(True, _WRITES, ("prompt", "input")),
+        "/v1/completions": Route(True, _WRITES, ("prompt", "input")),
+        "/v1/responses": Route(True, ("max_output_tokens", *_WRITES), usage_if_asked=False),
+        "/v1/embeddings": Route(False, (), ("prompt", "input")),
+    }
+)
+
+
+@dataclass(slots=True)
 class Wanted:
-    """A request's model and body as it goes on. ``show_usage``, ``show_timings``: the client itself asked for them.
-    ``writes`` is the most that each of its ``sequences`` may write, None where it does not say."""
+    """A request's model and body as it goes on; not frozen, for that costs more than to read it. ``show_usage``,
+    ``show_timings``: the client itself asked for them. ``writes`` is the most that each of its ``sequences`` may write,
+    None where it does not say."""
 
     model: str
     stream: bool
@@ -31,62 +72,138 @@ class Wanted:
     body: bytes
     writes: int | None = None
     sequences: int = 1
+    show_counts: bool = False
+    """It asked for the usage so far in each event."""
+    generates: bool = True
+    """Whether its answers are written, and so may be shorter."""
 
 
-def bearer(headers: list[tuple[bytes, bytes]]) -> str:
-    """The token of the Authorization header. Raises Refused."""
-    for name, value in headers:
-        if name == b"authorization":
-            scheme, _, token = value.partition(b" ")
-            if scheme.lower() == b"bearer" and token.strip():
-                return token.strip().decode("latin-1")
+def bearer(authorization: bytes | None) -> str:
+    """The token of an Authorization header. Raises Refused."""
+    if authorization is not None:
+        if authorization.startswith(b"Bearer ") and (token := authorization[7:].strip()):
+            return token.decode("latin-1")
+        scheme, _, token = authorization.partition(b" ")
+        if scheme.lower() == b"bearer" and (token := token.strip()):
+            return token.decode("latin-1")
     raise no_key()
 
 
-def read(raw: bytes, *, streams: bool) -> Wanted:
+def read(raw: bytes, route: Route) -> Wanted:
     """Parse a body; unknown parameters pass through unread. Raises Refused."""
-    try:
-        body: Any = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise malformed("We could not parse the JSON body of your request.") from error
-    if not isinstance(body, dict):
-        raise malformed("The body of your request must be a JSON object.")
-    model = body.get("model")
+    fields = _fields(raw)
+    model = _value(fields, "model")
     if not isinstance(model, str) or not model:
         raise malformed("you must provide a model parameter")
-    stream = bool(body.get("stream")) and streams
-    options = body.get("stream_options")
-    shown = isinstance(options, dict) and bool(options.get("include_usage"))
-    timings = bool(body.get("timings_per_token"))
-    if stream:
-        body["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
-        body["timings_per_token"] = True
+    name, sequences = model[:_MODEL_CHARACTERS_MAX], _sequences(fields, route)
+    writes = _writes(fields, route)
+    said = fields.get("stream")
+    timings = "timings_per_token" in fields and bool(_value(fields, "timings_per_token"))
+    if said is None or not route.streams or not _truth(bytes(said)):
+        return Wanted(name, False, False, timings, raw, writes, sequences, False, route.streams)
+    options = _value(fields, "stream_options")
+    options = options if isinstance(options, dict) else {}
+    shown, counts = bool(options.get("include_usage")), bool(options.get("continuous_usage_stats"))
+    onward = _asking(raw, fields, options=options, usage=route.usage_if_asked)
+    shown = shown or not route.usage_if_asked
+    return Wanted(name, True, shown, timings, onward, writes, sequences, counts)
+
+
+def _fields(raw: bytes) -> dict[str, msgspec.Raw]:
+    """The outermost names and what they hold, unread. Raises Refused."""
     try:
-        onward = orjson.dumps(body)
-    except orjson.JSONEncodeError as error:
+        fields = _DECODER.decode(raw)
+        if not raw.isascii():
+            raw.decode()
+    except msgspec.ValidationError as error:
+        raise malformed("The body of your request must be a JSON object.") from error
+    except RecursionError as error:
         raise malformed("The body of your request is nested too deep.") from error
-    name, writes, sequences = (
-        model[:_MODEL_CHARACTERS_MAX],
-        _writes(body, streams=streams),
-        _sequences(body, streams=streams),
-    )
-    return Wanted(name, stream, shown, timings, onward, writes, sequences)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise malformed("We could not parse the JSON body of your request.") from error
+    # Each name quoted, a colon, a comma or a brace: no shorter text says it, so one of that length says nothing twice.
+    least = 4 * len(fields) + 1
+    for name, value in fields.items():
+        least += len(name) + len(value)
+    if len(raw) != least:
+        _check_once(raw, fields)
+    return fields
 
 
-def _writes(body: Mapping[str, Any], *, streams: bool) -> int | None:
+def _check_once(raw: bytes, fields: Mapping[str, msgspec.Raw]) -> None:
+    """Raises Refused where a name is there twice: of each name the decoder kept the last value, and whatever lies where
+    that is expected is another one."""
+    at, seen = raw.index(b"{") + 1, set[str]()
+    for _ in range(len(fields)):
+        found = _NAME.match(raw, at)
+        assert found is not None, "the decoder has read it"
+        name: str = orjson.loads(found[1])
+        value = bytes(fields[name])
+        at = found.end() + len(value)
+        after = _NEXT.match(raw, at)
+        if name in seen or raw[found.end() : at] != value or after is None:
+            raise malformed(f"The body of your request says `{name[:100]}` twice.", name[:100])
+        seen.add(name)
+        at = after.end()
+    if raw[at - 1 : at] == b",":
+        raise malformed("The body of your request says something twice.")
+
+
+def _asking(raw: bytes, fields: dict[str, msgspec.Raw], *, options: Mapping[str, Any], usage: bool) -> bytes:
+    """The body with what we ask of each stream: counts in each event and at its end."""
+    if not fields.keys() & {"stream_options", "timings_per_token"}:
+        return b"".join((raw.rstrip()[:-1], _USAGE if usage else b"", _TIMINGS))
+    ours: dict[str, bytes] = {"timings_per_token": b"true"}
+    if usage:
+        ours["stream_options"] = orjson.dumps({**options, "include_usage": True, "continuous_usage_stats": True})
+    parts = [orjson.dumps(k) + b":" + (ours.pop(k) if k in ours else bytes(v)) for k, v in fields.items()]
+    parts += [orjson.dumps(k) + b":" + v for k, v in ours.items()]
+    return b"{" + b",".join(parts) + b"}"
+
+
+def _value(fields: Mapping[str, msgspec.Raw], name: str) -> Any:
+    """What a name holds; None where it is not there. Raises Refused."""
+    said = fields.get(name)
+    return None if said is None else _read(said)
+
+
+def _read(said: msgspec.Raw) -> Any:
+    try:
+        return orjson.loads(memoryview(said))
+    except orjson.JSONDecodeError as error:
+        raise malformed("We could not parse the JSON body of your request.") from error
+
+
+def _truth(said: bytes) -> bool:
+    return said == b"true" or (said not in (b"false", b"null") and bool(_read(msgspec.Raw(said))))
+
+
+def _writes(fields: Mapping[str, msgspec.Raw], route: Route) -> int | None:
     """What of an answer the client bounds itself; embeddings write nothing."""
-    said = [body[name] for name in ("max_completion_tokens", "max_tokens", "n_predict") if _whole(body.get(name))]
-    return max(said, default=None) if streams else 0
+    if not route.streams:
+        return 0
+    most = None
+    for name in route.bounds:
+        if (said := fields.get(name)) is not None and _WHOLE.fullmatch(said):
+            most = max(most or 0, int(bytes(said)))
+    return most
 
 
-def _sequences(body: Mapping[str, Any], *, streams: bool) -> int:
+def _sequences(fields: Mapping[str, msgspec.Raw], route: Route) -> int:
     """How many answers to how many inputs; what is no number is the engine's to refuse. Raises Refused."""
-    name = next((name for name in ("prompt", "input") if isinstance(body.get(name), list)), "")
-    texts = body[name] if name else [0]
-    inputs = len(texts) if texts and not _whole(texts[0]) else 1
-    # An engine takes 5.0 for five.
-    each: float = max([1, *(body[said] for said in ("n", "best_of", "n_cmpl") if type(body.get(said)) in (int, float))])
-    most = ANSWERS_MAX if streams else TEXTS_MAX
+    if _MANY.isdisjoint(fields):
+        return 1
+    name, inputs = "", 1
+    for said_name in route.many:
+        said = fields.get(said_name)
+        if said is not None and memoryview(said)[:1].tobytes() == b"[":
+            name, inputs = said_name, _inputs(said)
+            break
+    each: float = 1
+    for said_name in _ANSWERS:
+        if said_name in fields and type(number := _value(fields, said_name)) in (int, float):
+            each = max(each, number)  # an engine takes 5.0 for five
+    most = ANSWERS_MAX if route.streams else TEXTS_MAX
     if inputs * each > most:
         raise malformed(
             f"A request may ask for at most {most} answers: its inputs times `n`.", "n" if each > 1 else name
@@ -94,15 +211,19 @@ def _sequences(body: Mapping[str, Any], *, streams: bool) -> int:
     return inputs * math.ceil(each)
 
 
-def _whole(value: Any) -> bool:
-    return type(value) is int and value >= 0
+def _inputs(said: msgspec.Raw) -> int:
+    """Of a list: how many texts, or lists of tokens; a list of tokens itself is one."""
+    texts = msgspec.json.decode(said, type=list[msgspec.Raw])
+    return 1 if not texts or _WHOLE.fullmatch(texts[0]) else len(texts)
 
 
-def over(length: bytes | None) -> bool:
-    """Whether a declared length is past the bound, or no number."""
-    if length is None:
-        return False
-    return not length.isdigit() or int(length) > BODY_BYTES_MAX
+def shortened(body: bytes, writes: int) -> bytes:
+    """A body that was read, asking for answers of at most so many tokens by every name that it says it by."""
+    fields = _DECODER.decode(body)
+    names = [name for name in ("max_output_tokens", *_WRITES) if name in fields] or ["max_tokens"]
+    parts = [orjson.dumps(k) + b":" + bytes(v) for k, v in fields.items() if k not in names]
+    parts += [orjson.dumps(name) + b":%d" % writes for name in names]
+    return b"{" + b",".join(parts) + b"}"
 
 
-__all__ = ["BODY_BYTES_MAX", "Refused", "Wanted", "bearer", "over", "read"]
+__all__ = ["BODY_BYTES_MAX", "ROUTES", "Refused", "Route", "Wanted", "bearer", "read", "shortened"]

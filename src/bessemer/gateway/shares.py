@@ -17,30 +17,23 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import structlog
 
 from bessemer.core.clock import Clock
-from bessemer.core.errors import BessemerError, Forbidden, Malformed, NotFound
-from bessemer.core.money import STATED_MAX, Wish
+from bessemer.core.errors import BessemerError
+from bessemer.core.money import STATED_MAX, Prices, Wish
 from bessemer.core.values import UsageRecord
 from bessemer.gateway import errors
-from bessemer.gateway.meter import Counts
 from bessemer.gateway.purse import AHEAD, Bound, Held, Need, Purse, known
+from bessemer.gateway.record import AnyRecord
 from bessemer.gateway.request import Wanted
 
 SLACK_SECONDS = 5.0
 """By which two answers may disagree about when one minute ends: what calls to the api take."""
-
-ROUND_SECONDS = 30.0
-"""How often what is held is said again, and what nobody needs is given back."""
-
-INHERIT_SECONDS = 1.0
-INHERIT_TRIES = 60
-"""How often, and of each project how many times, it is tried to give back what a predecessor held."""
 
 AT_ONCE = 32
 """Of how many projects it is said at a time at the end: so many calls of one gateway the api lets wait. While requests
@@ -78,10 +71,6 @@ class Ask(Protocol):
     def __call__(self, project: str, tokens: int, *, money: Wish) -> Awaitable[Given]: ...
 
 
-Left = Callable[[], Awaitable[Sequence[str]]]
-"""The projects of whose money the gateway of this name holds some, by what the api was told."""
-
-
 class Shares:
     """The shares of one gateway, ``holder``. Without ``ask`` nothing is bounded. ``before`` is how many records of its
     spool are from before it started."""
@@ -96,20 +85,34 @@ class Shares:
         self._purses: dict[str, Purse] = {}
         self._ids = itertools.count(1)
 
-    async def hold(self, project: str, need: Need) -> Held:
-        """Hold so much of the project's minute and money. Raises Refused: 429, or 503 where nobody can say."""
+    @property
+    def ready(self) -> bool:
+        """Whether nothing is in the spool any more that a predecessor held money for."""
+        return not self._before
+
+    def at_once(self, project: str, need: Need) -> Held | None:
+        """Hold what is here, where nobody has to be asked for more. None where somebody has."""
         if self._ask is None:
             return Held(project)
-        purse = self._purses.setdefault(project, Purse())
+        purse = self._purses.get(project)
+        if purse is None:
+            return None
         if purse.free:
             if self._now() >= purse.ends and (purse.again is None or purse.again.done()):
                 purse.again = asyncio.create_task(self._look_again(project, purse))
             return Held(project)
+        return purse.take(project, need, id=next(self._ids)) if purse.covers(need, self._now()) else None
+
+    async def hold(self, project: str, need: Need) -> Held:
+        """Hold so much of the project's minute and money. Raises Refused: 429, or 503 where nobody can say."""
+        if (held := self.at_once(project, need)) is not None:
+            return held
+        purse = self._purses.setdefault(project, Purse())
         async with purse.turn:
             await self._fill(project, purse, need=need)
             return purse.take(project, need, id=next(self._ids))
 
-    def spend(self, held: Held, record: UsageRecord) -> None:
+    def spend(self, held: Held, record: AnyRecord) -> None:
         """The record is in the spool: of what was held for it, its cost waits to be settled, and the rest is free."""
         purse = self._purses.get(held.project)
         if purse is None or held.prices is None or purse.money.busy.pop(held.id, None) is None:
@@ -118,6 +121,18 @@ class Shares:
         cost = held.prices.tokens(read=read, cached=cached, written=written)
         purse.money.owed[record.request_id] = cost
         purse.money.have += held.micro - cost
+
+    async def room(self, project: str) -> tuple[int | None, int | None, Prices | None]:
+        """How many tokens, and how much money at which prices, there are for the gateway yet, as far as is known; None
+        where nothing bounds them. Raises Refused where nobody can say."""
+        purse = self._purses.setdefault(project, Purse())
+        if self._ask is None or purse.free:
+            return None, None, None
+        async with purse.turn:
+            given = await self._given(project, 0, purse=purse, more=0)
+        money = purse.money
+        tokens = (0 if given.words else purse.have + purse.left) if purse.bounded else None
+        return tokens, money.have + money.left if money.prices is not None else None, money.prices
 
     def settle(self, held: Held, used: int) -> None:
         """The request is over: what it did not use is the next one's, while the minute lasts."""
@@ -135,32 +150,7 @@ class Shares:
             if (purse := self._purses.get(record.project)) is not None:
                 purse.money.owed.pop(record.request_id, None)
 
-    async def run(self, left: Left | None = None) -> None:
-        """Say what is held, again and again, until cancelled; beside that, see to what a predecessor ``left``."""
-        assert self._clock is not None
-        async with asyncio.TaskGroup() as beside:
-            if left is not None:
-                beside.create_task(self.inherit(left))
-            while True:
-                await self._clock.sleep(ROUND_SECONDS)
-                await self.say()
-
-    async def inherit(self, left: Left) -> None:
-        """Once the spool of before is settled, give back what a predecessor of this name held, in every project."""
-        assert self._clock is not None
-        projects: Sequence[str] | None = None
-        while projects is None:
-            projects = None if self._before else await _known(left)
-            if projects is None:
-                await self._clock.sleep(INHERIT_SECONDS)
-        for _ in range(INHERIT_TRIES):
-            projects = [project for project in projects if not await self._replaced(project)]
-            if not projects:
-                return
-            await self._clock.sleep(INHERIT_SECONDS)
-        _log.warning("what is held from before is held for an hour", projects=len(projects))
-
-    async def _replaced(self, project: str) -> bool:
+    async def replaced(self, project: str) -> bool:
         """Let this gateway's word take the place of its predecessor's; whether it did."""
         purse = self._purses.setdefault(project, Purse())
         async with purse.turn:
@@ -172,20 +162,16 @@ class Shares:
         room = asyncio.Semaphore(AT_ONCE if last else AT_ONCE // 4)
 
         async def one(project: str, purse: Purse) -> None:
-            async with room:
-                await self._say_of(project, purse, last=last)
+            async with room, purse.turn:
+                money = purse.money
+                if last or not money.used:
+                    money.have = 0
+                money.used = False
+                if money.prices is not None and not self._before and (money.level or money.stated):
+                    await self._state(project, purse)
 
         largest_first = sorted(self._purses.items(), key=lambda item: item[1].money.have, reverse=True)
         await asyncio.gather(*(one(project, purse) for project, purse in largest_first))
-
-    async def _say_of(self, project: str, purse: Purse, *, last: bool) -> None:
-        async with purse.turn:
-            money = purse.money
-            if last or not money.used:
-                money.have = 0
-            money.used = False
-            if money.prices is not None and not self._before and (money.level or money.stated):
-                await self._state(project, purse)
 
     async def _state(self, project: str, purse: Purse) -> bool:
         """Let the api know; whether it does. Until then it keeps more than there is, or knows of a later word than this
@@ -261,31 +247,9 @@ class Shares:
         return self._clock.monotonic()
 
 
-async def _known(left: Left) -> Sequence[str] | None:
-    """None where nobody says."""
-    try:
-        return await left()
-    except (NotFound, Forbidden, Malformed):
-        return ()  # a replica of an older release knows no such path or method: it keeps it for an hour
-    except (BessemerError, OSError) as error:
-        _log.warning("what is held from before is not known", error=str(error))
-        return None
-
-
 def most(wanted: Wanted, context_tokens: int) -> Need:
     """The most that a request may amount to, read and written: no token is less than a byte, and no sequence has more
     than the context of a slot."""
     written = context_tokens if wanted.writes is None else wanted.writes
     each = min(context_tokens, len(wanted.body) + TEMPLATE_TOKENS + written)
     return Need(max(1, wanted.sequences * each), wanted.sequences * min(context_tokens, written))
-
-
-def bounded(held: Held, counts: Counts) -> Counts:
-    """What of an answer is billed: where money is held for it, no more than that is for, whatever its engine says."""
-    if held.prices is None:
-        return counts
-    written = min(counts.output_tokens, held.need.writes)
-    read = min(counts.input_tokens, held.need.tokens - written)
-    if (read, written) != (counts.input_tokens, counts.output_tokens):
-        _log.warning("an answer is more than was held for it", project=held.project, read=counts.input_tokens)
-    return Counts(read, min(counts.cached_input_tokens, read), written)

@@ -27,6 +27,7 @@ import structlog
 
 from bessemer.core.errors import DriverError, Unavailable
 from bessemer.core.values import UsageRecord
+from bessemer.gateway.record import AnyRecord, Record
 from bessemer.gateway.segment import RECORD_BYTES_MAX, Segment
 
 _log = structlog.get_logger("gateway.spool")
@@ -73,27 +74,29 @@ class Spool:
 
     def reserve(self) -> None:
         """Keep room for one more record until `release`. Raises DriverError ``DiskFull``: then serve nothing."""
-        if not self._catch_up():
+        if self._owed and not self._catch_up():
             raise DriverError("DiskFull", "usage cannot be recorded", internal="records wait for the disk")
+        room = self._room()
         try:
-            while self._room() <= self._promised:
+            while room <= self._promised:
                 self._make(self._promised + 1)
+                room = self._room()
         except OSError as error:
             raise DriverError("DiskFull", "usage cannot be recorded", internal=str(error)) from error
         self._promised += 1
-        if self._room() < self._promised + self._ahead:
+        if room < self._promised + self._ahead:
             self.news.set()
 
     def release(self) -> None:
         """Whoever was admitted is done, and has appended what there was."""
         self._promised -= 1
 
-    def append(self, record: UsageRecord) -> None:
+    def append(self, record: AnyRecord) -> None:
         """Write a record; it survives the process from now and the machine from the next `sync`.
 
         What the disk does not take waits in memory until it does, and `reserve` admits nobody meanwhile.
         """
-        self._owed.append(orjson.dumps(record.dump()))
+        self._owed.append(record.line() if isinstance(record, Record) else orjson.dumps(record.dump()))
         if not self._catch_up():
             uid, waiting = record.endpoint_uid, len(self._owed)
             _log.error("usage waits in memory", request_id=record.request_id, object_uid=uid, waiting=waiting)
@@ -180,7 +183,10 @@ class Spool:
 
     def _room(self) -> int:
         """For how many records there is, whatever they hold."""
-        return sum(segment.room for segment in [*self._segments[-1:], *self._spare])
+        room = self._segments[-1].room if self._segments else 0
+        for segment in self._spare:
+            room += segment.room
+        return room
 
     def _make(self, records: int) -> None:
         """Another segment, unless there is room for so many by now. Raises OSError."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,18 @@ _log = structlog.get_logger("gateway.tables")
 
 @dataclass(frozen=True, slots=True)
 class KeyEntry:
-    """One ApiKey. ``endpoints`` empty is all of the project; ``expires_at`` None is never."""
+    """One ApiKey. ``endpoints`` empty is all of the project; ``expires_at`` None is never; ``networks`` empty is
+    anywhere. ``owner`` is the member whose key it is, or "". ``bounds`` are its own limits and budget, as it says them;
+    nothing where it has none."""
 
     uid: str
     name: str
     project: str
     endpoints: frozenset[str]
     expires_at: float | None
+    owner: str = ""
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    bounds: bytes = b""
 
     def valid(self, now: float) -> bool:
         return self.expires_at is None or now < self.expires_at
@@ -42,12 +48,24 @@ class KeyEntry:
     def may_use(self, endpoint: str) -> bool:
         return not self.endpoints or endpoint in self.endpoints
 
+    def reachable(self, peer: str) -> bool:
+        """Whether it is taken from who connects from that address; one that is none is in no network."""
+        if not self.networks:
+            return True
+        try:
+            address = ip_address(peer.partition("%")[0])
+        except ValueError:
+            return False
+        address = getattr(address, "ipv4_mapped", None) or address
+        return any(address in network for network in self.networks)
+
 
 @dataclass(slots=True)
 class Replica:
     """One replica that answered its probe. ``folder`` holds its host's doors, if that shares this machine; ``busy``
     counts the requests that it answers now, ``failures`` those in a row that it did not. One that is ``leaving`` was
-    told when it ends: it answers what it has, and new ones only where nobody else does."""
+    told when it ends: it answers what it has, and new ones only where nobody else does. ``links`` are the connections
+    to it that wait (`upstream`), ``heads`` what each request to it begins with."""
 
     claim_uid: str
     host: str
@@ -57,6 +75,8 @@ class Replica:
     failures: int = 0
     not_before: float = 0.0
     leaving: bool = False
+    links: list[Any] = field(default_factory=list)
+    heads: dict[tuple[str, bool], bytes] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -74,9 +94,16 @@ class EndpointEntry:
     def choose(self, now: float, *, tried: frozenset[str] = frozenset()) -> Replica | None:
         """The least busy replica that is not resting after a failure, one that stays before one that is leaving; a
         resting one before none."""
+        if len(self.replicas) == 1 and not tried:
+            return next(iter(self.replicas.values()))
         candidates = [r for r in self.replicas.values() if r.claim_uid not in tried]
         rested = [r for r in candidates if r.not_before <= now]
         return min(rested or candidates, key=lambda r: (r.leaving, r.busy, r.claim_uid), default=None)
+
+
+def _bounds(spec: Mapping[str, Any]) -> bytes:
+    said = {name: spec[name] for name in ("limits", "budget") if spec.get(name)}
+    return orjson.dumps(said, option=orjson.OPT_SORT_KEYS) if said else b""
 
 
 class Tables:
@@ -133,6 +160,9 @@ class Tables:
             project=metadata["namespace"],
             endpoints=frozenset(spec.get("endpoints", ())),
             expires_at=epoch(expires) if expires else None,
+            owner=spec.get("owner") or "",
+            networks=tuple(ip_network(network) for network in spec.get("networks") or ()),
+            bounds=_bounds(spec),
         )
         self.keys[digest] = entry
         self._digests[uid] = digest

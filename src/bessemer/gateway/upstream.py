@@ -1,29 +1,34 @@
-"""A raw HTTP/1.1 client for replicas: asyncio and httptools, one connection per request, nothing buffered.
+"""Connections to replicas: HTTP/1.1 on asyncio and httptools, answers by callbacks, nothing buffered, kept where that
+is safe.
 
-A connection is not used twice: llama.cpp closes each after a streamed answer without saying so, and a unix socket
-costs a tenth of a millisecond. Doors of other machines are TLS and admit only the gateway's certificate.
+A connection is used again after an answer that was whole and no stream (llama.cpp closes one after a streamed answer
+without saying so). A server that has a thread for each connection says how long it keeps one: of such a replica one is
+kept only while nobody waits there, for it would hold a thread that somebody waits for. One that is kept may have died
+meanwhile: who was given it and hears not a byte may ask once more over a new one. Each is dialled through `doors`.
 
 A replica runs hostile code: what it may send that is no body, how long a body at once may be, and how long it may keep
-a client waiting for the first byte, is bounded.
+a client waiting for the first byte, is bounded; what it sends unasked ends the connection.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import httptools
 
+from bessemer.core.hosts import door_name
 from bessemer.gateway import doors
+from bessemer.gateway.tables import Replica
 
 CONNECT_SECONDS = 5.0
+IDLE_SECONDS = 4.0
+"""Less than llama.cpp keeps a connection (5 s)."""
+IDLE_MAX = 64
+"""Of one replica."""
 WHOLE_BYTES_MAX = 32 << 20
-_READ_BYTES = 1 << 16
 _FRAMING_BYTES_MAX = 1 << 17
 """Of headers, trailers and chunk extensions in a row."""
 
@@ -36,129 +41,219 @@ class Silent(Lost):
     """The replica was reached and did not begin its answer in time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """A request to a replica. ``folder`` holds the doors of its host, if that shares this machine; ``patience_seconds``
-    is how long the first byte of the answer's body may take."""
+class Owner(Protocol):
+    """Who asked over a connection."""
 
-    path: str
-    body: bytes
-    secret: str
-    request_id: str
-    server_name: str = ""
-    folder: Path | None = None
-    patience_seconds: float = 60.0
+    def heard(self, link: Link) -> None:
+        """Something of the answer has come."""
+
+    def lost(self, why: str) -> None:
+        """The rest of the answer will not come."""
 
 
-class Answer:
-    """An answer that is being read: status and headers are there, `parts` gives the body as it comes."""
+class Link(asyncio.Protocol):
+    """A connection to a replica. Of the answer that comes over it: ``status`` 0 until its head is there, ``parts`` of
+    the body that nobody has taken, ``size`` of all of it, ``complete``. ``kept``: it has answered before; ``silent``:
+    not this time."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
+    __slots__ = (
+        "_framing",
+        "_frugal",
+        "_keeps",
+        "_owner",
+        "_parser",
+        "complete",
+        "expires",
+        "kept",
+        "parts",
+        "replica",
+        "silent",
+        "size",
+        "status",
+        "streaming",
+        "transport",
+    )
+
+    def __init__(self, replica: Replica) -> None:
+        self.replica = replica
+        self.transport: Any = None
         self._parser: Any = httptools.HttpResponseParser(self)
-        self._parts: list[bytes] = []
-        self._complete = False
-        self._head = False
+        self._owner: Owner | None = None
         self._framing = 0
-        self.headers: dict[bytes, bytes] = {}
+        self._frugal = self._keeps = False
+        self.kept = False
+        self.expires = 0.0
+        self._begin()
+
+    def _begin(self) -> None:
+        self.parts: list[bytes] = []
+        self.status = self.size = 0
+        self.silent = True
+        self.streaming = self.complete = False
+
+    def ask(self, data: bytes, owner: Owner) -> None:
+        """Send a request; ``owner`` hears of its answer."""
+        self._begin()
+        self._owner = owner
+        self._framing = 0
+        self.transport.write(data)
+
+    def hand_to(self, owner: Owner | None) -> None:
+        """Another hears of the rest of the answer, or nobody waits for it."""
+        self._owner = owner
+
+    def take(self) -> bytes:
+        """The body as far as it has come since the last time."""
+        parts, self.parts = self.parts, []
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def drop(self) -> None:
+        """Let go of the connection at once; an answer cut short stops the replica's work on it."""
+        self._owner = None
+        self.complete = False
+        self.transport.abort()
 
     @property
-    def status(self) -> int:
-        return int(self._parser.get_status_code())
+    def reusable(self) -> bool:
+        """Whether it may carry another request: after a whole answer that was no stream."""
+        if self.streaming or not self.complete or self.transport.is_closing():
+            return False
+        return self._keeps and not (self._frugal and self.replica.busy)
+
+    # --- asyncio and httptools call these -----------------------------------------------------------------------
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._parser = None  # which knows this one: no circle is left behind
+        owner, self._owner = self._owner, None
+        if owner is not None:
+            owner.lost(str(exc) if exc else "the connection ended before the answer did")
+
+    def data_received(self, data: bytes) -> None:
+        owner = self._owner
+        if owner is None or self.complete:
+            self.transport.abort()  # nobody has asked
+            return
+        self.silent = False
+        self._framing += len(data)
+        why = ""
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            why = str(error)
+        if self._framing > _FRAMING_BYTES_MAX:
+            why = "the answer has headers without end"
+        if why:
+            self.drop()
+            owner.lost(why)
+        elif self.status and (self.parts or self.complete):
+            owner.heard(self)
+
+    def on_message_begin(self) -> None:
+        if self.complete:
+            raise Lost("it says more than was asked")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._head:  # else a trailer, which tells us nothing
-            self.headers[name.lower()] = value
+        if self.status:
+            return  # a trailer, which tells us nothing
+        name = name.lower()
+        if name == b"content-type":
+            self.streaming = value.startswith(b"text/event-stream")
+        elif name == b"keep-alive":
+            self._frugal = True
 
     def on_headers_complete(self) -> None:
-        self._head = True
+        self.status = self._parser.get_status_code() or -1
 
     def on_body(self, body: bytes) -> None:
         self._framing = 0
-        self._parts.append(body)
+        self.size += len(body)
+        self.parts.append(body)
 
     def on_message_complete(self) -> None:
-        self._complete = True
+        self.complete = True
+        self._keeps = self._parser.should_keep_alive()  # afterwards it does not know
 
-    async def begin(self) -> None:
-        """Read until status, headers and the first byte of the body are there. Raises Lost."""
-        while not (self._head and (self._parts or self._complete)):
-            await self._feed()
 
-    async def parts(self) -> AsyncIterator[bytes]:
-        """The body in parts. Raises Lost where it ends too early."""
-        while True:
-            waiting, self._parts = self._parts, []
-            for part in waiting:
-                yield part
-            if self._complete:
-                return
-            await self._feed()
+class Links:
+    """The connections of one gateway that wait for a request, by replica. What the time is it hears at each `sweep`."""
 
-    async def whole(self) -> bytes:
-        """The body at once. Raises Lost, also past `WHOLE_BYTES_MAX`."""
-        body = bytearray()
-        async for part in self.parts():
-            body += part
-            if len(body) > WHOLE_BYTES_MAX:
-                raise Lost(f"the answer has more than {WHOLE_BYTES_MAX} bytes")
-        return bytes(body)
+    def __init__(self, tls: ssl.SSLContext | None, now: float) -> None:
+        self._tls = tls
+        self._now = now
+        self._idle: dict[Link, None] = {}
 
-    async def _feed(self) -> None:
+    def kept(self, replica: Replica) -> Link | None:
+        """A connection that is there."""
+        while replica.links:
+            link: Link = replica.links.pop()
+            self._idle.pop(link, None)
+            if not link.transport.is_closing():
+                return link
+        return None
+
+    async def dial(self, replica: Replica) -> Link:
+        """Another connection. Raises Lost."""
         try:
-            data = await self._reader.read(_READ_BYTES)
-            if not data:
-                raise Lost("the connection ended before the answer did")
-            self._framing += len(data)
-            self._parser.feed_data(data)
-        except (OSError, httptools.HttpParserError) as error:
-            raise Lost(str(error)) from error
-        if self._framing > _FRAMING_BYTES_MAX:
-            raise Lost("the answer has headers without end")
+            async with asyncio.timeout(CONNECT_SECONDS):
+                return await self._connected(replica)
+        except (OSError, TimeoutError, ValueError) as error:
+            raise Lost(f"cannot connect: {error}") from error
+
+    def give_back(self, link: Link) -> None:
+        """Keep a connection whose request is over, where that is safe."""
+        replica = link.replica
+        if not link.reusable or len(replica.links) >= IDLE_MAX:
+            link.drop()
+            return
+        link.hand_to(None)
+        link.kept = True
+        link.expires = self._now + IDLE_SECONDS
+        replica.links.append(link)
+        self._idle[link] = None
+
+    def sweep(self, now: float) -> None:
+        """Close what nobody has used for long: those that were put away first stand first."""
+        self._now = now
+        while self._idle:
+            link = next(iter(self._idle))
+            if now < link.expires and not link.transport.is_closing():
+                return
+            del self._idle[link]
+            if link in link.replica.links:
+                link.replica.links.remove(link)
+            link.drop()
 
     def close(self) -> None:
-        """Let go of the connection; an answer cut short stops the replica's work on it."""
-        self._writer.close()
+        """Close all of them."""
+        self.sweep(float("inf"))
+
+    async def _connected(self, replica: Replica) -> Link:
+        loop, address, folder = asyncio.get_running_loop(), replica.address, replica.folder
+        if doors.is_socket(address) and folder is not None:
+            with doors.opened(address, folder) as path:
+                return (await loop.create_unix_connection(lambda: Link(replica), path))[1]
+        if self._tls is None or doors.refusal(address, None):
+            raise ValueError("the address is no door")
+        url = urlsplit(address)
+        name = door_name(replica.host)
+        made = await loop.create_connection(
+            lambda: Link(replica), str(url.hostname), int(url.port or 0), ssl=self._tls, server_hostname=name
+        )
+        return made[1]
 
 
-async def ask(address: str, request: Ask, *, tls: ssl.SSLContext | None) -> Answer:
-    """Send a request and read the beginning of the answer; ``close`` it. Raises Lost."""
-    try:
-        async with asyncio.timeout(CONNECT_SECONDS):
-            reader, writer = await _connect(address, request, tls=tls)
-    except (OSError, TimeoutError, ValueError) as error:
-        raise Lost(f"cannot connect: {error}") from error
-    answer = Answer(reader, writer)
-    head = (
-        f"POST {request.path} HTTP/1.1\r\nhost: replica\r\ncontent-type: application/json\r\n"
-        f"authorization: Bearer {request.secret}\r\nx-request-id: {request.request_id}\r\n"
-        f"content-length: {len(request.body)}\r\nconnection: close\r\n\r\n"
-    )
-    try:
-        async with asyncio.timeout(request.patience_seconds):
-            writer.write(head.encode() + request.body)
-            await writer.drain()
-            await answer.begin()
-    except BaseException as error:
-        answer.close()
-        if isinstance(error, TimeoutError):
-            raise Silent(f"no answer began within {request.patience_seconds:g} s") from error
-        if isinstance(error, OSError):
-            raise Lost(str(error)) from error
-        raise
-    return answer
+def head(path: str, secret: str, *, stream: bool) -> bytes:
+    """Of a request, up to what differs from one to the next; `ask` puts that behind it."""
+    ends = "connection: close\r\n" if stream else ""
+    return (
+        f"POST {path} HTTP/1.1\r\nhost: replica\r\ncontent-type: application/json\r\n{ends}"
+        f"authorization: Bearer {secret}\r\n"
+    ).encode()
 
 
-async def _connect(
-    address: str, request: Ask, *, tls: ssl.SSLContext | None
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    if doors.is_socket(address) and request.folder is not None:
-        with doors.opened(address, request.folder) as path:
-            return await asyncio.open_unix_connection(path, limit=_READ_BYTES)
-    if tls is None or doors.refusal(address, None):
-        raise ValueError("the address is no door")
-    url = urlsplit(address)
-    return await asyncio.open_connection(
-        url.hostname, url.port, ssl=tls, server_hostname=request.server_name, limit=_READ_BYTES
-    )
+def ask(head: bytes, request_id: bytes, *, body: bytes) -> bytes:
+    """A whole request."""
+    return b"%bx-request-id: %b\r\ncontent-length: %d\r\n\r\n%b" % (head, request_id, len(body), body)

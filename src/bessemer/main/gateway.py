@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import uuid
 from collections.abc import Awaitable, Callable
@@ -15,14 +16,32 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from bessemer.agent.listener import serve_metrics
-from bessemer.api import listen, serve, server_tls
+from bessemer.api import listen, server_tls
+from bessemer.api.accepting import Accepting
+from bessemer.api.limit import network
+from bessemer.api.listener import Doors, strangers_max
 from bessemer.client import Ask as Request
 from bessemer.client import Client, HttpTransport, tls_context
-from bessemer.core.clock import SystemClock
+from bessemer.core.clock import Clock, SystemClock
 from bessemer.core.errors import Malformed
 from bessemer.core.money import Wish
 from bessemer.drivers.engine.doors import default_folder
-from bessemer.gateway import Follower, Gateway, GatewayFacts, Given, Patience, Pulse, Settler, Shares, Spool, Tables
+from bessemer.gateway import (
+    Admission,
+    CutOff,
+    Follower,
+    Front,
+    Gateway,
+    GatewayFacts,
+    Given,
+    Lending,
+    Patience,
+    Pulse,
+    Settler,
+    Shares,
+    Spool,
+    Tables,
+)
 from bessemer.gateway.doors import FolderOf
 from bessemer.gateway.metrics import GatewayMetrics
 from bessemer.gateway.shares import Ask
@@ -32,6 +51,10 @@ from bessemer.main.settings import METRICS_SOCKET, Paths, Settings, fake_host_na
 _METER = "tokens_per_minute"
 _GIVE_BACK_SECONDS = 2.0
 """What a gateway that ends may take to give back the money that it holds."""
+
+DRAIN_SECONDS = 7.0
+"""What answers that were begun may take when it ends: less than the process is given, and what it holds is given back
+after that."""
 
 _ALIVE = Request(method="GET", path="/livez")
 
@@ -48,7 +71,11 @@ async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event) 
     client = Client(transport, plurals=None)
     follower = Follower(client, tables, clock=clock)
 
-    shares = Shares(asking(client.agents.share), clock=clock, holder=_uid(paths), before=spool.waiting)
+    holder, before = _uid(paths), spool.waiting
+    admission = Admission(
+        Shares(asking(client.agents.share), clock=clock, holder=holder, before=before),
+        Lending(client.agents.lend, clock=clock, holder=holder, before=before),
+    )
     facts = GatewayFacts(
         tables=tables,
         spool=spool,
@@ -57,9 +84,10 @@ async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event) 
         secret=identities.key_of(paths, identities.GATEWAY_KEY),
         tls=_doors(paths),
         patience=Patience(settings.first_byte_seconds, settings.whole_answer_seconds),
-        shares=shares,
+        admission=admission,
+        cut_off=CutOff(follower.silent, settings.cut_off_seconds),
     )
-    settler = Settler(spool, client.agents.usage, clock=clock, gateway_uid=_uid(paths), settled=shares.settled)
+    settler = Settler(spool, client.agents.usage, clock=clock, gateway_uid=holder, settled=admission.settled)
     pulse = Pulse(lambda: transport.request(_ALIVE), transport.close, listen=transport.listen, clock=clock)
     app = Gateway(facts, follower.ready)
     _log.info("gateway listens", address=settings.listen, port=settings.gateway_port)
@@ -68,16 +96,42 @@ async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event) 
             group.create_task(follower.run())
             group.create_task(settler.run())
             group.create_task(pulse.run())
-            group.create_task(shares.run(partial(client.agents.held, _uid(paths))))
+            group.create_task(admission.run(partial(client.agents.held, holder), clock=clock))
             group.create_task(serve_metrics(facts.metrics.registry, paths.spool.parent / METRICS_SOCKET))
             on = listen(settings.listen, settings.gateway_port)
             shown = server_tls(identities.pair_of(paths, identities.GATEWAY))
-            group.create_task(serve(app, on=on, tls=shown, stop=stop))
+            group.create_task(serve(app, clock=clock, on=on, tls=shown, stop=stop))
     finally:
         with suppress(TimeoutError):
-            await asyncio.wait_for(shares.say(last=True), _GIVE_BACK_SECONDS)
+            await asyncio.wait_for(admission.say(last=True), _GIVE_BACK_SECONDS)
         spool.close()
         await client.close()
+
+
+async def serve(
+    app: Gateway, *, clock: Clock, on: socket.socket, tls: ssl.SSLContext | None, stop: asyncio.Event
+) -> None:
+    """Serve until ``stop`` is set or the task is cancelled; then answers are finished within `DRAIN_SECONDS`. Closes
+    ``on``."""
+    doors = Doors(strangers_max())
+    front = Front(
+        app,
+        clock,
+        enter=lambda address: doors.enter(network(address)),
+        leave=lambda address: doors.leave(network(address)),
+        sweep=app.sweep,
+    )
+    app.watch(front)
+    accepting = asyncio.ensure_future(Accepting(on, front.connect, tls=tls).run())
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({accepting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (accepting, stopping):
+            task.cancel()
+        await asyncio.gather(accepting, stopping, return_exceptions=True)
+        on.close()
+        await front.close(DRAIN_SECONDS)
 
 
 def asking(share: Callable[..., Awaitable[dict[str, Any]]]) -> Ask:

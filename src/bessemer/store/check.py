@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bessemer.core.clock import Clock
-from bessemer.store import check_accounts, check_capacity, check_objects, check_pinned, check_schema
+from bessemer.store import check_accounts, check_bounds, check_capacity, check_objects, check_pinned, check_schema
 from bessemer.store.events import FACTS
 from bessemer.store.heads import Signing
 from bessemer.store.kinds import CLAIM, EVENT, StoreKind
@@ -45,6 +45,7 @@ CHECKS: tuple[Check, ...] = (
     check_capacity.use,
     check_capacity.bounds,
     check_capacity.walled,
+    check_bounds.asked,
     check_accounts.intervals,
     check_accounts.corrections,
     check_accounts.owned_values,

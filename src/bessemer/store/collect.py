@@ -17,7 +17,7 @@ from sqlalchemy import bindparam, delete, select
 from bessemer.core.errors import Conflict
 from bessemer.core.ports import Policy, Writer
 from bessemer.core.resource import Key
-from bessemer.store import audit, difference, documents, quota, waiting, walls
+from bessemer.store import audit, bounds, difference, documents, quota, waiting, walls
 from bessemer.store.documents import Document
 from bessemer.store.kinds import CLAIM, EVENT, PROJECT, TENANT, StoreKind
 from bessemer.store.known import Known, Look, Rows
@@ -154,6 +154,8 @@ def _drop(tx: Tx, row: Row, *, writer: Writer, kinds: Kinds, verb: str) -> Row:
     elif row.key.kind == TENANT:
         quota.forget(tx, f"tenant/{name}")
         walls.forget(tx, name)
+    if row.key.kind in bounds.KINDS:
+        bounds.forget(tx, row.key.kind, project=row.key.namespace, name=name)
     facts = kinds.get(row.key.kind)
     if facts is not None and facts.meter:
         quota.count(tx, row.key, meter=facts.meter, by=-1)

@@ -12,13 +12,13 @@ from bessemer.core.ports import Part
 from bessemer.core.resource import Key, tenant_of
 from bessemer.store import audit, collect, crowd, documents, money, quota, walls
 from bessemer.store.documents import Document
-from bessemer.store.kinds import CLAIM, PROJECT, TENANT, StoreKind
+from bessemer.store.kinds import API_KEY, CLAIM, PROJECT, TENANT, StoreKind
 from bessemer.store.known import Look
 from bessemer.store.rows import look, look_uid
 
 Looks = Sequence[Look] | None
 
-_BOUNDING = (TENANT, PROJECT)
+_BOUNDING = (TENANT, PROJECT, API_KEY)
 """Kinds with bounds, which are compared with what stands."""
 
 

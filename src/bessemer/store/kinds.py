@@ -16,6 +16,7 @@ TENANT = "Tenant"
 PROJECT = "Project"
 EVENT = "Event"
 PRICE_PLAN = "PricePlan"
+API_KEY = "ApiKey"
 LEASE = "Lease"
 SESSION = "Session"
 

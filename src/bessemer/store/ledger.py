@@ -17,7 +17,7 @@ from bessemer.core.errors import Conflict, Forbidden, Invalid, NotFound
 from bessemer.core.ports import Writer
 from bessemer.core.resource import Key, tenant_of
 from bessemer.core.values import BILLING, QUANTITIES, BillingState, ClaimSpec, LedgerEntry, UsageBatch, UsageRecord
-from bessemer.store import audit, difference, money
+from bessemer.store import audit, bounds, difference, money
 from bessemer.store.kinds import PROJECT, TENANT
 from bessemer.store.periods import Period, Periods
 from bessemer.store.reader import Reader
@@ -195,8 +195,8 @@ def _entry(row: Any) -> LedgerEntry:
 def _settle(tx: Tx, batch: UsageBatch) -> int:
     if batch.first_sequence < 1:
         raise Invalid("sequences of a spool count from 1")
-    row = tx.one(_SETTLED, of_spool_uid=batch.spool_uid)
-    settled: int = row[0] if row is not None else 0
+    known = tx.one(_SETTLED, of_spool_uid=batch.spool_uid)
+    settled: int = known[0] if known is not None else 0
     if batch.first_sequence > settled + 1:
         raise Conflict(f"the spool is settled up to {settled}: records from {settled + 1} on are missing")
     fresh = batch.records[settled + 1 - batch.first_sequence :]
@@ -204,9 +204,11 @@ def _settle(tx: Tx, batch: UsageBatch) -> int:
         return settled
     for records in _grouped(fresh):
         held = sum(record.held_micro or 0 for record in records)
-        money.settle(tx, _append_tokens(tx, records), holder=batch.gateway_uid, held=held)
+        row = _append_tokens(tx, records)
+        money.settle(tx, row, holder=batch.gateway_uid, held=held)
+        bounds.settle(tx, row, holder=batch.gateway_uid, records=records)
     highest = batch.first_sequence + len(batch.records) - 1
-    if row is None:
+    if known is None:
         tx.run(_NEW_SPOOL, gateway_uid=batch.gateway_uid, spool_uid=batch.spool_uid, sequence=highest)
     else:
         tx.run(_ADVANCE, of_spool_uid=batch.spool_uid, sequence=highest, gateway_uid=batch.gateway_uid)
@@ -214,10 +216,10 @@ def _settle(tx: Tx, batch: UsageBatch) -> int:
 
 
 def _grouped(records: Sequence[UsageRecord]) -> list[list[UsageRecord]]:
-    """One group per row: the same endpoint, key and model."""
-    groups: dict[tuple[str, str, str, str, str], list[UsageRecord]] = {}
+    """One group per row: the same endpoint, key and model, and whose the key was."""
+    groups: dict[tuple[str | None, ...], list[UsageRecord]] = {}
     for record in records:
-        name = (record.project, record.endpoint, record.endpoint_uid, record.api_key, record.model)
+        name = (record.project, record.endpoint, record.endpoint_uid, record.api_key, record.model, record.owner)
         groups.setdefault(name, []).append(record)
     return list(groups.values())
 

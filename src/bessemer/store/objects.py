@@ -19,6 +19,7 @@ from bessemer.core.ports import NOBODY, Asker, Bookmark, Page, Part, Policy, Sco
 from bessemer.core.resource import Change, Key, tenant_of
 from bessemer.store import (
     audit,
+    bounds,
     crowd,
     difference,
     documents,
@@ -248,6 +249,7 @@ def _create(tx: Tx, said: Document, *, key: Key, kinds: Kinds, writer: Writer) -
     count = crowd.make_room(tx, key, most=facts.most) if facts.most else 0
     walls.follow(tx, document)
     quota.follow(tx, document)
+    bounds.follow(tx, document)
     if key.kind == PROJECT:
         events.forget(tx, key.name)
     row = save(tx, document, before=None)
@@ -291,6 +293,7 @@ def _replace_main(tx: Tx, said: Document, *, key: Key, kinds: Kinds, writer: Wri
         require_owners(tx, document)
     walls.follow(tx, document)
     quota.follow(tx, document)
+    bounds.follow(tx, document)
     saved = save(tx, document, before=row)
     relieve(tx, unblocked, writer=writer, kinds=kinds)
     if not _routine(old, document):

@@ -9,64 +9,16 @@ This is not where statements live: each module keeps its own beside its operatio
 
 from __future__ import annotations
 
-from typing import Any
+from sqlalchemy import CheckConstraint, Column, Float, Index, LargeBinary, Table, text
 
-from sqlalchemy import (
-    BigInteger,
-    CheckConstraint,
-    Column,
-    Float,
-    Index,
-    Integer,
-    LargeBinary,
-    MetaData,
-    Table,
-    Text,
-    bindparam,
-    literal_column,
-    text,
-)
-from sqlalchemy.sql.elements import ColumnElement
-
-METADATA = MetaData()
-_INTEGER = Integer().with_variant(BigInteger(), "postgresql")
-_TEXT = Text().with_variant(Text(collation="C"), "postgresql")
-
-
-def of(column: Column[Any]) -> ColumnElement[bool]:
-    """``column = :of_NAME``: a condition whose parameter cannot be mistaken for a value to be set."""
-    return column == bindparam(f"of_{column.name}")
-
-
-def filled(column: ColumnElement[str]) -> ColumnElement[bool]:
-    """``column <> ''`` and `is_kind` ``kind = 'KIND'``, as partial indices have them: written out, because a statement
-    whose parameter decides whether such an index may be used is compiled anew each time that it is bound."""
-    return column != literal_column("''")
-
-
-def is_kind(column: ColumnElement[str], kind: str) -> ColumnElement[bool]:
-    """See `filled`. ``kind`` is a word of ours."""
-    return column == literal_column(f"'{kind}'")
-
-
-def _text(name: str, **options: Any) -> Column[str]:
-    return Column(name, _TEXT, nullable=False, **options)
-
-
-def _int(name: str, **options: Any) -> Column[int]:
-    return Column(name, _INTEGER, nullable=False, **options)
-
-
-def _some(name: str, *columns: str, where: str, **options: Any) -> Index:
-    """An index of some rows."""
-    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where), **options)
-
+from bessemer.store.columns import INTEGER, METADATA, TEXT, filled, is_kind, of, some, string, whole
+from bessemer.store.schema_bounds import bounds, levels, stated
 
 counters = Table(
     "counters",
     METADATA,
-    _text("name", primary_key=True),
-    _int("value"),
+    string("name", primary_key=True),
+    whole("value"),
     sqlite_with_rowid=False,
 )
 """``revision``: the last one given. ``floor``: history reaches back to the changes after it. ``audit_base``: the last
@@ -75,47 +27,47 @@ row of the trail that is archived; ``audit_floor``: the last that was gone befor
 objects = Table(
     "objects",
     METADATA,
-    _text("kind", primary_key=True),
-    _text("namespace", primary_key=True),
-    _text("name", primary_key=True),
-    _text("uid"),
-    _text("host"),
-    _int("generation"),
-    _int("revision"),
-    _int("updated"),
-    _text("labels"),
+    string("kind", primary_key=True),
+    string("namespace", primary_key=True),
+    string("name", primary_key=True),
+    string("uid"),
+    string("host"),
+    whole("generation"),
+    whole("revision"),
+    whole("updated"),
+    string("labels"),
     Column("body", LargeBinary, nullable=False),
     Index("objects_uid", "uid", unique=True),
-    _some("objects_host", "kind", "host", "namespace", "name", where="host <> ''"),
-    _some("objects_events", "updated", where="kind = 'Event'"),
+    some("objects_host", "kind", "host", "namespace", "name", where="host <> ''"),
+    some("objects_events", "updated", where="kind = 'Event'"),
     sqlite_with_rowid=False,
 )
 
 changes = Table(
     "changes",
     METADATA,
-    _int("revision", primary_key=True, autoincrement=False),
-    _int("at"),
-    _int("type"),
-    _text("kind"),
-    _text("namespace"),
-    _text("name"),
-    _text("uid"),
-    _text("host"),
-    _text("labels"),
-    _text("labels_before"),
+    whole("revision", primary_key=True, autoincrement=False),
+    whole("at"),
+    whole("type"),
+    string("kind"),
+    string("namespace"),
+    string("name"),
+    string("uid"),
+    string("host"),
+    string("labels"),
+    string("labels_before"),
     Column("body", LargeBinary, nullable=False),
-    _some("changes_host", "kind", "host", "revision", where="host <> ''"),
+    some("changes_host", "kind", "host", "revision", where="host <> ''"),
 )
 
 labels = Table(
     "labels",
     METADATA,
-    _text("kind", primary_key=True),
-    _text("label", primary_key=True),
-    _text("value", primary_key=True),
-    _text("namespace", primary_key=True),
-    _text("name", primary_key=True),
+    string("kind", primary_key=True),
+    string("label", primary_key=True),
+    string("value", primary_key=True),
+    string("namespace", primary_key=True),
+    string("name", primary_key=True),
     sqlite_with_rowid=False,
 )
 """The labels of bodies, the other way round: a selector reads what it selects and no more."""
@@ -123,12 +75,12 @@ labels = Table(
 dependents = Table(
     "dependents",
     METADATA,
-    _text("owner", primary_key=True),
-    _text("uid", primary_key=True),
+    string("owner", primary_key=True),
+    string("uid", primary_key=True),
     # An older release that still writes says nothing of it: 2 is not known, and taken for 1 until it is.
-    _int("blocks", server_default=text("2")),
+    whole("blocks", server_default=text("2")),
     Index("dependents_uid", "uid"),
-    _some("dependents_blocks", "owner", where="blocks > 0"),
+    some("dependents_blocks", "owner", where="blocks > 0"),
     sqlite_with_rowid=False,
 )
 """The owner references of bodies (and which object an Event is about), the other way round. ``blocks`` is 1 where an
@@ -137,9 +89,9 @@ owner that is deleted in the foreground waits for the object."""
 cascades = Table(
     "cascades",
     METADATA,
-    _text("uid", primary_key=True),
-    _text("upto"),
-    _text("writer"),
+    string("uid", primary_key=True),
+    string("upto"),
+    string("writer"),
     sqlite_with_rowid=False,
 )
 """Objects that are marked, and whose dependents go, or are left behind, before them: up to which uid these were seen
@@ -148,20 +100,20 @@ to (all of them: `cascade.ALL`), and who asked for it."""
 hosts = Table(
     "hosts",
     METADATA,
-    _text("host", primary_key=True),
-    _int("schedulable"),
+    string("host", primary_key=True),
+    whole("schedulable"),
     sqlite_with_rowid=False,
 )
 
 numa = Table(
     "numa",
     METADATA,
-    _text("host", primary_key=True),
-    _int("node", primary_key=True, autoincrement=False),
-    _int("milli_cores"),
-    _int("milli_cores_used"),
-    _int("memory_bytes"),
-    _int("memory_bytes_used"),
+    string("host", primary_key=True),
+    whole("node", primary_key=True, autoincrement=False),
+    whole("milli_cores"),
+    whole("milli_cores_used"),
+    whole("memory_bytes"),
+    whole("memory_bytes_used"),
     CheckConstraint("milli_cores_used >= 0 AND memory_bytes_used >= 0"),
     sqlite_with_rowid=False,
 )
@@ -170,14 +122,14 @@ numa = Table(
 devices = Table(
     "devices",
     METADATA,
-    _text("host", primary_key=True),
-    _text("device", primary_key=True),
-    _text("model"),
-    _text("kind"),
-    _int("healthy"),
-    _text("claim"),
-    _int("lost"),
-    _some("devices_claim", "claim", where="claim <> ''"),
+    string("host", primary_key=True),
+    string("device", primary_key=True),
+    string("model"),
+    string("kind"),
+    whole("healthy"),
+    string("claim"),
+    whole("lost"),
+    some("devices_claim", "claim", where="claim <> ''"),
     CheckConstraint("lost = 0 OR claim <> ''"),
     sqlite_with_rowid=False,
 )
@@ -185,9 +137,9 @@ devices = Table(
 partitions = Table(
     "partitions",
     METADATA,
-    _text("host", primary_key=True),
-    _text("model", primary_key=True),
-    _text("body"),
+    string("host", primary_key=True),
+    string("model", primary_key=True),
+    string("body"),
     sqlite_with_rowid=False,
 )
 """Into what a host's devices of a model can be cut, as its agent said (JSON of `core.slices.Partitioning`)."""
@@ -195,12 +147,12 @@ partitions = Table(
 shares = Table(
     "shares",
     METADATA,
-    _text("host", primary_key=True),
-    _text("device", primary_key=True),
-    _text("claim", primary_key=True),
-    _int("milli"),
-    _text("profile"),
-    _int("start"),
+    string("host", primary_key=True),
+    string("device", primary_key=True),
+    string("claim", primary_key=True),
+    whole("milli"),
+    string("profile"),
+    whole("start"),
     Index("shares_claim", "claim"),
     CheckConstraint("milli > 0 AND milli <= 1000"),
     sqlite_with_rowid=False,
@@ -211,10 +163,10 @@ slice with which it begins. The device's row names no claim then, but `sharing.S
 quota = Table(
     "quota",
     METADATA,
-    _text("scope", primary_key=True),
-    _text("meter", primary_key=True),
-    _int("used"),
-    Column("bound", _INTEGER),
+    string("scope", primary_key=True),
+    string("meter", primary_key=True),
+    whole("used"),
+    Column("bound", INTEGER),
     CheckConstraint("used >= 0"),
     sqlite_with_rowid=False,
 )
@@ -222,10 +174,10 @@ quota = Table(
 windows = Table(
     "windows",
     METADATA,
-    _text("scope", primary_key=True),
-    _text("meter", primary_key=True),
-    _int("start"),
-    _int("used"),
+    string("scope", primary_key=True),
+    string("meter", primary_key=True),
+    whole("start"),
+    whole("used"),
     CheckConstraint("used >= 0"),
     sqlite_with_rowid=False,
 )
@@ -234,8 +186,8 @@ windows = Table(
 looks = Table(
     "looks",
     METADATA,
-    _text("scope", primary_key=True),
-    _int("upto"),
+    string("scope", primary_key=True),
+    whole("upto"),
     sqlite_with_rowid=False,
 )
 """Of each scope whose money is bounded and counted: up to which row the ledger was looked at."""
@@ -243,12 +195,12 @@ looks = Table(
 holds = Table(
     "holds",
     METADATA,
-    _text("project", primary_key=True),
-    _text("holder", primary_key=True),
-    _text("tenant"),
-    _int("micro"),
-    _int("number"),
-    _int("until"),
+    string("project", primary_key=True),
+    string("holder", primary_key=True),
+    string("tenant"),
+    whole("micro"),
+    whole("number"),
+    whole("until"),
     CheckConstraint("micro >= 0"),
     Index("holds_tenant", "tenant"),
     sqlite_with_rowid=False,
@@ -258,9 +210,9 @@ holds = Table(
 walls = Table(
     "walls",
     METADATA,
-    _text("what", primary_key=True),
-    _text("value", primary_key=True),
-    _text("tenant", primary_key=True),
+    string("what", primary_key=True),
+    string("value", primary_key=True),
+    string("tenant", primary_key=True),
     Index("walls_tenant", "tenant", "what"),
     sqlite_with_rowid=False,
 )
@@ -270,47 +222,47 @@ not active, ``site`` for each, ``only`` where it is kept to its own hosts, and t
 ledger = Table(
     "ledger",
     METADATA,
-    _int("id", primary_key=True),
-    _int("at"),
-    _text("kind"),
-    _text("tenant"),
-    _text("project"),
-    _text("tenant_uid"),
-    _text("project_uid"),
-    _text("workload_kind"),
-    _text("workload_name"),
-    _text("workload_uid"),
-    _text("claim_uid"),
-    _text("host"),
-    _int("fake"),
-    Column("state", _TEXT),
-    _text("flavor"),
-    _text("device_model"),
-    _int("devices"),
-    _int("milli_cores"),
-    _int("memory_bytes"),
-    _text("model"),
-    _text("api_key"),
-    _int("requests"),
-    _int("input_tokens"),
-    _int("cached_input_tokens"),
-    _int("output_tokens"),
-    Column("corrects", _INTEGER),
+    whole("id", primary_key=True),
+    whole("at"),
+    string("kind"),
+    string("tenant"),
+    string("project"),
+    string("tenant_uid"),
+    string("project_uid"),
+    string("workload_kind"),
+    string("workload_name"),
+    string("workload_uid"),
+    string("claim_uid"),
+    string("host"),
+    whole("fake"),
+    Column("state", TEXT),
+    string("flavor"),
+    string("device_model"),
+    whole("devices"),
+    whole("milli_cores"),
+    whole("memory_bytes"),
+    string("model"),
+    string("api_key"),
+    whole("requests"),
+    whole("input_tokens"),
+    whole("cached_input_tokens"),
+    whole("output_tokens"),
+    Column("corrects", INTEGER),
     # An older release that still writes holds nothing in part.
-    _int("device_milli", server_default=text("1000")),
-    _some("ledger_claim", "claim_uid", "id", where="claim_uid <> ''"),
+    whole("device_milli", server_default=text("1000")),
+    some("ledger_claim", "claim_uid", "id", where="claim_uid <> ''"),
     Index("ledger_workload", "workload_uid", "id"),
     Index("ledger_project", "project_uid", "kind", "at"),
     Index("ledger_tenant", "tenant_uid", "project_uid"),
-    _some("ledger_once", "claim_uid", "kind", unique=True, where="kind IN ('open', 'close')"),
+    some("ledger_once", "claim_uid", "kind", unique=True, where="kind IN ('open', 'close')"),
 )
 
 spools = Table(
     "spools",
     METADATA,
-    _text("spool_uid", primary_key=True),
-    _text("gateway_uid"),
-    _int("sequence"),
+    string("spool_uid", primary_key=True),
+    string("gateway_uid"),
+    whole("sequence"),
     sqlite_with_rowid=False,
 )
 """A spool's uid is random and stands in its file: it alone says what is settled. Who sent last is only noted."""
@@ -318,44 +270,44 @@ spools = Table(
 leases = Table(
     "leases",
     METADATA,
-    _text("name", primary_key=True),
-    _text("holder"),
-    _int("fence"),
+    string("name", primary_key=True),
+    string("holder"),
+    whole("fence"),
     Column("expires_at", Float, nullable=False),
     Column("ttl", Float, nullable=False),
-    _text("note"),
+    string("note"),
     sqlite_with_rowid=False,
 )
 
 audit = Table(
     "audit",
     METADATA,
-    _int("id", primary_key=True, autoincrement=False),
+    whole("id", primary_key=True, autoincrement=False),
     Column("at", Float, nullable=False),
-    _text("writer"),
-    _text("verb"),
-    _text("key"),
-    _text("uid"),
-    _int("allowed"),
-    _text("reason"),
-    _text("request_id"),
-    _text("source"),
-    _text("digest"),
+    string("writer"),
+    string("verb"),
+    string("key"),
+    string("uid"),
+    whole("allowed"),
+    string("reason"),
+    string("request_id"),
+    string("source"),
+    string("digest"),
     # An older release that still writes says nothing of these.
-    _text("tenant", server_default=""),
-    _text("change", server_default=""),
-    _some("audit_tenant", "tenant", "id", where="tenant <> ''"),
+    string("tenant", server_default=""),
+    string("change", server_default=""),
+    some("audit_tenant", "tenant", "id", where="tenant <> ''"),
 )
 
 audit_heads = Table(
     "audit_heads",
     METADATA,
-    _text("kind", primary_key=True),
-    _int("id", primary_key=True, autoincrement=False),
-    _text("digest"),
+    string("kind", primary_key=True),
+    whole("id", primary_key=True, autoincrement=False),
+    string("digest"),
     Column("at", Float, nullable=False),
-    _text("key"),
-    _text("signature"),
+    string("key"),
+    string("signature"),
     sqlite_with_rowid=False,
 )
 """Signed: which row of ``audit`` had which digest. They are kept outside, too."""
@@ -363,8 +315,8 @@ audit_heads = Table(
 sealed = Table(
     "sealed",
     METADATA,
-    _text("uid", primary_key=True),
-    _text("field", primary_key=True),
+    string("uid", primary_key=True),
+    string("field", primary_key=True),
     Column("ciphertext", LargeBinary, nullable=False),
     sqlite_with_rowid=False,
 )
@@ -372,10 +324,10 @@ sealed = Table(
 data_keys = Table(
     "data_keys",
     METADATA,
-    _text("id", primary_key=True),
-    _text("kek"),
+    string("id", primary_key=True),
+    string("kek"),
     Column("wrapped", LargeBinary, nullable=False),
-    _int("made"),
+    whole("made"),
     sqlite_with_rowid=False,
 )
 """The keys under which values are sealed, each wrapped by the key-encryption key that ``kek`` names."""
@@ -383,3 +335,37 @@ data_keys = Table(
 APPEND_ONLY = ("ledger", "audit")
 """Tables whose rows are final; triggers say so to whoever writes SQL by hand. Rows of ``audit`` may go once they were
 archived: up to the counter ``audit_base``."""
+
+__all__ = [
+    "APPEND_ONLY",
+    "METADATA",
+    "audit",
+    "audit_heads",
+    "bounds",
+    "cascades",
+    "changes",
+    "counters",
+    "data_keys",
+    "dependents",
+    "devices",
+    "filled",
+    "holds",
+    "hosts",
+    "is_kind",
+    "labels",
+    "leases",
+    "ledger",
+    "levels",
+    "looks",
+    "numa",
+    "objects",
+    "of",
+    "partitions",
+    "quota",
+    "sealed",
+    "shares",
+    "spools",
+    "stated",
+    "walls",
+    "windows",
+]

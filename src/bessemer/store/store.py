@@ -15,12 +15,14 @@ from pathlib import Path
 from time import monotonic
 
 from bessemer.core import ports
+from bessemer.core.bounds import Bounding
 from bessemer.core.clock import Clock
 from bessemer.core.errors import Unavailable
 from bessemer.core.sealing import KeyRing
 from bessemer.store import events, leases, quota
 from bessemer.store.audit import Trail
 from bessemer.store.beside import Outdated
+from bessemer.store.bounding import BoundsTable
 from bessemer.store.capacity import CapacityTable
 from bessemer.store.cascade import Cascades
 from bessemer.store.compaction import AT_ONCE, History, compact
@@ -38,6 +40,7 @@ from bessemer.store.objects import ObjectTable
 from bessemer.store.places import Place, place_of
 from bessemer.store.pool import Pool
 from bessemer.store.reader import Reader
+from bessemer.store.recent import Recent
 from bessemer.store.sealed import SealedTable
 from bessemer.store.session import Session
 from bessemer.store.transaction import Tx, read_counter
@@ -71,6 +74,7 @@ class Store:
     objects: ports.Objects
     capacity: ports.Capacity
     ledger: ports.Ledger
+    bounds: Bounding
     leases: ports.Leases
     audit: ports.Audit
     sealed: ports.Sealed
@@ -196,15 +200,18 @@ def _opened(
     gathering = place.gathering(turn, frozenset(name for name, kind in facts.items() if kind.files))
     held = Held(pool, clock=clock, metrics=metrics, most=place.held)
     seal = Seal(hashlib.sha256(b"bessemer continue v1" + guard.signing.key).digest())
-    reader = Reader(pool, held=held, seal=seal, flat=flat, gathering=gathering)
+    recent = None if turn.remote else Recent(flat)
+    reader = Reader(pool, held=held, seal=seal, flat=flat, gathering=gathering, recent=recent)
     time = place.time(clock)
-    committer = FencedCommitter(session, clock=clock, metrics=metrics, publish=feed.publish)
+    about = recent.move if recent is not None else lambda _: None
+    committer = FencedCommitter(session, clock=clock, metrics=metrics, publish=feed.publish, about=about)
     cascades = Cascades(committer, kinds=facts)
     table = ObjectTable(committer, reader, feed=feed, kinds=facts, vault=vault, cascades=cascades)
     return Store(
         objects=table,
         capacity=CapacityTable(committer, reader, kinds=facts, clock=clock, time=time, cascades=cascades),
         ledger=LedgerTable(committer, reader),
+        bounds=BoundsTable(committer),
         leases=LeaseTable(committer, reader, clock=clock, time=time),
         audit=Trail(committer, reader, clock=clock, signing=guard.signing),
         sealed=SealedTable(committer, reader, vault=vault, clock=clock),

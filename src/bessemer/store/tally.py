@@ -21,7 +21,7 @@ from bessemer.core.resource import Key, tenant_of
 from bessemer.core.values import ClaimSpec
 from bessemer.store.documents import Document
 from bessemer.store.forward import Forwarding
-from bessemer.store.kinds import CLAIM, EVENT, HOST, PROJECT, TENANT, StoreKind
+from bessemer.store.kinds import API_KEY, CLAIM, EVENT, HOST, PROJECT, TENANT, StoreKind
 from bessemer.store.schema import devices, objects
 from bessemer.store.scopes import scopes
 from bessemer.store.snapshot import Snapshot
@@ -97,6 +97,8 @@ class Survey:
     """By uid."""
     bounded: dict[Key, Document] = field(default_factory=dict)
     """Tenants and Projects."""
+    keys: dict[Key, Document] = field(default_factory=dict)
+    """Keys with bounds of their own."""
     hosts: set[str] = field(default_factory=set)
     reports: dict[str, Document] = field(default_factory=dict)
     """What each Host's agent says of its nodes and how many functions its devices have, where it has said so."""
@@ -118,6 +120,9 @@ class Survey:
             self.about.add((str(document.get("involvedObject", {}).get("uid", "")), known.uid))
         elif key.kind in (TENANT, PROJECT):
             self.bounded[key] = document
+        elif key.kind == API_KEY:
+            if document["spec"].get("limits") or document["spec"].get("budget"):
+                self.keys[key] = document
         elif key.kind == HOST:
             self.hosts.add(key.name)
             self.reports[key.name] = _kept(document.get("status", {}).get("report") or {})

@@ -3,20 +3,27 @@
 The token is ``bsk_`` and 256 random bits; ``status.digest`` is its SHA-256, harmless to read; the gateway holds all of
 them in memory and judges each request by spec and clock. A new token replaces the old one. Deleting or disabling the
 key revokes it. The phase here is what people see, not what the gateway goes by.
+
+Its bounds hold from the transaction that writes them; a request needs room in them, and in those of its owner, its
+project and its tenant. Whose key it is stays so: what was spent is spent of their bounds. Networks are judged by the
+address of who connects to the gateway; no header is believed about it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import ip_network
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from bessemer.core.bounds import Budget, Limits
 from bessemer.core.clock import epoch
 from bessemer.core.errors import Cause
 from bessemer.core.resource import ALL, READ, ApiModel, Column, Done, Kind, Outcome, Resource, Status, Wait
+from bessemer.core.values import nothing
 from bessemer.kinds.context import Context
-from bessemer.kinds.fields import Name, Names, ShortText, at, duplicates, time_problems
+from bessemer.kinds.fields import Name, Names, ShortText, at, duplicates, time_problems, unchangeable
 
 DEADLINES: Mapping[str, float] = {"Pending": 1800.0}
 """Its secret is a person's to ask for, who may take their time."""
@@ -31,6 +38,19 @@ class ApiKeySpec(ApiModel):
     )
     disabled: bool = Field(False, description="Revoked until it is enabled again.")
     expires_at: str | None = Field(None, description="From then on it is worth nothing (RFC 3339).")
+    owner: Annotated[Name, Names("User")] | None = Field(
+        None,
+        exclude_if=nothing,
+        description="The member of the tenant whose key it is, and whose bounds hold for it; the project's when empty.",
+    )
+    networks: list[ShortText] = Field(
+        default_factory=list,
+        max_length=256,
+        exclude_if=nothing,
+        description="Networks (192.0.2.0/24, 2001:db8::/32) from which it is taken; from anywhere when empty.",
+    )
+    limits: Limits | None = Field(None, exclude_if=nothing, description="How much may be asked with it at a time.")
+    budget: Budget | None = Field(None, exclude_if=nothing, description="What may be spent with it.")
 
 
 class ApiKeyStatus(Status):
@@ -49,11 +69,24 @@ class ApiKey(Resource[ApiKeySpec, ApiKeyStatus]):
 
 
 def validate(new: ApiKey, old: ApiKey | None) -> Sequence[Cause]:
-    """A readable time, and no endpoint twice."""
-    return [
+    """A readable time, networks that are some, and no endpoint twice; an owner that stays."""
+    causes = [
         *duplicates("spec.endpoints", new.spec.endpoints),
         *time_problems("spec.expiresAt", new.spec.expires_at),
+        *_network_problems(new.spec.networks),
     ]
+    if old is not None:
+        why = "what was spent with it is spent of their bounds; make another key"
+        causes += unchangeable("spec.owner", new=new.spec.owner, old=old.spec.owner, why=why)
+    return causes
+
+
+def _network_problems(networks: Sequence[str]) -> Iterator[Cause]:
+    for index, network in enumerate(networks):
+        try:
+            ip_network(network)
+        except ValueError:
+            yield Cause(f"spec.networks[{index}]", "must be a network as 192.0.2.0/24 or 2001:db8::/32")
 
 
 async def reconcile(ctx: Context, key: ApiKey) -> Outcome:
@@ -91,6 +124,7 @@ KIND: Kind[Context, ApiKey] = Kind(
         Column(name="Phase", value=at("status", "phase")),
         Column(name="Hint", value=at("status", "hint")),
         Column(name="Endpoints", value=lambda body: ",".join(at("spec", "endpoints", default=())(body)) or "all"),
+        Column(name="Owner", value=at("spec", "owner"), wide=True),
         Column(name="Expires", value=at("spec", "expiresAt"), type="date"),
         Column(name="Description", value=at("spec", "description"), wide=True),
     ),

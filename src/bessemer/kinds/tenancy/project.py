@@ -13,6 +13,7 @@ from typing import Literal
 import orjson
 from pydantic import Field
 
+from bessemer.core.bounds import Budget, Limits
 from bessemer.core.errors import Cause, NotFound
 from bessemer.core.ports import CONTROLLER, Scope
 from bessemer.core.quota import Quota
@@ -33,6 +34,7 @@ from bessemer.core.resource import (
     Wait,
     tenant_of,
 )
+from bessemer.core.values import nothing
 from bessemer.kinds.context import Context
 from bessemer.kinds.fields import ShortText, at, label_problems, quota_problems
 from bessemer.kinds.tenancy.quota import LOOK_SECONDS, bound
@@ -56,6 +58,14 @@ _TORN_AT_ONCE = 100
 class ProjectSpec(ApiModel):
     display_name: ShortText = Field("", description="What people call it; free text.")
     quota: Quota = Field(default_factory=Quota, description="Upper bounds within the tenant's own.")
+    limits: Limits | None = Field(
+        None,
+        exclude_if=nothing,
+        description="How much may be asked of endpoints at a time, by all keys of the project.",
+    )
+    budget: Budget | None = Field(
+        None, exclude_if=nothing, description="What may be spent on tokens, by all keys of the project."
+    )
 
 
 class ProjectStatus(Status):

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from bessemer.core.asking import Toleration
+from bessemer.core.bounds import Budget, Limits
 from bessemer.core.errors import Cause
 from bessemer.core.ports import Scope
 from bessemer.core.quota import Quota
@@ -71,6 +72,12 @@ class Member(ApiModel):
     user: Annotated[Name, Names("User")] = Field(description="Name of a User.")
     role: MemberRole = Field(
         "member", description="What they may: reader reads, member writes, tenant-admin makes projects too."
+    )
+    limits: Limits | None = Field(
+        None, exclude_if=nothing, description="How much may be asked of endpoints at a time, with all keys of theirs."
+    )
+    budget: Budget | None = Field(
+        None, exclude_if=nothing, description="What may be spent on tokens, with all keys of theirs."
     )
 
 
@@ -135,6 +142,12 @@ class TenantSpec(ApiModel):
     images: Allowed = Field(default_factory=Allowed, description="Images that it may use.")
     models: Allowed = Field(default_factory=Allowed, description="Models that it may use.")
     quota: Quota = Field(default_factory=Quota, description="Upper bounds over all projects of the tenant.")
+    limits: Limits | None = Field(
+        None, exclude_if=nothing, description="How much may be asked of endpoints at a time, in all its projects."
+    )
+    budget: Budget | None = Field(
+        None, exclude_if=nothing, description="What may be spent on tokens, in all its projects."
+    )
     weight: int = Field(
         1,
         ge=1,

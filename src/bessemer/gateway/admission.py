@@ -1,0 +1,200 @@
+"""May it, now: what a request is held to by the limits and budgets of its key, member, project and tenant.
+
+A request goes on with its worst case held of all that bounds it: its input at its bytes and a template, its output as
+long as it may be. Where that is more than there is, its answers are made shorter, as far as there is room for any, and
+a header says so; else it is refused with what is left. It waits for nobody where all is here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from bessemer.core.clock import Clock
+from bessemer.core.money import Prices
+from bessemer.core.values import UsageRecord
+from bessemer.gateway import errors
+from bessemer.gateway.errors import Refused
+from bessemer.gateway.heirs import Left, keep_saying
+from bessemer.gateway.lending import Hold, Lacking, Lending
+from bessemer.gateway.meter import Counts
+from bessemer.gateway.purse import Held, Need
+from bessemer.gateway.record import AnyRecord
+from bessemer.gateway.request import Wanted
+from bessemer.gateway.shares import Shares, most
+from bessemer.gateway.tables import EndpointEntry, KeyEntry
+from bessemer.gateway.vessels import Account, Part, Ticket, Vessel
+
+MAX_TOKENS = b"x-bessemer-max-tokens"
+"""The header that says how much each answer may be, where the gateway made it less."""
+
+_TRIES = 3
+_HEADERS: tuple[tuple[str, bytes, bytes, bytes], ...] = (
+    ("requests", b"x-ratelimit-limit-requests", b"x-ratelimit-remaining-requests", b"x-ratelimit-reset-requests"),
+    ("tokens", b"x-ratelimit-limit-tokens", b"x-ratelimit-remaining-tokens", b"x-ratelimit-reset-tokens"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What there is for a request: tokens, and money at its prices; None where nothing bounds it."""
+
+    tokens: int | None = None
+    money: tuple[tuple[int, Prices], ...] = ()
+
+    def holds(self, need: Need) -> bool:
+        """Whether there is room for so much."""
+        if self.tokens is not None and need.tokens > self.tokens:
+            return False
+        return all(prices.most(need.tokens, writes=need.writes) <= micro for micro, prices in self.money)
+
+
+class Admission:
+    """Whom the gateway lets in, and what of theirs is under way."""
+
+    def __init__(self, shares: Shares | None = None, lending: Lending | None = None) -> None:
+        self.shares = shares or Shares()
+        self.lending = lending or Lending()
+
+    def enter(self, key: KeyEntry, wanted: Wanted, *, endpoint: EndpointEntry) -> Ticket | Awaitable[Ticket]:
+        """A ticket, at once where nobody has to be asked. Raises Refused, now or where it is awaited."""
+        need = most(wanted, endpoint.context_tokens)
+        held = self.shares.at_once(endpoint.project, need)
+        if held is not None:
+            got = self.lending.at_once(key, need)
+            if got is not None:
+                return self._ticket(held, need, got=got)
+            self.shares.settle(held, 0)
+        return self._wait(key, wanted, endpoint=endpoint, need=need)
+
+    def spend(self, ticket: Ticket, record: AnyRecord) -> None:
+        """The record of it is in the spool."""
+        self.shares.spend(ticket.held, record)
+        self.lending.spend(ticket, record)
+        ticket.spent = True
+
+    def leave(self, ticket: Ticket, counts: Counts) -> None:
+        """It is over, and came to so much: what it did not use is the next one's. Once for each ticket."""
+        tokens = counts.input_tokens + counts.output_tokens
+        self.shares.settle(ticket.held, tokens)
+        for part in ticket.parts:
+            if not (part.vessel.spent and ticket.spent):
+                part.leave(tokens)
+
+    def settled(self, records: Sequence[UsageRecord], gone: int) -> None:
+        """These are in the ledger by now; so many are ``gone`` from the spool."""
+        self.shares.settled(records, gone)
+        self.lending.settled(records, gone)
+
+    async def say(self, *, last: bool = False) -> None:
+        """Say what is held, and give back what is not needed."""
+        await asyncio.gather(self.shares.say(last=last), self.lending.say(last=last))
+
+    async def run(self, left: Left, *, clock: Clock) -> None:
+        """Say what is held, again and again, until cancelled; beside that, see to what a predecessor ``left``."""
+        async with asyncio.TaskGroup() as beside:
+            for holding in (self.shares, self.lending):
+                beside.create_task(keep_saying(holding, left, clock=clock))
+
+    def _ticket(self, held: Held, need: Need, *, got: Hold) -> Ticket:
+        account, parts = got
+        headers = tuple(_limits(parts, self.lending.now())) if parts else ()
+        return Ticket(held, need, parts, account, headers=headers)
+
+    async def _wait(self, key: KeyEntry, wanted: Wanted, *, endpoint: EndpointEntry, need: Need) -> Ticket:
+        """Ask for what lacks; where there is less, for what there is. Raises Refused."""
+        asked = need
+        for _ in range(_TRIES):
+            held = None
+            try:
+                held = await self.shares.hold(endpoint.project, need)
+                got = await self.lending.hold(key, need)
+            except Refused as refused:
+                if held is not None:
+                    self.shares.settle(held, 0)
+                if refused.status != 429 or not wanted.generates:
+                    raise
+                smaller = _smaller(await self._room(endpoint.project, refused), wanted, endpoint=endpoint, below=need)
+                if smaller is None:
+                    raise
+                need = smaller
+            except BaseException:
+                if held is not None:
+                    self.shares.settle(held, 0)
+                raise
+            else:
+                ticket = self._ticket(held, need, got=got)
+                return ticket if need is asked else _shortened(ticket, wanted)
+        raise errors.limit_unknown()
+
+    async def _room(self, project: str, refused: Refused) -> Room:
+        """What there is, after one was refused. Raises Refused where that is not known, or no room of this kind."""
+        if isinstance(refused, Lacking):
+            return _room_of(refused.account, refused.vessels, refused=refused)
+        tokens, micro, prices = await self.shares.room(project)
+        if tokens is None and micro is None:
+            raise refused
+        return Room(tokens, ((micro, prices),) if micro is not None and prices is not None else ())
+
+
+def _room_of(account: Account, vessels: Sequence[Vessel], *, refused: Refused) -> Room:
+    tokens: int | None = None
+    money = []
+    for vessel in vessels:
+        match vessel.meter.unit:
+            case "tokens":
+                tokens = vessel.remaining if tokens is None else min(tokens, vessel.remaining)
+            case "micro":
+                money.append((vessel.remaining, account.prices))
+            case _ if vessel.remaining < 1:
+                raise refused
+    return Room(tokens, tuple(money))
+
+
+def _smaller(room: Room, wanted: Wanted, *, endpoint: EndpointEntry, below: Need) -> Need | None:
+    """The most that its answers may write, so that there is room, and less than ``below``; None where that is
+    nothing."""
+    low, high = 0, max(0, math.ceil(below.writes / wanted.sequences) - 1)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if room.holds(most(replace(wanted, writes=middle), endpoint.context_tokens)):
+            low = middle
+        else:
+            high = middle - 1
+    found = most(replace(wanted, writes=low), endpoint.context_tokens)
+    return found if low >= 1 and room.holds(found) else None
+
+
+def _shortened(ticket: Ticket, wanted: Wanted) -> Ticket:
+    ticket.writes = ticket.need.writes // wanted.sequences
+    ticket.headers = (*ticket.headers, (MAX_TOKENS, b"%d" % ticket.writes))
+    return ticket
+
+
+def _limits(parts: Sequence[Part], now: float) -> Iterator[tuple[bytes, bytes]]:
+    """What OpenAI's clients read: of requests and of tokens the bound of which the least is left."""
+    for unit, limit, remaining, reset in _HEADERS:
+        least: Vessel | None = None
+        for part in parts:
+            vessel = part.vessel
+            if vessel.unit == unit and (least is None or vessel.remaining < least.remaining):
+                least = vessel
+        if least is not None:
+            yield limit, b"%d" % least.bound
+            yield remaining, b"%d" % least.remaining
+            if least.ends != math.inf:
+                yield reset, _duration(math.ceil(least.ends - now))
+
+
+@lru_cache(maxsize=128)
+def _duration(seconds: int) -> bytes:
+    """As OpenAI writes it: ``6m0s``."""
+    minutes, rest = divmod(max(0, seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return (b"%dh" % hours if hours else b"") + (b"%dm" % minutes if hours or minutes else b"") + b"%ds" % rest
+
+
+__all__ = ["MAX_TOKENS", "Admission", "Room", "Ticket"]

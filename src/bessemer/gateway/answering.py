@@ -1,0 +1,132 @@
+"""Passes an answer on, from its first byte: as it comes where it is a stream, at once where it is none.
+
+What was sent of a stream that is cut stands and is metered; an error event says that this is not the end which was
+asked for. A client that does not keep up holds up the replica, and nothing is kept for it meanwhile.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import orjson
+
+from bessemer.gateway import errors
+from bessemer.gateway.exchange import Exchange
+from bessemer.gateway.meter import EventStream
+from bessemer.gateway.upstream import WHOLE_BYTES_MAX, Link, Lost
+
+_COUNTED = ("timings", "usage")
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class Answering:
+    """Of one request, once a replica has begun to answer."""
+
+    __slots__ = ("_events", "_exchange", "_paused")
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._events: EventStream | None = None
+        self._paused = False
+        exchange.call.work = self
+
+    def heard(self, link: Link) -> None:
+        """A part of the answer has come."""
+        try:
+            if link.streaming:
+                self._relay(link)
+            elif link.size > WHOLE_BYTES_MAX:
+                raise Lost(f"the answer has more than {WHOLE_BYTES_MAX} bytes")
+            elif link.complete:
+                self._whole(link)
+        except (Lost, orjson.JSONDecodeError, msgspec.MsgspecError, RecursionError) as error:
+            link.drop()
+            self._broken(error)
+
+    def lost(self, why: str) -> None:
+        """The rest of the answer will not come."""
+        self._broken(Lost(why))
+
+    def gone(self) -> None:
+        """The client has left: the replica hears of that at once, too."""
+        if self._exchange.link is not None:
+            self._exchange.link.drop()
+        self._exchange.end()
+
+    def late(self) -> None:
+        """An answer that has begun may take as long as it likes."""
+
+    def flow(self, paused: bool) -> None:
+        """Let the replica wait while its reader does not keep up."""
+        link = self._exchange.link
+        if link is None or paused is self._paused or link.transport.is_closing():
+            return
+        self._paused = paused
+        if paused:
+            link.transport.pause_reading()
+        else:
+            link.transport.resume_reading()
+
+    def _relay(self, link: Link) -> None:
+        exchange = self._exchange
+        events = self._events
+        if events is None:
+            events = self._begin(link.status)
+        shown = events.feed(link.take())
+        if shown and exchange.first_byte is None:
+            exchange.first_byte = exchange.means.clock.monotonic()
+        if not link.complete:
+            exchange.call.send(shown)
+            return
+        if exchange.replica is not None:
+            exchange.replica.failures = 0
+        exchange.end()
+        exchange.call.finish(shown)
+
+    def _begin(self, status: int) -> EventStream:
+        exchange = self._exchange
+        wanted = exchange.wanted
+        events = self._events = EventStream(
+            show_usage=wanted.show_usage, show_timings=wanted.show_timings, show_counts=wanted.show_counts
+        )
+        exchange.counts = events.counts
+        exchange.status = status
+        exchange.call.start(status, extra=exchange.headers)
+        return events
+
+    def _whole(self, link: Link) -> None:
+        exchange = self._exchange
+        body, status = link.take(), link.status
+        if 200 <= status < 300:
+            body = _metered(exchange, body)
+        if exchange.replica is not None:
+            exchange.replica.failures = 0
+        exchange.status = status
+        now = exchange.first_byte = exchange.means.clock.monotonic()
+        exchange.end(now)
+        exchange.call.answer(status, body, extra=exchange.headers)
+
+    def _broken(self, error: Exception) -> None:
+        """It is not what it began to be."""
+        exchange = self._exchange
+        name = exchange.endpoint.name
+        if self._events is None:
+            exchange.unwell("answer cannot be used", error)
+            exchange.refuse(errors.replica_failed(name))
+            return
+        exchange.unwell("stream cut", error)
+        words = errors.answer_cut(name) if exchange.first_byte is not None else errors.replica_failed(name)
+        exchange.end()
+        exchange.call.finish(b"data: " + words.body() + b"\n\n")
+
+
+def _metered(exchange: Exchange, body: bytes) -> bytes:
+    """Take the counts of a whole answer; the body as it goes on. Raises what `Answering.heard` takes for no answer."""
+    fields = _FIELDS.decode(body)
+    said: dict[str, Any] = {name: orjson.loads(bytes(fields[name])) for name in _COUNTED if name in fields}
+    exchange.counts.take(said)
+    if said.get("timings") is None or exchange.wanted.show_timings:
+        return body
+    parts = [orjson.dumps(name) + b":" + bytes(value) for name, value in fields.items() if name != "timings"]
+    return b"{" + b",".join(parts) + b"}"

@@ -1,0 +1,191 @@
+"""Asks a replica for an answer: lets a request in, finds who answers it, and hands over when the first byte is here.
+
+A request that fails before the replica's first byte is tried once more on another replica; one that is no stream and
+took too long is not. One whose kept connection had died is tried over a new one, and nobody is blamed. A client that
+goes ends the connection to the replica at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from bessemer.core.tokens import replica_secret
+from bessemer.gateway import errors, upstream
+from bessemer.gateway.answering import Answering
+from bessemer.gateway.errors import Refused
+from bessemer.gateway.exchange import Exchange
+from bessemer.gateway.request import shortened
+from bessemer.gateway.tables import Replica
+from bessemer.gateway.upstream import Link, Lost, Silent
+from bessemer.gateway.vessels import Ticket
+
+_TRIES = 2
+_NEVER = float("inf")
+_log = structlog.get_logger("gateway")
+
+
+class Entering:
+    """Waits until the api has said whether a request may go on."""
+
+    __slots__ = ("_asked", "_exchange")
+
+    def __init__(self, exchange: Exchange, asked: asyncio.Future[Ticket]) -> None:
+        self._exchange = exchange
+        self._asked = asked
+        exchange.call.work = self
+        asked.add_done_callback(self._told)
+
+    def gone(self) -> None:
+        """The client has left."""
+        if not self._asked.cancel() and self._asked.exception() is None:
+            self._exchange.means.books.leave(self._asked.result(), self._exchange.counts)
+
+    def late(self) -> None:
+        """Nobody has said until when."""
+
+    def flow(self, paused: bool) -> None:
+        """Nothing is written yet."""
+
+    def _told(self, asked: asyncio.Future[Ticket]) -> None:
+        call = self._exchange.call
+        if asked.cancelled() or call.work is not self:
+            return
+        error = asked.exception()
+        if error is None:
+            Asking(self._exchange).begin(asked.result())
+        elif isinstance(error, Refused):
+            call.refuse(error)
+        else:
+            call.abandon()
+            raise error
+
+
+class Asking:
+    """Of one request that was let in, until its answer begins."""
+
+    __slots__ = ("_body", "_dialling", "_exchange", "_tried")
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._body = exchange.wanted.body
+        self._dialling: asyncio.Future[Link] | None = None
+        self._tried: frozenset[str] = frozenset()
+        exchange.call.work = self
+
+    def begin(self, ticket: Ticket) -> None:
+        """Ask the first."""
+        self._exchange.begin(ticket)
+        if ticket.writes is not None:
+            self._body = shortened(self._body, ticket.writes)
+        self._ask(None)
+
+    def _ask(self, failed: Refused | None) -> None:
+        exchange = self._exchange
+        if not self._tried:
+            now, replica = exchange.started, exchange.endpoint.choose(exchange.started)
+        elif len(self._tried) < _TRIES:
+            now = exchange.means.clock.monotonic()
+            replica = exchange.endpoint.choose(now, tried=self._tried)
+        else:
+            now, replica = 0.0, None
+        if replica is None:
+            exchange.refuse(failed or errors.no_replica(exchange.endpoint.name))
+            return
+        exchange.ask(replica)
+        link = exchange.means.links.kept(replica)
+        if link is None:
+            self._dial(replica)
+        else:
+            exchange.means.metrics.reused += 1
+            self._send(link, now)
+
+    def _dial(self, replica: Replica) -> None:
+        self._exchange.means.metrics.dialled += 1
+        self._exchange.call.deadline = _NEVER
+        self._dialling = asyncio.ensure_future(self._exchange.means.links.dial(replica))
+        self._dialling.add_done_callback(self._dialled)
+
+    def _dialled(self, dialling: asyncio.Future[Link]) -> None:
+        if dialling.cancelled():
+            return
+        error = dialling.exception()
+        if dialling is not self._dialling:  # the client has gone meanwhile
+            if error is None:
+                dialling.result().drop()
+            return
+        self._dialling = None
+        if error is None:
+            self._send(dialling.result(), self._exchange.means.clock.monotonic())
+        elif isinstance(error, Lost):
+            self._fail(error)
+        else:
+            self._exchange.call.abandon()
+            self._exchange.end()
+            raise error
+
+    def _send(self, link: Link, now: float) -> None:
+        exchange, replica = self._exchange, link.replica
+        call, means, stream = exchange.call, exchange.means, exchange.wanted.stream
+        exchange.link = link
+        call.deadline = now + exchange.patience
+        head = replica.heads.get((call.path, stream))
+        if head is None:
+            secret = replica_secret(means.secret, replica.claim_uid)
+            head = replica.heads[call.path, stream] = upstream.head(call.path, secret, stream=stream)
+        link.ask(upstream.ask(head, call.shown, body=self._body), self)
+
+    def heard(self, link: Link) -> None:
+        """The first of the answer's body is here."""
+        exchange = self._exchange
+        if link.status in (401, 403) or not 200 <= link.status < 600:
+            # It does not know our secret, or speaks no HTTP that a client could be handed: not the client's fault.
+            link.drop()
+            self._fail(Lost(f"it answered with status {link.status}"))
+            return
+        exchange.call.deadline = _NEVER
+        answering = Answering(exchange)
+        link.hand_to(answering)
+        answering.heard(link)
+
+    def lost(self, why: str) -> None:
+        """No answer will come over this connection."""
+        link, self._exchange.link = self._exchange.link, None
+        if link is not None and link.kept and link.silent:
+            self._dial(link.replica)  # it died while nobody needed it
+        else:
+            self._fail(Lost(why))
+
+    def gone(self) -> None:
+        """The client has left: the replica hears of that at once, too."""
+        dialling, self._dialling = self._dialling, None
+        if dialling is not None:
+            dialling.cancel()
+        self._exchange.end()
+
+    def late(self) -> None:
+        """No answer has begun in time."""
+        exchange = self._exchange
+        name, seconds = exchange.endpoint.name, exchange.patience
+        error, refused = Silent(f"no answer began within {seconds:g} s"), errors.replica_silent(name, seconds)
+        if exchange.wanted.stream:
+            self._fail(error, refused)
+            return
+        # A long answer is no fault of the replica's, and the next one would take as long for it.
+        uid = exchange.replica.claim_uid if exchange.replica is not None else ""
+        _log.warning("answer too long", request_id=exchange.call.id, object_uid=uid, error=str(error))
+        exchange.refuse(refused)
+
+    def flow(self, paused: bool) -> None:
+        """Nothing is written yet."""
+
+    def _fail(self, error: Lost, refused: Refused | None = None) -> None:
+        """This one did not answer: try another."""
+        exchange = self._exchange
+        exchange.unwell("replica lost", error)
+        exchange.means.metrics.retries += 1
+        if exchange.replica is not None:
+            self._tried |= {exchange.replica.claim_uid}
+        exchange.let_go()
+        self._ask(refused or errors.replica_failed(exchange.endpoint.name))

@@ -1,0 +1,155 @@
+"""One request on its way, from whoever was let in to the record of what it came to: what asks and what answers share.
+
+Usage is written to the spool before the answer's last byte is sent. A replica that did not answer as it should rests,
+and counts as well only when an answer of it was whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import structlog
+
+from bessemer.core.clock import Clock
+from bessemer.gateway.books import Books
+from bessemer.gateway.errors import Refused
+from bessemer.gateway.meter import Counts
+from bessemer.gateway.metrics import GatewayMetrics
+from bessemer.gateway.record import Record
+from bessemer.gateway.reply import Call
+from bessemer.gateway.request import Wanted
+from bessemer.gateway.tables import EndpointEntry, KeyEntry, Replica
+from bessemer.gateway.upstream import Link, Links
+from bessemer.gateway.vessels import Ticket
+
+_REST_SECONDS = 2.0
+_REST_DOUBLINGS_MAX = 5
+_log = structlog.get_logger("gateway")
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a replica may take until the first byte of an answer. One that is no stream has none before it is whole:
+    it is given as long as OpenAI's clients wait."""
+
+    streamed_seconds: float = 60.0
+    whole_seconds: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What every exchange of a gateway uses. ``secret`` keys the replicas' secrets."""
+
+    books: Books
+    clock: Clock
+    metrics: GatewayMetrics
+    secret: bytes
+    links: Links
+    patience: Patience
+
+
+@dataclass(slots=True)
+class Exchange:
+    """``status`` 0 is one that no replica has answered; ``replica`` is who is asked, and counts as busy for it;
+    ``link`` the connection to it. Whoever has a ``ticket`` has to give it back: `end`, once."""
+
+    means: Means
+    call: Call
+    key: KeyEntry
+    endpoint: EndpointEntry
+    wanted: Wanted
+    started: float
+    ticket: Ticket | None = None
+    replica: Replica | None = None
+    link: Link | None = None
+    counts: Counts = field(default_factory=Counts)
+    first_byte: float | None = None
+    status: int = 0
+    headers: bytes = b""
+
+    @property
+    def patience(self) -> float:
+        """Seconds until the first byte of an answer."""
+        patience = self.means.patience
+        return patience.streamed_seconds if self.wanted.stream else patience.whole_seconds
+
+    def begin(self, ticket: Ticket) -> None:
+        """It was let in."""
+        self.ticket = ticket
+        self.means.metrics.busy += 1
+        if ticket.headers:
+            self.headers = b"".join(b"%b: %b\r\n" % header for header in ticket.headers)
+
+    def ask(self, replica: Replica) -> None:
+        """It is this one's to answer."""
+        self.replica = replica
+        replica.busy += 1
+
+    def let_go(self) -> None:
+        """Nobody is asked any more: a connection that may not be kept is closed."""
+        replica, self.replica = self.replica, None
+        if replica is not None:
+            replica.busy -= 1
+        link, self.link = self.link, None
+        if link is not None:
+            self.means.links.give_back(link)
+
+    def unwell(self, event: str, error: Exception) -> None:
+        """Let the replica rest, the longer the more often in a row."""
+        replica = self.replica
+        if replica is None:
+            return
+        _log.warning(event, request_id=self.call.id, object_uid=replica.claim_uid, error=str(error)[:200])
+        rest = _REST_SECONDS * 2 ** min(replica.failures, _REST_DOUBLINGS_MAX)
+        replica.failures += 1
+        replica.not_before = self.means.clock.monotonic() + rest
+
+    def refuse(self, refused: Refused) -> None:
+        """End it with an error of ours."""
+        self.end()
+        self.call.refuse(refused)
+
+    def end(self, now: float | None = None) -> None:
+        """It is over: what it came to is recorded, and what it held is free."""
+        ticket, self.ticket = self.ticket, None
+        if ticket is None:
+            return
+        self.let_go()
+        means = self.means
+        means.metrics.busy -= 1
+        if self.status:
+            self._account(ticket, now or means.clock.monotonic())
+        means.books.leave(ticket, self.counts)
+
+    def _account(self, ticket: Ticket, now: float) -> None:
+        metrics = self.means.metrics
+        counts = self.counts = ticket.billed(self.counts)
+        if 200 <= self.status < 300:  # a client takes it for an answer: then it is one that is paid for
+            self.means.books.record(ticket, self._record(ticket, now))
+        metrics.requests[self.call.path, self.status] += 1
+        metrics.whole.observe(now - self.started)
+        if self.first_byte is not None:
+            metrics.first.observe(self.first_byte - self.started)
+        metrics.input_tokens += counts.input_tokens
+        metrics.output_tokens += counts.output_tokens
+
+    def _record(self, ticket: Ticket, now: float) -> Record:
+        first = self.first_byte if self.first_byte is not None else now
+        return Record(
+            at=int(self.means.clock.now()),
+            request_id=self.call.id,
+            project=self.endpoint.project,
+            endpoint=self.endpoint.name,
+            endpoint_uid=self.endpoint.uid,
+            api_key=self.key.name,
+            model=self.endpoint.model,
+            status=self.status,
+            input_tokens=self.counts.input_tokens,
+            cached_input_tokens=self.counts.cached_input_tokens,
+            output_tokens=self.counts.output_tokens,
+            latency_ms=int((now - self.started) * 1000),
+            first_token_ms=int((first - self.started) * 1000),
+            held_micro=ticket.held.micro or None,
+            owner=self.key.owner or None,
+            held_bounds=ticket.names,
+        )

@@ -1,0 +1,251 @@
+"""What one gateway has of the bounds of whoever asks: values that change, no calls.
+
+Invariant of what is spent or under way: what is free here, what requests hold and what they have spent and nobody has
+settled are together what the gateway says that it holds. Between two statements none of it grows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bessemer.core.bounds import BUSY_SECONDS, METERS, Meter, Unit
+from bessemer.core.money import HOLD_SECONDS, Prices
+from bessemer.gateway.meter import Counts
+from bessemer.gateway.purse import AHEAD, REQUESTS_AHEAD, Held, Need, known
+from bessemer.gateway.record import AnyRecord
+
+SLACK_SECONDS = 5.0
+"""By which two answers may disagree about when a period ends: what calls to the api take."""
+
+Place = tuple[str, str]
+"""A scope and the name of a meter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One bound in the answer of the api: ``left`` is what nobody has, ``seconds`` until its period ends."""
+
+    scope: str
+    meter: str
+    bound: int
+    left: int
+    seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lent:
+    """What the api answers: as `core.bounds.Answer`; ``words`` say what lacks."""
+
+    number: int
+    stands: bool
+    words: str
+    prices: Prices
+    bounds: Sequence[Said]
+
+    @classmethod
+    def read(cls, said: Mapping[str, Any]) -> Lent:
+        """From the answer of the api; meters that only a newer one knows are left to it."""
+        return cls(
+            number=said["number"],
+            stands=said["stands"],
+            words=said["words"],
+            prices=Prices(**known(Prices, said["prices"])),
+            bounds=[Said(**known(Said, one)) for one in said["bounds"] if one["meter"] in METERS],
+        )
+
+
+@dataclass(slots=True, eq=False)
+class Vessel:
+    """Of one bound. ``have`` is free; ``ends`` is when the period does, ``good`` until when what is held here is held
+    by the api's count, too; ``number`` tells the minutes apart of what is given."""
+
+    scope: str
+    meter: Meter
+    bound: int = 0
+    have: int = 0
+    left: int = 0
+    ends: float = math.inf
+    good: float = -math.inf
+    number: int = 0
+    busy: int = 0
+    owed: int = 0
+    stated: int = 0
+    used: bool = False
+    active: bool = True
+    """Whether there is such a bound, as far as is known; one that is stated again finds what was held of it."""
+    unit: Unit = field(init=False)
+    given: bool = field(init=False)
+    """Whether what is here counts already, used or not."""
+    spent: str = field(init=False)
+    """How a record calls it, where it is settled; "" else."""
+
+    def __post_init__(self) -> None:
+        self.unit, self.given = self.meter.unit, self.meter.way == "given"
+        name = f"{self.scope.partition('/')[0]} {self.meter.name}"
+        self.spent = name if self.meter.way == "spent" else ""
+
+    @property
+    def level(self) -> int:
+        """What the gateway holds in all."""
+        return self.have + self.busy + self.owed
+
+    @property
+    def remaining(self) -> int:
+        """What there is yet, as far as is known here."""
+        return max(0, self.have + self.left)
+
+    def covers(self, amount: int, now: float) -> bool:
+        """Whether so much is here, and may be used."""
+        return self.have >= amount and now < (self.ends if self.given else self.good)
+
+    def void(self, now: float) -> None:
+        """What is of a minute that is over, or was held by a word of too long ago, is nobody's here."""
+        if now >= (self.ends if self.given else self.good):
+            self.have = 0
+
+    def wants(self, amount: int, *, ahead: bool) -> int:
+        """How much more is asked for where ``amount`` is needed."""
+        missing = amount - self.have
+        return max(missing, min(self.left // AHEAD, REQUESTS_AHEAD * amount)) if ahead else missing
+
+    def take(self, amount: int) -> Part:
+        """Hold it for a request."""
+        self.have -= amount
+        self.used = True
+        if not self.given:
+            self.busy += amount
+        return Part(self, amount, self.number)
+
+    def hear(self, said: Said, *, asked_at: float) -> None:
+        """What the api says of it."""
+        ends = asked_at + said.seconds if said.seconds is not None else math.inf
+        if self.given and ends > self.ends + SLACK_SECONDS:
+            # Another minute, which may have begun while this was asked: what is left of the one before is void.
+            self.have, self.number = 0, self.number + 1
+        self.bound, self.left, self.ends, self.active = said.bound, said.left, ends, True
+
+    def got(self, amount: int, *, asked_at: float) -> None:
+        """So much more is here by an answer; of what is held, the level stands that was stated."""
+        self.have += amount
+        self.stated = self.level
+        self.good = asked_at + (BUSY_SECONDS if self.meter.way == "busy" else HOLD_SECONDS) - SLACK_SECONDS
+
+
+@dataclass(slots=True)
+class Part:
+    """What one request holds of a vessel."""
+
+    vessel: Vessel
+    amount: int
+    number: int
+
+    def leave(self, tokens: int) -> None:
+        """The request is over, and came to so many tokens, of which nothing is owed here."""
+        vessel = self.vessel
+        if not vessel.given:
+            vessel.busy -= self.amount
+            vessel.have += self.amount
+        elif vessel.unit == "tokens" and vessel.number == self.number:
+            vessel.have += self.amount - tokens
+
+    def spend(self, cost: int) -> None:
+        """So much of it waits to be settled; the rest is free."""
+        self.vessel.busy -= self.amount
+        self.vessel.owed += cost
+        self.vessel.have += self.amount - cost
+
+
+@dataclass(slots=True)
+class Known:
+    """What is known of who asks: which bounds are theirs, until it is asked again at ``ends``. ``of`` is what the key
+    said of its own."""
+
+    vessels: tuple[Vessel, ...] = ()
+    ends: float = -math.inf
+    of: bytes | None = None
+    again: asyncio.Task[None] | None = None
+
+
+@dataclass(slots=True)
+class Account:
+    """A project's. ``number`` is of the gateway's last statement; ``fresh``: of this process none stands yet."""
+
+    number: int = 0
+    fresh: bool = True
+    prices: Prices = field(default_factory=Prices)
+    vessels: dict[Place, Vessel] = field(default_factory=dict)
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def hear(self, scopes: Iterable[str], lent: Lent, *, asked_at: float) -> tuple[Vessel, ...]:
+        """The vessels of these scopes, as the api says that they are; what has no bound any more is forgotten."""
+        self.number, self.prices = lent.number, lent.prices if lent.bounds else self.prices
+        there = {(said.scope, said.meter): said for said in lent.bounds}
+        mine = set(scopes)
+        for place, vessel in self.vessels.items():
+            if place[0] in mine and place not in there:
+                vessel.active, vessel.have = False, 0
+        for place, said in there.items():
+            if place not in self.vessels:
+                self.vessels[place] = Vessel(said.scope, METERS[said.meter])
+            self.vessels[place].hear(said, asked_at=asked_at)
+        return tuple(self.vessels[place] for place in there if place[0] in mine)
+
+    def amount(self, vessel: Vessel, need: Need) -> int:
+        """What a request needs of it."""
+        unit = vessel.unit
+        if unit == "tokens":
+            return need.tokens
+        return self.prices.most(need.tokens, writes=need.writes) if unit == "micro" else 1
+
+    def take(self, vessels: Sequence[Vessel], need: Need, *, now: float) -> tuple[Part, ...] | None:
+        """Hold what a request needs of all of them. None where it is not all here."""
+        amounts = []
+        for vessel in vessels:
+            amount = self.amount(vessel, need)
+            if vessel.have < amount or now >= (vessel.ends if vessel.given else vessel.good):
+                return None
+            amounts.append(amount)
+        return tuple([vessel.take(amount) for vessel, amount in zip(vessels, amounts, strict=True)])
+
+    def cost(self, part: Part, record: AnyRecord) -> int:
+        """What a record comes to, of what was held for it."""
+        unit, cost = part.vessel.unit, 1
+        if unit == "tokens":
+            cost = record.input_tokens + record.output_tokens
+        elif unit == "micro":
+            read, cached, written = record.input_tokens, record.cached_input_tokens, record.output_tokens
+            cost = self.prices.tokens(read=read, cached=cached, written=written)
+        return min(cost, part.amount)
+
+
+@dataclass(slots=True)
+class Ticket:
+    """What one request holds, given back once (`Admission.leave`). ``writes`` is what the gateway lets each of its
+    answers write, where that is less than was asked for; None else. ``headers`` go with its answer."""
+
+    held: Held
+    need: Need
+    parts: tuple[Part, ...] = ()
+    account: Account | None = None
+    writes: int | None = None
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    spent: bool = False
+
+    @property
+    def names(self) -> list[str] | None:
+        """Of which bounds it holds what it comes to, as a record says it; None where of none."""
+        return [part.vessel.spent for part in self.parts if part.vessel.spent] or None
+
+    def billed(self, counts: Counts) -> Counts:
+        """What of an answer is billed: where it is bounded, no more than was held for it, whatever its engine says."""
+        if self.held.prices is None and not any(part.vessel.spent for part in self.parts):
+            return counts
+        written = min(counts.output_tokens, self.need.writes)
+        read = min(counts.input_tokens, self.need.tokens - written)
+        if (read, written) == (counts.input_tokens, counts.output_tokens):
+            return counts
+        return Counts(read, min(counts.cached_input_tokens, read), written)

@@ -1,0 +1,123 @@
+"""A gateway as a value of a test: what it admits, its spool in memory, and an api that is a store."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from bessemer.api.lending import Asked, told
+from bessemer.core.clock import FakeClock
+from bessemer.core.errors import Unavailable
+from bessemer.core.money import Wish
+from bessemer.core.values import UsageBatch, UsageRecord
+from bessemer.gateway import Admission, Bound, Given, Lending, Shares, request
+from bessemer.gateway.meter import Counts
+from bessemer.gateway.tables import EndpointEntry, KeyEntry
+from bessemer.gateway.vessels import Ticket
+from bessemer.store import Store
+from tests.gateway.harness import PROJECT
+
+NUMBERS = itertools.count(1)
+ENDPOINT = EndpointEntry("uid-chat", PROJECT, "chat", "words", 0, context_tokens=2048)
+
+
+def key(name: str = "k", *, owner: str = "alice", bounds: bytes = b"own") -> KeyEntry:
+    return KeyEntry(f"uid-{name}", name, PROJECT, frozenset(), None, owner, (), bounds)
+
+
+def wanted(body: int = 20, **said: Any) -> request.Wanted:
+    """A request whose body has some ``body`` bytes more than it needs."""
+    return request.read(
+        orjson.dumps({"model": "chat", "prompt": "x" * body, **said}), request.ROUTES["/v1/completions"]
+    )
+
+
+class Gateway:
+    """One process. ``away``: the api does not answer it; ``lost``: it does what it is asked, and the answer is lost."""
+
+    def __init__(self, store: Store, clock: FakeClock, name: str, *, spool: list[UsageRecord] | None = None) -> None:
+        self.store, self.clock, self.name = store, clock, name
+        self.spool = spool if spool is not None else []
+        self.before = self.settled = 0
+        self.away = self.lost = False
+        self._settling = asyncio.Lock()
+        self.asked: list[Mapping[str, Any]] = []
+        before = len(self.spool)
+        self.admission = Admission(
+            Shares(self._ask, clock=clock, holder=name, before=before),
+            Lending(self._lend, clock=clock, holder=name, before=before),
+        )
+
+    async def _ask(self, project: str, tokens: int, *, money: Wish) -> Given:
+        self._require()
+        given = await self.store.capacity.hold(project, meter="tokens_per_minute", amount=tokens, money=money)
+        purse = given.money
+        bound = Bound(purse.prices, purse.number, purse.stands, purse.left) if purse is not None else None
+        return Given(given.amount, given.until - self.clock.now(), given.left, "", bound)
+
+    async def _lend(self, project: str, *, bounds: Mapping[str, Any]) -> Mapping[str, Any]:
+        self._require()
+        self.asked.append(bounds)
+        ask = Asked.model_validate_json(orjson.dumps(bounds)).ask()
+        answer = told(await self.store.bounds.hold(project, ask), now=self.clock.now())
+        if self.lost:
+            raise Unavailable("the answer is lost")
+        return answer
+
+    def _require(self) -> None:
+        if self.away:
+            raise Unavailable("the api is away")
+
+    async def enter(self, of: KeyEntry, what: request.Wanted) -> Ticket:
+        entered = self.admission.enter(of, what, endpoint=ENDPOINT)
+        return entered if isinstance(entered, Ticket) else await entered
+
+    def end(self, of: KeyEntry, ticket: Ticket, *, read: int = 0, written: int = 0, answered: bool = True) -> Counts:
+        """The answer is over: its record is in the spool, and its ticket given back. What of it is billed."""
+        counts = ticket.billed(Counts(read, 0, written))
+        if answered:
+            record = UsageRecord(
+                at=int(self.clock.now()),
+                request_id=f"r{next(NUMBERS)}",
+                project=PROJECT,
+                endpoint="chat",
+                endpoint_uid="uid-chat",
+                api_key=of.name,
+                model="words",
+                status=200,
+                input_tokens=counts.input_tokens,
+                output_tokens=counts.output_tokens,
+                held_micro=ticket.held.micro or None,
+                owner=of.owner or None,
+                held_bounds=ticket.names,
+            )
+            self.spool.append(record)
+            self.admission.spend(ticket, record)
+        self.admission.leave(ticket, counts)
+        return counts
+
+    async def serve(self, of: KeyEntry, what: request.Wanted, *, read: int = 0, written: int = 0) -> Counts:
+        """A request from its beginning to its end, with others between. Raises Refused."""
+        ticket = await self.enter(of, what)
+        await asyncio.sleep(0)
+        return self.end(of, ticket, read=read, written=written)
+
+    async def settle(self) -> None:
+        """The spool, as far as it is."""
+        async with self._settling:
+            records = self.spool[self.settled :]
+            if not records:
+                return
+            batch = UsageBatch(
+                gateway_uid=self.name,
+                spool_uid=f"spool-{id(self.spool)}",
+                first_sequence=self.settled + 1,
+                records=records,
+            )
+            await self.store.ledger.settle(batch)
+            self.settled += len(records)
+            self.admission.settled(records, len(records))
