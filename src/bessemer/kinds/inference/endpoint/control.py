@@ -18,7 +18,7 @@ from bessemer.kinds import turns, workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.flavor import Flavor
-from bessemer.kinds.inference.endpoint.engines import Engine, adapter_keys, engine_of, keep_adapters
+from bessemer.kinds.inference.endpoint.engines import Engine, adapter_keys, engine_of, files_of, keep_adapters
 from bessemer.kinds.inference.endpoint.shift import is_moved, numbers_of, relieve, shift, told
 from bessemer.kinds.inference.endpoint.spec import Endpoint, EndpointIntent, EndpointStatus, ReplicaStatus
 from bessemer.kinds.inference.model import Model
@@ -191,6 +191,7 @@ def intent_of(endpoint: Endpoint, *, flavor: Flavor, model: Model, engine: Engin
         engine=engine.name,
         arguments=endpoint.spec.engine.arguments,
         adapters=list(engine.adapters),
+        files=files_of(model),
     )
 
 

@@ -15,7 +15,7 @@ from bessemer.kinds import workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.outline import Hindrance
-from bessemer.kinds.inference.endpoint.spec import SORTS, AdapterIntent, Endpoint, EndpointIntent, sort_of
+from bessemer.kinds.inference.endpoint.spec import SORTS, AdapterIntent, Endpoint, EndpointIntent, FileIntent, sort_of
 from bessemer.kinds.inference.model import Model
 
 _LOADS = {sort.name: sort.loads for sort in SORTS}
@@ -63,11 +63,21 @@ async def keep_adapters(ctx: Context, endpoint: Endpoint, *, claims: Sequence[Cl
 async def _adapters_of(ctx: workload.Reads, endpoint: Endpoint) -> tuple[list[AdapterIntent], list[Hindrance]]:
     """Those that are there, and what keeps the others."""
     found = [(name, await workload.read_part(ctx, Model, name=name)) for name in endpoint.spec.adapters]
-    hindrances = [one for name, adapter in found for one in _of_adapter(name, adapter)]
-    return [AdapterIntent(name=name, digest=one.status.digest) for name, one in found if one is not None], hindrances
+    hindrances = [one for name, adapter in found for one in _of_adapter(name, adapter, base=endpoint.spec.model)]
+    adapters = [
+        AdapterIntent(name=name, digest=one.status.digest, files=files_of(one))
+        for name, one in found
+        if one is not None
+    ]
+    return adapters, hindrances
 
 
-def _of_adapter(name: str, adapter: Model | None) -> Iterator[Hindrance]:
+def files_of(model: Model) -> list[FileIntent]:
+    """Those of a model of several."""
+    return [FileIntent(path=file.path, digest=file.digest) for file in model.status.files]
+
+
+def _of_adapter(name: str, adapter: Model | None, *, base: str) -> Iterator[Hindrance]:
     if adapter is None:
         remedy = "Create it: `bessemer get models` lists them."
         yield Hindrance(reason="ModelNotFound", message=f"there is no Model {name}, an adapter", remedy=remedy)
@@ -75,6 +85,9 @@ def _of_adapter(name: str, adapter: Model | None) -> Iterator[Hindrance]:
         remedy = "See the Model: it says how far it is, and what keeps it."
         message = f"Model {name}, an adapter, is not imported yet"
         yield Hindrance(reason="ModelNotReady", message=message, remedy=remedy, passing=True)
+    elif adapter.spec.adapter_of != base:
+        remedy = "Name adapters of the model that the endpoint serves: their spec.adapterOf says of which they are."
+        yield Hindrance(reason="AdapterUnfit", message=f"Model {name} is no adapter of Model {base}", remedy=remedy)
 
 
 def _unfit(endpoint: Endpoint, model: Model) -> Hindrance:
