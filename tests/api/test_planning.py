@@ -549,6 +549,13 @@ async def test_the_dry_run_of_a_consolidation_says_its_plan_and_leaves_nothing(w
     assert all(np.array_equal(value, before[name]) for name, value in arrays(fleet).items())
 
 
+async def test_whose_claims_would_move_is_told_to_nobody_who_may_not_make_it(w: World, fleet: FleetFeed) -> None:
+    path = f"{BASE}/consolidations?dryRun=All"
+    for user, code in (("ann", 403), ("mia", 403), ("rob", 403), ("eve", 403)):
+        reply = await w.call("POST", path, named("tidy", empty={"hosts": ["h1"]}), token=await w.login(user))
+        assert (reply.code, b"h1" in reply.body) == (code, False), user
+
+
 async def test_the_dry_run_of_a_consolidation_waits_until_the_fleet_is_known(w: World) -> None:
     reply = await w.call("POST", f"{BASE}/consolidations?dryRun=All", named("tidy", empty={"count": 1}))
     assert (reply.code, "Retry-After" in {name.title() for name in reply.headers}) == (503, True)

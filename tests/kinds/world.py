@@ -203,7 +203,7 @@ class WorldImporter:
             return None
         digest = self.digest or f"sha256:{sha256}"
         self.lost.discard(digest)
-        facts = SMALL.model_copy(update={"format": self.format})
+        facts = SMALL.model_copy(update={"format": self.format, "adapter": self.adapter})
         return Imported(digest, 98_000_000, {"format": self.format}, facts)
 
     async def model(self, uid: str, place: Place, *, revision: str = "") -> Imported | None:

@@ -5,13 +5,20 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import yaml
 
 from bessemer.cli.verbs import FleetOptions
 from bessemer.core.errors import Invalid
+from bessemer.core.units import GIB
+from bessemer.main.rehearse import _beyond
 from bessemer.main.simulate import simulate
+from bessemer.placement.replay.described import DescribedFleet
+from bessemer.placement.replay.stays import Stay, Window
+from tests.placement.hosts import ask
 
 GROUP = {"name": "h100", "count": 3, "model": "H100", "devices": 4, "cores": 64, "memory": "512Gi", "price": 2.0}
 ASKS = [
@@ -65,6 +72,15 @@ def test_what_no_host_could_hold_is_told_with_why(options: FleetOptions, tmp_pat
     assert more["beyond"] == []
     assert as_it_is["came"] - as_it_is["began"] == sum(one["refused"] for one in as_it_is["blocked"])
     assert 0 < as_it_is["waited"] <= as_it_is["began"]
+
+
+def test_what_came_before_anything_counts_came_not_in_vain() -> None:
+    fleet = DescribedFleet.model_validate({"groups": [GROUP], "asks": ASKS})
+    stays = [Stay(at, 9.0, ask(1, GIB, device_count=count)) for at, count in ((0.0, 8), (2.0, 6), (3.0, 6), (3.0, 1))]
+    task = SimpleNamespace(stays=stays, window=Window(start=1.0, end=5.0))
+    assert [(one["wanted"], one["came"]) for one in _beyond(fleet, [cast(Any, task)])] == [
+        ("6 devices, 1 cores, 1 GiB", 2)
+    ]
 
 
 def test_policies_differ_with_the_file_of_the_documentation(tmp_path: Path) -> None:

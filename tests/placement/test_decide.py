@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bessemer.core.asking import Allocation, Decision, Refusal
 from bessemer.core.units import GIB
+from bessemer.drivers.inspect.tables import known
 from bessemer.placement import FleetArrays, Hold, Wall, decide, set_wall
 from tests.placement.hosts import ask, fleet, host
 
@@ -255,3 +256,14 @@ def test_a_wall_that_moves_is_a_walls_alone():
     arrays.remove_host("a")
     arrays.set_host(host("c"))
     assert placed(arrays).host in "bc", "the row of a host that went has nobody's wall"
+
+
+def test_hosts_without_room_for_an_instance_disturb_no_choice_among_those_with():
+    cut = {"H100": known()["H100-80GB"]}
+    arrays = fleet(host("a", gpus=1), *(host(name, gpus=1, partitions=cut) for name in "bcd"))
+    for name in "cd":
+        arrays.hold(name, Hold(name, ("gpu0",), (), device_profile="3g.40gb", device_start=4))
+    arrays.hold("more", Hold("d", ("gpu0",), (), device_profile="4g.40gb", device_start=0))
+    assert placed(arrays, device_count=1, device_profile="1g.10gb").host == "c"
+    arrays.drop("more")
+    assert placed(arrays, device_count=1, device_profile="1g.10gb").host == "c"

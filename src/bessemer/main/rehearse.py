@@ -202,14 +202,11 @@ def _figures(tasks: Sequence[Rehearsal], done: Sequence[Lived]) -> dict[str, Any
 
 
 def _beyond(fleet: DescribedFleet, tasks: Sequence[Rehearsal]) -> list[dict[str, Any]]:
-    """What came that no host could ever hold, the most frequent first."""
-    came = Counter(
-        Shape.of(stay.request)
-        for task in tasks
-        for stay in task.stays
-        if task.window.start <= stay.comes <= task.window.end
-    )
-    why = beyond(fleet, (stay.request for task in tasks for stay in task.stays))
+    """What came, while it was counted, that no host could ever hold, the most frequent first."""
+    requests = [
+        stay.request for task in tasks for stay in task.stays if task.window.start <= stay.comes <= task.window.end
+    ]
+    came, why = Counter(map(Shape.of, requests)), beyond(fleet, requests)
     found = [{"wanted": shape_words(shape), "came": came[shape], "why": why[shape]} for shape in why]
     return sorted(found, key=lambda row: (-int(row["came"]), str(row["wanted"])))
 

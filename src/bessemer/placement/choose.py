@@ -138,9 +138,9 @@ def _criteria(sight: Sight) -> Iterator[tuple[str, Ints]]:
     if request.device_profile:
         # What is cut already is used up first, where that takes least from those that come later.
         cost = instance_cost(sight)
-        cuts = cost >= UNCUT
+        cuts, none = cost >= UNCUT, np.isinf(cost)
         yield "cutsDevice", cuts.astype(np.int64)
-        yield "waysLost", np.where(np.isinf(cost), _NOWHERE, cost % UNCUT).astype(np.int64)
+        yield "waysLost", np.where(none, _NOWHERE, (np.where(none, 0.0, cost) % UNCUT).astype(np.int64))
         yield "devicesLeft", _whole_count(sight) - cuts
     elif request.device_milli < WHOLE:
         # What is begun is used up first, and then what leaves more devices whole.

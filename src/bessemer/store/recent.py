@@ -27,7 +27,6 @@ class Recent:
         self._kept: OrderedDict[Key, Stored] = OrderedDict()
         self._moving: set[Key] | None = set()
         """What is being changed at this moment; None for whatever it is."""
-        self._closed = False
 
     def get(self, key: Key) -> Stored | None:
         """The object, or None where it has to be read."""

@@ -69,6 +69,20 @@ async def test_an_adapter_that_is_none_is_told(real_host: RealHost, tmp_path: Pa
 
 
 @pytest.mark.real
+async def test_a_model_of_several_files_is_served(real_host: RealHost, tmp_path: Path) -> None:
+    (tmp_path / "licence").write_text("as it is")
+    adapter = Adapter("lora", tmp_path, files={"a.gguf": tiny.gguf(tmp_path / "a.gguf")})
+    files = {"licence": tmp_path / "licence", "weights/model.gguf": real_host.model}
+    await real_host.engine.start(replace(real_host.spec(), files=files, model_path=tmp_path, adapters=(adapter,)))
+    await ready(real_host)
+    assert await real_host.engine.adapters.names("a", SECRET) == ("lora",)
+    for names, words in ((("licence",), "is .gguf"), (("m.gguf", "../m.gguf"), "outside"), (("/m.gguf",), "outside")):
+        with pytest.raises(DriverError, match=words) as refusal:
+            await real_host.engine.start(replace(real_host.spec("b"), files=dict.fromkeys(names, real_host.model)))
+        assert refusal.value.reason == "ContentMissing"
+
+
+@pytest.mark.real
 async def test_it_embeds_and_answers(real_host: RealHost) -> None:
     await real_host.engine.start(replace(real_host.spec(), arguments={"pooling": "mean"}))
     await ready(real_host)

@@ -90,7 +90,9 @@ async def test_its_claims_name_the_engine_and_the_adapters() -> None:
         said = await world.until_reason("Endpoint", "chat", "ModelNotFound")
         assert "there is no Model greet, an adapter" in said["message"]
         source = {"wheel": {"package": "x", "version": "1", "member": "m.gguf"}}
-        await world.create("Model", "greet", {"source": source, "sha256": MODEL_SHA}, namespace="")
+        world.importer.adapter = AdapterFacts()
+        adapter = {"source": source, "sha256": MODEL_SHA, "adapterOf": "smol"}
+        await world.create("Model", "greet", adapter, namespace="")
         await world.until_ready("Endpoint", "chat")
         [claim] = await world.bodies("Claim")
         assert claim["spec"]["intent"]["adapters"] == [{"name": "greet", "digest": f"sha256:{MODEL_SHA}"}]
@@ -142,6 +144,13 @@ async def test_a_gguf_model_of_several_files_is_served_by_none() -> None:
         await world.create("Endpoint", "chat", {**SPEC, "model": "split"})
         said = await world.until_reason("Endpoint", "chat", "EngineUnfit")
         assert "takes one file, and Model split has 2" in said["message"]
+
+
+async def test_what_is_no_adapter_of_the_model_is_none() -> None:
+    async with World() as world:
+        await world.create("Endpoint", "chat", {**SPEC, "adapters": ["smol"]})
+        said = await world.until_reason("Endpoint", "chat", "AdapterUnfit")
+        assert "Model smol is no adapter of Model smol" in said["message"]
 
 
 async def test_the_engine_gets_what_its_intent_says() -> None:
@@ -241,13 +250,16 @@ async def test_an_endpoint_of_vllm_may_change_its_adapters() -> None:
             host.engine.sorts = ("vllm",)
         source = {"wheel": {"package": "x", "version": "1", "member": "m"}}
         await world.create("Model", "safe", {"source": source, "sha256": MODEL_SHA}, namespace="")
+        world.importer.adapter = AdapterFacts()
+        adapter = {"source": source, "sha256": MODEL_SHA, "adapterOf": "safe"}
+        await world.create("Model", "greet", adapter, namespace="")
         await world.create("Endpoint", "chat", {**SPEC, "model": "safe", "engine": engine})
         await world.until_ready("Endpoint", "chat")
-        await world.patch("Endpoint", "chat", adapters=["safe"])
+        await world.patch("Endpoint", "chat", adapters=["greet"])
 
         async def told() -> bool:
             [claim] = await world.bodies("Claim")
-            return [one["name"] for one in claim["spec"]["intent"].get("adapters", ())] == ["safe"]
+            return [one["name"] for one in claim["spec"]["intent"].get("adapters", ())] == ["greet"]
 
         await world.until(told)
         assert sum(host.engine.starts for host in world.hosts.values()) == 1

@@ -88,3 +88,23 @@ def present(spec: EngineSpec) -> None:
             if not path.exists():
                 message = f"adapter {adapter.name} is not on this host"
                 raise DriverError("ContentMissing", message, internal=str(path))
+
+
+def model_binds(spec: EngineSpec) -> list[tuple[Path, str]]:
+    """The binds that make the folder of a model of several files. Raises DriverError ``ContentMissing`` for a path that
+    leaves it."""
+    for name in spec.files:
+        if name.startswith("/") or not name.isprintable() or {"", ".", ".."} & set(name.split("/")):
+            raise DriverError("ContentMissing", "a file of the model lies outside of it", internal=repr(name))
+    return [(path, f"{MODEL}/{name}") for name, path in spec.files.items()]
+
+
+def sole(files: Mapping[str, Path], ending: str, *, path: Path) -> tuple[str, Path]:
+    """The first of several files that has the ending, by its name, and where it is; ``path`` where there is one file
+    alone. Raises DriverError ``ContentMissing``."""
+    if not files:
+        return path.name, path
+    found = sorted(name for name in files if name.endswith(ending))
+    if not found:
+        raise DriverError("ContentMissing", f"none of its files is {ending}", internal=repr(sorted(files)[:8]))
+    return found[0], files[found[0]]

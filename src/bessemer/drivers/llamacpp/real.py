@@ -12,7 +12,17 @@ import orjson
 
 from bessemer.core.errors import DriverError
 from bessemer.drivers.engine.protocol import EngineMetrics, EngineSpec, Sort
-from bessemer.drivers.engine.recipe import ADAPTERS, DOOR, DOOR_SOCKET, LIBRARIES, MODEL, PYTHON, interpreter
+from bessemer.drivers.engine.recipe import (
+    ADAPTERS,
+    DOOR,
+    DOOR_SOCKET,
+    LIBRARIES,
+    MODEL,
+    PYTHON,
+    interpreter,
+    model_binds,
+    sole,
+)
 from bessemer.drivers.llamacpp import runner
 from bessemer.drivers.llamacpp.protocol import LLAMACPP
 from bessemer.drivers.process.protocol import Confined
@@ -34,9 +44,12 @@ class LlamaCpp:
 
     def confined(self, spec: EngineSpec, *, door: Path, adapters: Path | None) -> Confined:
         python, prefix = interpreter()
-        inside = [(one.path, f"{ADAPTERS}/{one.name}.gguf") for one in spec.adapters]
+        inside = [(sole(one.files, ".gguf", path=one.path)[1], f"{ADAPTERS}/{one.name}.gguf") for one in spec.adapters]
+        # The parts of a model that is split are found beside the first.
+        name, _ = sole(spec.files, ".gguf", path=spec.model_path)
+        model = f"{MODEL}/{name}" if spec.files else f"{MODEL}.gguf"
         settings = {
-            "model": f"{MODEL}.gguf",
+            "model": model,
             "alias": spec.alias,
             "door": DOOR_SOCKET,
             "secret": spec.secret,
@@ -59,7 +72,7 @@ class LlamaCpp:
                 prefix,
                 (_library(), f"{LIBRARIES}/xllamacpp"),
                 (Path(runner.__file__), _RUNNER),
-                (spec.model_path, f"{MODEL}.gguf"),
+                *(model_binds(spec) or [(spec.model_path, model)]),
                 *inside,
             ),
             binds_rw=((door, DOOR),),

@@ -15,7 +15,16 @@ import orjson
 
 from bessemer.core.errors import DriverError
 from bessemer.drivers.engine.protocol import Argument, EngineMetrics, EngineSpec, Sort
-from bessemer.drivers.engine.recipe import ADAPTERS, DOOR, DOOR_SOCKET, LIBRARIES, MODEL, PYTHON, interpreter
+from bessemer.drivers.engine.recipe import (
+    ADAPTERS,
+    DOOR,
+    DOOR_SOCKET,
+    LIBRARIES,
+    MODEL,
+    PYTHON,
+    interpreter,
+    model_binds,
+)
 from bessemer.drivers.jobs.nodes import nodes_of, uuids_of
 from bessemer.drivers.process.protocol import Confined
 from bessemer.drivers.vllm import runner
@@ -65,7 +74,7 @@ class Vllm:
                 prefix,
                 (self._home, LIBRARIES),
                 (Path(runner.__file__), _RUNNER),
-                *_model(spec),
+                *(model_binds(spec) or [(spec.model_path, MODEL)]),
                 (adapters, ADAPTERS),
                 *((path.resolve(), str(path)) for path in _TOPOLOGY if path.exists()),
             ),
@@ -102,16 +111,6 @@ class Vllm:
         """Where its environment has its packages; None where vLLM is not among them."""
         found = sorted(self._home.glob("lib/python3.*/site-packages/vllm/__init__.py"))
         return found[-1].parent.parent if found and (self._home / "bin" / "python").exists() else None
-
-
-def _model(spec: EngineSpec) -> list[tuple[Path, str]]:
-    """The binds that make the model's folder. Raises DriverError ``ContentMissing`` for a path that leaves it."""
-    if not spec.files:
-        return [(spec.model_path, MODEL)]
-    for name in spec.files:
-        if name.startswith("/") or not name.isprintable() or {"", ".", ".."} & set(name.split("/")):
-            raise DriverError("ContentMissing", "a file of the model lies outside of it", internal=repr(name))
-    return [(path, f"{MODEL}/{name}") for name, path in spec.files.items()]
 
 
 def _alias(listed: Any) -> str:

@@ -77,7 +77,7 @@ class Seen:
 
 async def reconcile(ctx: Context, endpoint: Endpoint) -> Outcome:
     seen = await _shed(ctx, endpoint)
-    await keep_adapters(ctx, endpoint, seen.claims)
+    await keep_adapters(ctx, endpoint, claims=seen.claims)
     missing, moved, trouble = seen.missing, seen.moved, ""
     parts = (Key("Flavor", "", endpoint.spec.flavor), Key("Model", "", endpoint.spec.model), *adapter_keys(endpoint))
     ctx.parts.note(endpoint.key, parts, waits=bool(missing))

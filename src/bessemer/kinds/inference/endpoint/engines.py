@@ -50,7 +50,7 @@ async def engine_of(ctx: workload.Reads, endpoint: Endpoint, *, model: Model | N
     return Engine(sort.name, adapters, hindrances)
 
 
-async def keep_adapters(ctx: Context, endpoint: Endpoint, claims: Sequence[Claim]) -> None:
+async def keep_adapters(ctx: Context, endpoint: Endpoint, *, claims: Sequence[Claim]) -> None:
     """Tell the claims whose engines take adapters while they run which ones there are now; all at once, or none yet."""
     intents = [(claim, EndpointIntent.model_validate(claim.spec.intent)) for claim in claims if not claim.deleting]
     loading = [(claim, intent) for claim, intent in intents if _LOADS.get(intent.engine)]
@@ -66,7 +66,7 @@ async def keep_adapters(ctx: Context, endpoint: Endpoint, claims: Sequence[Claim
 async def _adapters_of(ctx: workload.Reads, endpoint: Endpoint) -> tuple[list[AdapterIntent], list[Hindrance]]:
     """Those that are there, and what keeps the others."""
     found = [(name, await workload.read_part(ctx, Model, name=name)) for name in endpoint.spec.adapters]
-    hindrances = [one for name, adapter in found for one in _of_adapter(name, adapter)]
+    hindrances = [one for name, adapter in found for one in _of_adapter(name, adapter, base=endpoint.spec.model)]
     adapters = [
         AdapterIntent(name=name, digest=one.status.digest, files=files_of(one))
         for name, one in found
@@ -76,11 +76,11 @@ async def _adapters_of(ctx: workload.Reads, endpoint: Endpoint) -> tuple[list[Ad
 
 
 def files_of(model: Model) -> list[FileIntent]:
-    """Those of a model of several files, for who brings them to a host and lays them out there."""
+    """Those of a model of several."""
     return [FileIntent(path=file.path, digest=file.digest) for file in model.status.files]
 
 
-def _of_adapter(name: str, adapter: Model | None) -> Iterator[Hindrance]:
+def _of_adapter(name: str, adapter: Model | None, *, base: str) -> Iterator[Hindrance]:
     if adapter is None:
         remedy = "Create it: `bessemer get models` lists them."
         yield Hindrance(reason="ModelNotFound", message=f"there is no Model {name}, an adapter", remedy=remedy)
@@ -88,6 +88,9 @@ def _of_adapter(name: str, adapter: Model | None) -> Iterator[Hindrance]:
         remedy = "See the Model: it says how far it is, and what keeps it."
         message = f"Model {name}, an adapter, is not imported yet"
         yield Hindrance(reason="ModelNotReady", message=message, remedy=remedy, passing=True)
+    elif adapter.spec.adapter_of != base:
+        remedy = "Name adapters of the model that the endpoint serves: their spec.adapterOf says of which they are."
+        yield Hindrance(reason="AdapterUnfit", message=f"Model {name} is no adapter of Model {base}", remedy=remedy)
 
 
 def _split(model: Model) -> Hindrance:
