@@ -29,6 +29,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("few_parameters", "core/kept.py::Audit.deny"): PORT,
     ("few_parameters", "core/kept.py::Sealed.put"): PORT,
     ("few_parameters", "core/ports.py::Events.emit"): PORT,
+    ("few_parameters", "drivers/fetch/web.py::_JudgedResolver.resolve"): "the resolver's signature is aiohttp's",
     ("few_parameters", "drivers/oidc/asking.py::_Judged.resolve"): "the resolver's signature is aiohttp's",
     ("few_parameters", "core/resource.py::set_condition"): "conditions, name, value: as one says it",
     ("few_parameters", "client/calls.py::Projects.invoice"): "whose, from, to: as one says it",

@@ -72,7 +72,7 @@ def bring(
     called, shown = name or work.name_of(source), _asked() if secret else ""
 
     async def go(client: Client) -> dict[str, Any]:
-        await work.create(client, called, said)
+        await work.create(client, called, spec=said)
         if shown:
             await client.account.source_secret(called, {"token": shown})
         return await work.brought(client, called, timeout=timeout) if wait else {}

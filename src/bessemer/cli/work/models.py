@@ -58,7 +58,7 @@ def name_of(text: str) -> str:
     return name
 
 
-async def create(client: Client, name: str, spec: Mapping[str, Any]) -> None:
+async def create(client: Client, name: str, *, spec: Mapping[str, Any]) -> None:
     """Raises Invalid, also where there is one of that name."""
     try:
         await client.create(an_object(_key(name), spec))

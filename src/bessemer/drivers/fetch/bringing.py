@@ -148,10 +148,10 @@ def _had(root: Path, file: Listed) -> int:
 def _again(source: Source, file: Listed, *, limits: Limits) -> Iterator[Source]:
     """The source as often as it is tried, each time after a longer pause."""
     for n in range(TRIES):
-        yield partial(_read, source, file, limits=limits, pause=limits.pause_seconds * (2**n - 1))
+        yield partial(_read, source=source, file=file, limits=limits, pause=limits.pause_seconds * (2**n - 1))
 
 
-async def _read(source: Source, file: Listed, at: int, *, limits: Limits, pause: float) -> AsyncGenerator[bytes, None]:
+async def _read(at: int, *, source: Source, file: Listed, limits: Limits, pause: float) -> AsyncGenerator[bytes, None]:
     """Exactly as many bytes as the file has. Where nothing tells its versions apart, an offset is of any of them."""
     if at and not (file.digest or file.version):
         raise DriverError("SourceChanged", "a source does not say which version it has")

@@ -56,7 +56,7 @@ class FolderOrigin:
         try:
             found = os.fstat(number)
             if stat.S_ISREG(found.st_mode):
-                return [_listed(os.path.basename(path), path, found)]
+                return [_listed(os.path.basename(path), where=path, found=found)]
             if not stat.S_ISDIR(found.st_mode):
                 raise DriverError("SourceNotFound", f"{path!r} is neither a file nor a folder")
         finally:
@@ -75,10 +75,10 @@ def _walk(root: str) -> Iterator[Listed]:
             path = os.path.join(place, name)
             found = os.lstat(path)
             if stat.S_ISREG(found.st_mode):
-                yield _listed(os.path.normpath(os.path.join(below, name)), path, found)
+                yield _listed(os.path.normpath(os.path.join(below, name)), where=path, found=found)
 
 
-def _listed(path: str, where: str, found: os.stat_result) -> Listed:
+def _listed(path: str, *, where: str, found: os.stat_result) -> Listed:
     return Listed(path=path, size_bytes=found.st_size, version=_version(found), where=where)
 
 

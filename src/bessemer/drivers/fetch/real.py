@@ -179,9 +179,7 @@ async def _pour(digest: str, sources: Sequence[Source], *, intake: Intake, progr
             try:
                 await _read(source, intake, progress=progress)
             except _SourceFailed as error:
-                failure = DriverError("FetchFailed", f"no source gave {digest} to its end", internal=str(error))
-                if final := _final(error):
-                    raise final from error
+                failure = _failure(error, digest)
                 break
             if intake.digest == digest:
                 return
@@ -211,6 +209,13 @@ async def _drain(sources: Sequence[Source], *, intake: Intake, progress: Progres
         else:
             return
     raise DriverError("FetchFailed", f"the file did not come to its end: {said}")
+
+
+def _failure(error: _SourceFailed, digest: str) -> DriverError:
+    """The error of a source that broke off. Raises what asking another, or again, would not change."""
+    if final := _final(error):
+        raise final from error
+    return DriverError("FetchFailed", f"no source gave {digest} to its end", internal=str(error))
 
 
 def _final(error: _SourceFailed) -> DriverError | None:
