@@ -180,8 +180,6 @@ class WorldImporter:
     files: dict[type, tuple[ModelFile, ...]] = field(default_factory=dict)
     adapter: AdapterFacts | None = None
     gated: bool = False
-    form: str = "gguf"
-    """The format of what comes from elsewhere than wheels."""
     format: str = "gguf"
 
     async def image(self, builtin: str) -> Imported | None:
@@ -216,9 +214,9 @@ class WorldImporter:
         files = self.files.get(type(place), ())
         for digest in (self.digest or DIGEST, *(file.digest for file in files)):
             self.lost.discard(digest)
-        facts = SMALL.model_copy(update={"adapter": self.adapter, "format": self.form})
+        facts = SMALL.model_copy(update={"adapter": self.adapter, "format": self.format})
         return Imported(
-            self.digest or DIGEST, 98_000_000, {"format": self.form}, facts, files, revision or "c" * 40, self.gated
+            self.digest or DIGEST, 98_000_000, {"format": self.format}, facts, files, revision or "c" * 40, self.gated
         )
 
     async def holds(self, digest: str, *parts: str) -> bool:

@@ -117,7 +117,7 @@ NAMED = [{"path": part.path, "digest": part.digest} for part in PARTS]
 async def test_a_model_of_several_files_is_named_file_by_file() -> None:
     """So its host brings them all, keeps them all, and may have them all of the api; adapters likewise."""
     async with World() as world:
-        world.importer.files[HubPlace], world.importer.form = PARTS, "safetensors"
+        world.importer.files[HubPlace], world.importer.format = PARTS, "safetensors"
         await world.create("Model", "hubbed", {"source": {"hub": {"repository": "a/b"}}}, namespace="")
         await world.until_ready("Model", "hubbed", namespace="")
         world.importer.adapter = AdapterFacts(rank=8)

@@ -208,6 +208,7 @@ async def test_an_adapter_says_of_which_model() -> None:
         assert "adapter" in said["message"]
         await world.patch("Model", "tuned", namespace="", adapterOf="smol")
         await world.until_ready("Model", "tuned", namespace="", seconds=30)
+        world.importer.adapter = None
         await world.create("Model", "whole", {**SPEC, "adapterOf": "smol"}, namespace="")
         await world.until_reason("Model", "whole", "AdapterUnclear", namespace="")
 
