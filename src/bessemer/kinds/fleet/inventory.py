@@ -87,7 +87,7 @@ class FleetFeed:
         remedies = Remedies(self._arrays, self.own.place, told=_asked_of_others, timed=rfc3339)
         self.own.remedy((remedies.moved, remedies.ended))
         self._assumed: OrderedDict[str, float] = OrderedDict()
-        self.lost = Lost(self._arrays, self._told, clock)
+        self.lost = Lost(self._arrays, self._told, clock=clock)
         self._following = Following(objects, clock)
         self._offered = Offered(self._following, self.demand.offers)
         self._unread = set(_KINDS)

@@ -17,7 +17,7 @@ class Lost:
     """By the names under which ``arrays`` have them: ``WORKLOAD_UID/REPLICA``. What ``told`` has heard of since is a
     claim that stands, and nobody's to drop."""
 
-    def __init__(self, arrays: FleetArrays, told: Told, clock: Clock) -> None:
+    def __init__(self, arrays: FleetArrays, told: Told, *, clock: Clock) -> None:
         self._arrays = arrays
         self._told = told
         self._clock = clock
