@@ -16,7 +16,8 @@ from bessemer.core.errors import Expired, Unavailable
 from bessemer.core.ports import Bookmark, Scope
 from bessemer.core.resource import Change
 from bessemer.drivers.inspect.tables import known
-from bessemer.kinds.fleet.inventory import ASSUMED_SECONDS, CONTENDED_SECONDS, CONTENDED_SLACK, LOST_SECONDS, FleetFeed
+from bessemer.kinds.fleet.inventory import ASSUMED_SECONDS, CONTENDED_SECONDS, CONTENDED_SLACK, FleetFeed
+from bessemer.kinds.fleet.lost import LOST_SECONDS
 from bessemer.placement import Hold
 from bessemer.placement.facts import Tenure
 from bessemer.placement.thought import Thought
@@ -267,9 +268,9 @@ async def test_what_was_refused_and_not_lost_is_free_at_once_and_so_is_ones_own_
         assert feed.demand.own._board.slack == 0
         feed.assume(decision, "w-vm/0")
         feed.forget("w-vm/0", lost=True)
-        feed.recall("w-other")
+        feed.lost.recall("w-other")
         refused(feed, device_count=1)
-        feed.recall("w-vm")
+        feed.lost.recall("w-vm")
         assert placed(feed, device_count=1) == decision
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

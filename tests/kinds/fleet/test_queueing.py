@@ -378,7 +378,8 @@ class _Yard:
         self.arrays, self.own = arrays, Own(arrays)
         self.demand = Demand(arrays, FakeClock())
         self.moving = Moving(arrays, lambda _hosts: None)
-        self.lost: set[str] = set()
+        self.lost = self
+        self._lost: set[str] = set()
 
     def decide(self, request: Request) -> Decision | Refusal:
         return self.own.decide(request)
@@ -391,12 +392,12 @@ class _Yard:
 
     def forget(self, claim_uid: str, *, lost: bool = False) -> None:
         if lost:
-            self.lost.add(claim_uid)
+            self._lost.add(claim_uid)
         else:
             self.arrays.drop(claim_uid)
 
     def recall(self, workload_uid: str) -> None:
-        for name in [name for name in self.lost if name.startswith(f"{workload_uid}/")]:
+        for name in [name for name in self._lost if name.startswith(f"{workload_uid}/")]:
             self.arrays.drop(name)
 
     def ready(self) -> bool:

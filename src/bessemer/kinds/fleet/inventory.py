@@ -25,6 +25,7 @@ from bessemer.kinds.fleet import moved
 from bessemer.kinds.fleet.audit import Audit
 from bessemer.kinds.fleet.demand import Demand, Derive, in_thread
 from bessemer.kinds.fleet.following import Following
+from bessemer.kinds.fleet.lost import Lost
 from bessemer.kinds.fleet.moving import Fork, Moving
 from bessemer.kinds.fleet.offered import Offered
 from bessemer.kinds.fleet.told import Told
@@ -44,10 +45,6 @@ one all would meet again."""
 
 CONTENDED_SLACK = 6.0
 """Steps of the policy. Throughout they would cost half a percent of a fleet; what is lost they make a third."""
-
-LOST_SECONDS = 0.5
-"""For so long what was lost counts as taken all the same: whoever was faster is heard of a while after, and until then
-each that decides here would go to the same host, and lose, too."""
 
 _REFUSALS_MAX = 1_000
 _KINDS = ("Tenant", "Host", "Claim", moved.KIND)
@@ -90,8 +87,7 @@ class FleetFeed:
         remedies = Remedies(self._arrays, self.own.place, told=_asked_of_others, timed=rfc3339)
         self.own.remedy((remedies.moved, remedies.ended))
         self._assumed: OrderedDict[str, float] = OrderedDict()
-        self._lost: OrderedDict[str, float] = OrderedDict()
-        """Until when each counts, those first that are over first: of either all count equally long."""
+        self.lost = Lost(self._arrays, self._told, clock=clock)
         self._following = Following(objects, clock)
         self._offered = Offered(self._following, self.demand.offers)
         self._unread = set(_KINDS)
@@ -191,7 +187,7 @@ class FleetFeed:
             hold = replace(Hold.of(decision), tenure=terms)
         rename(self._arrays, before, uid=claim_uid, hold=hold)
         # What is assumed anew has its whole time anew, and is the last to be over.
-        self._lost.pop(claim_uid, None)
+        self.lost.end(claim_uid)
         self._assumed[claim_uid] = self._clock.monotonic() + ASSUMED_SECONDS
         self._assumed.move_to_end(claim_uid)
 
@@ -202,15 +198,8 @@ class FleetFeed:
         if self._alone or not lost or self._assumed.pop(claim_uid, None) is None:
             self._arrays.drop(claim_uid)
             return
-        now = self._clock.monotonic()
-        self._contended_until = now + CONTENDED_SECONDS
-        self._lost[claim_uid] = now + LOST_SECONDS
-
-    def recall(self, workload_uid: str) -> None:
-        """Whoever asks anew has waited for a moment and heard who was faster: what it lost keeps nothing from it."""
-        for name in [name for name in self._lost if name.partition("/")[0] == workload_uid]:
-            del self._lost[name]
-            self._arrays.drop(name)
+        self._contended_until = self._clock.monotonic() + CONTENDED_SECONDS
+        self.lost.add(claim_uid)
 
     def expire(self) -> None:
         """Count no more what was assumed for too long."""
@@ -218,11 +207,11 @@ class FleetFeed:
             # What is taken back in thought would be there again after it.
             return
         now = self._clock.monotonic()
-        for some in (self._assumed, self._lost):
-            while some and some[uid := next(iter(some))] <= now:
-                del some[uid]
-                if uid not in self._told.known["Claim"]:
-                    self._arrays.drop(uid)
+        while self._assumed and self._assumed[uid := next(iter(self._assumed))] <= now:
+            del self._assumed[uid]
+            if uid not in self._told.known["Claim"]:
+                self._arrays.drop(uid)
+        self.lost.expire()
         self.moving.settle()
 
     def _refused(self) -> dict[Request | Gang, Refusal]:

@@ -141,7 +141,7 @@ class Queueing:
             return _ask(self._feed, wants)
         pending = Pending(asker, wants)
         self._promised.end(asker.uid)
-        self._feed.recall(asker.uid)
+        self._feed.lost.recall(asker.uid)
         # Whoever is moved waits for nobody: its place is kept for it, and it gives another one back.
         there = self.moving.kept(asker.uid, wants)
         if there is not None:
