@@ -27,7 +27,7 @@ TEXTS_MAX = 2048
 _MODEL_CHARACTERS_MAX = 253
 
 _NAME = re.compile(rb'\s*("(?:[^"\\]|\\.)*")\s*:\s*', re.DOTALL)
-_NEXT = re.compile(rb"\s*([,}])")
+_BEHIND = re.compile(rb"\s*([,}])")
 _WHOLE = re.compile(rb"[0-9]{1,18}")
 _USAGE = b',"stream_options":{"include_usage":true,"continuous_usage_stats":true}'
 _TIMINGS = b',"timings_per_token":true}'
@@ -140,7 +140,7 @@ def _check_once(raw: bytes, fields: Mapping[str, msgspec.Raw]) -> None:
         name: str = orjson.loads(found[1])
         value = bytes(fields[name])
         at = found.end() + len(value)
-        after = _NEXT.match(raw, at)
+        after = _BEHIND.match(raw, at)
         if name in seen or raw[found.end() : at] != value or after is None:
             raise malformed(f"The body of your request says `{name[:100]}` twice.", name[:100])
         seen.add(name)
