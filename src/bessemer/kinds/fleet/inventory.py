@@ -105,7 +105,11 @@ class FleetFeed:
             _Source("Host", lambda change: change.key.name, told.host_changed, told.host_gone),
             _Source("Claim", lambda change: change.uid, told.claim_changed, told.claim_gone),
             _Source(
-                moved.KIND, lambda change: change.uid, self._course_changed, self.moving.gone, self.moving.left_out
+                moved.KIND,
+                lambda change: change.uid,
+                partial(_course_changed, told=told, moving=self.moving),
+                self.moving.gone,
+                self.moving.left_out,
             ),
         )
         async with asyncio.TaskGroup() as group:
@@ -210,11 +214,6 @@ class FleetFeed:
         self.lost.expire()
         self.moving.settle()
 
-    def _course_changed(self, change: Change) -> None:
-        known = self._told.known[moved.KIND]
-        known.discard(change.uid) if change.type == "DELETED" else known.add(change.uid)
-        self.moving.changed(change)
-
     def _refused(self) -> dict[Request | Gang, Refusal]:
         """Who was refused as the arrays are. Many replicas ask the same, and a refusal is dear: it tries what would
         help. What is refused in thought is kept apart, so that thinking does away with nothing."""
@@ -232,6 +231,12 @@ class FleetFeed:
         self._told.followed |= source.kind == "Claim"
         if not self._unread:
             self._read = True
+
+
+def _course_changed(change: Change, *, told: Told, moving: Moving) -> None:
+    known = told.known[moved.KIND]
+    known.discard(change.uid) if change.type == "DELETED" else known.add(change.uid)
+    moving.changed(change)
 
 
 def _asked_of_others(plan: Plan) -> str:

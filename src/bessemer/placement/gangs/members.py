@@ -138,15 +138,16 @@ def _dealt(
     order = nodes = np.broadcast_to(np.arange(have[0].shape[1]), have[0].shape)
     begun = [np.zeros_like(here) for here in have]
     if ask.numa == "preferred":
-        counts = {some: [some.count(node) for node in range(nodes.shape[1])] for some in set(near)}
-        beside = np.array([counts[some] for some in near]).reshape(nodes.shape)
+        numbers = {some: number for number, some in enumerate(dict.fromkeys(near))}
+        counts = [[some.count(node) for node in range(nodes.shape[1])] for some in numbers]
+        index = np.array([numbers[some] for some in near], dtype=np.int64)
+        beside = np.array(counts, dtype=np.int64).reshape(-1, nodes.shape[1])[index]
         wide = np.count_nonzero(beside, axis=1, keepdims=True) > 1
         whole = (have[0] >= wanted[0]) & (have[1] >= wanted[1]) & ~wide
         order = np.lexsort((nodes, np.where(whole, have[0], -have[0]), -beside, ~whole), axis=1)
         for what, unit in enumerate((CORE, memory_unit(ask))):
-            dealt_to = {some: portions(wanted[what], counts[some], unit=unit) for some in counts}
-            ideal = np.array([dealt_to[some] for some in near], dtype=np.int64).reshape(nodes.shape)
-            begun[what] = np.where(wide, np.minimum(ideal, have[what]), 0)
+            ideal = np.array([portions(wanted[what], some, unit=unit) for some in counts], dtype=np.int64)
+            begun[what] = np.where(wide, np.minimum(ideal.reshape(-1, nodes.shape[1])[index], have[what]), 0)
     taken = [_filled(want, here, begun=of, order=order) for want, here, of in zip(wanted, have, begun, strict=True)]
     known: dict[Hashable, tuple[Allocation, ...]] = {}
     dealt: list[tuple[Allocation, ...]] = []
