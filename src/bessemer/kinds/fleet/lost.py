@@ -8,7 +8,7 @@ from bessemer.core.clock import Clock
 from bessemer.kinds.fleet.told import Told
 from bessemer.placement import FleetArrays
 
-LOST_SECONDS = 0.5
+LOST_SECONDS = 1.0
 """For so long what was lost counts as taken all the same: whoever was faster is heard of a while after, and until then
 each that decides here would go to the same host, and lose, too."""
 
