@@ -186,7 +186,7 @@ async def test_a_second_host_shares_no_file_and_serves(
         assert address.startswith(f"https://{apart.there}:")
         body = {"model": "chat", "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 4}
         head = upstream.head("/v1/chat/completions", secret(s, engine.uid), stream=False)
-        link = await Links(_gateway_tls(s), time.monotonic).dial(Replica(engine.uid, "there", address))
+        link = await Links(_gateway_tls(s), time.monotonic()).dial(Replica(engine.uid, "there", address))
         asked = Asked(asyncio.get_running_loop().create_future())
         link.ask(upstream.ask(head, b"r-1", body=orjson.dumps(body)), asked)
         async with asyncio.timeout(60):

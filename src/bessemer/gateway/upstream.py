@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -179,9 +178,9 @@ class Link(asyncio.Protocol):
 
 
 class Links:
-    """The connections of one gateway that wait for a request, by replica. ``now`` is a monotonic clock."""
+    """The connections of one gateway that wait for a request, by replica. What the time is it hears at each `sweep`."""
 
-    def __init__(self, tls: ssl.SSLContext | None, now: Callable[[], float]) -> None:
+    def __init__(self, tls: ssl.SSLContext | None, now: float) -> None:
         self._tls = tls
         self._now = now
         self._idle: dict[Link, None] = {}
@@ -211,12 +210,13 @@ class Links:
             return
         link.hand_to(None)
         link.kept = True
-        link.expires = self._now() + IDLE_SECONDS
+        link.expires = self._now + IDLE_SECONDS
         replica.links.append(link)
         self._idle[link] = None
 
     def sweep(self, now: float) -> None:
         """Close what nobody has used for long: those that were put away first stand first."""
+        self._now = now
         while self._idle:
             link = next(iter(self._idle))
             if now < link.expires and not link.transport.is_closing():
