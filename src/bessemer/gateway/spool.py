@@ -26,8 +26,8 @@ import orjson
 import structlog
 
 from bessemer.core.errors import DriverError, Unavailable
-from bessemer.core.values import UsageRecord
-from bessemer.gateway.record import AnyRecord, Record
+from bessemer.gateway.journal import Journal, ended_of, recorded
+from bessemer.gateway.record import AnyRecord, Record, Spooled
 from bessemer.gateway.segment import RECORD_BYTES_MAX, Segment
 
 _log = structlog.get_logger("gateway.spool")
@@ -39,7 +39,7 @@ class Pending:
 
     spool_uid: str
     first_sequence: int
-    records: Sequence[UsageRecord]
+    records: Sequence[Spooled]
 
 
 class Spool:
@@ -66,11 +66,14 @@ class Spool:
         self._making = threading.Lock()
         """No two threads make a segment of one name."""
         self._promised = 0
-        self._owed: deque[bytes] = deque()
+        self._owed: deque[tuple[bytes, int]] = deque()
         self.news = asyncio.Event()
         self._number = max((int(p.stem) for e in ("spool", "damaged") for p in directory.glob(f"*.{e}")), default=0)
         for path in sorted(directory.glob("*.spool")):
             self._read(path)
+        self.journal = Journal(directory / "journal")
+        """Of what is being answered."""
+        _finish(self, directory)
 
     def reserve(self) -> None:
         """Keep room for one more record until `release`. Raises DriverError ``DiskFull``: then serve nothing."""
@@ -81,22 +84,24 @@ class Spool:
             while room <= self._promised:
                 self._make(self._promised + 1)
                 room = self._room()
+            self.journal.grow(self._promised + 1)
         except OSError as error:
             raise DriverError("DiskFull", "usage cannot be recorded", internal=str(error)) from error
         self._promised += 1
-        if room < self._promised + self._ahead:
+        if min(room, self.journal.room) < self._promised + self._ahead:
             self.news.set()
 
     def release(self) -> None:
         """Whoever was admitted is done, and has appended what there was."""
         self._promised -= 1
 
-    def append(self, record: AnyRecord) -> None:
-        """Write a record; it survives the process from now and the machine from the next `sync`.
+    def append(self, record: AnyRecord, slot: int = 0) -> None:
+        """Write a record; it survives the process from now and the machine from the next `sync`. The ``slot`` of its
+        start is free then.
 
         What the disk does not take waits in memory until it does, and `reserve` admits nobody meanwhile.
         """
-        self._owed.append(record.line() if isinstance(record, Record) else orjson.dumps(record.dump()))
+        self._owed.append((record.line() if isinstance(record, Record) else orjson.dumps(record.dump()), slot))
         if not self._catch_up():
             uid, waiting = record.endpoint_uid, len(self._owed)
             _log.error("usage waits in memory", request_id=record.request_id, object_uid=uid, waiting=waiting)
@@ -112,15 +117,19 @@ class Spool:
         with self._writing:
             for segment in [*self._segments[-1:], *self._full]:
                 segment.sync()
+            self.journal.sync()
         try:
+            self.journal.grow(self._promised + self._ahead)
             while self._room() < self._promised + self._ahead:
                 self._make(self._promised + self._ahead)
         except OSError:
             return  # `reserve` says so, where it matters.
 
     def pending(self, *, most: int = 500) -> Pending | None:
-        """The oldest records that are not settled. Raises OSError where they cannot be read."""
+        """The oldest records that are not settled. Raises OSError where they cannot be read, and where the journal
+        cannot be cleared of them: what is settled is not found there after that."""
         self._catch_up()
+        self.journal.clear()
         self._full = _still_open(self._full)
         for segment in self._segments:
             if segment.waiting:
@@ -152,11 +161,12 @@ class Spool:
     def close(self) -> None:
         """Close the files; what is not settled waits for the next start."""
         self._catch_up()
-        for payload in self._owed:
+        for payload, _ in self._owed:
             _log.error("usage is lost", record=payload.decode())
         with self._making, self._writing:
             for segment in [*self._full, *self._segments, *self._spare]:
                 segment.close()
+            self.journal.close()
             if self._lock >= 0:
                 os.close(self._lock)
                 self._lock = -1
@@ -202,8 +212,11 @@ class Spool:
         """Write what waits in memory; whether all of it is written."""
         try:
             while self._owed:
-                self._write(self._owed[0])
+                payload, slot = self._owed[0]
+                self._write(payload)
                 self._owed.popleft()
+                if slot:
+                    self.journal.free(slot)
         except OSError:
             return False
         return True
@@ -218,6 +231,24 @@ class Spool:
                 before.doubt()
             self._segments.append(self._spare.pop(0))
         self._segments[-1].append(payload)
+
+
+def _finish(spool: Spool, directory: Path) -> None:
+    """Record what an earlier process left unfinished, as far as it is known to have come; what has sent nothing pays
+    nothing. One whose end is in the spool has ended."""
+    journal = spool.journal
+    if not journal.unfinished:
+        return
+    ended = set(recorded(sorted(directory.glob("*.spool"))))
+    billed = 0
+    for slot, start, progress in journal.unfinished:
+        if start.request_id in ended or progress is None:
+            journal.free(slot)
+        else:
+            spool.append(ended_of(start, progress), slot)
+            billed += 1
+    _log.warning("requests were under way when the gateway was killed", unfinished=len(journal.unfinished), paid=billed)
+    journal.unfinished.clear()
 
 
 def _still_open(full: Sequence[Segment]) -> list[Segment]:
