@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 import sys
+import uuid
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,9 @@ import orjson
 import pytest
 from structlog.testing import capture_logs
 
-from bessemer.gateway import Spool
+from bessemer.core.clock import FakeClock
+from bessemer.core.values import UsageBatch, UsageRecord
+from bessemer.gateway import Settler, Spool
 from bessemer.gateway.journal import SLOT_BYTES, Journal
 from tests.gateway.killed import progress, record, start
 from tests.gateway.test_spool import ENVIRONMENT, ROOT
@@ -189,3 +194,62 @@ def test_where_nothing_is_under_way_no_journal_stays(tmp_path: Path) -> None:
     spool.close()
     assert not (tmp_path / "journal").exists()
     assert left(tmp_path) == [("a", 1, None), ("b", 1, None)]
+
+
+OLD = (
+    b'{"at":1,"requestId":"%b","project":"acme--lab","endpoint":"words","endpointUid":"u","apiKey":"k","model":"m",'
+    b'"status":200,"inputTokens":3,"outputTokens":%d,"heldMicro":7}'
+)
+"""As the release before wrote it."""
+
+
+def test_a_spool_of_the_release_before_is_settled_and_gone_on_with(tmp_path: Path) -> None:
+    """No journal stands beside it; its uid and its sequences stay."""
+    uid, data = uuid.uuid4(), b""
+    for name, tokens in ((b"a", 4), (b"b", 5)):
+        payload = OLD % (name, tokens)
+        data += struct.pack("<II", len(payload), zlib.crc32(payload)) + payload
+    (tmp_path / "00000001.spool").write_bytes((b"BSPOOL1\n" + uid.bytes + data).ljust(300_000, b"\0"))
+    spool = Spool(tmp_path)
+    spool.reserve()
+    spool.append(record("c", 6), spool.journal.start(start("c")))
+    pending = spool.pending()
+    assert pending is not None
+    assert (pending.spool_uid, pending.first_sequence) == (uid.hex, 1)
+    assert [(one.request_id, one.output_tokens, one.held_micro) for one in pending.records] == [
+        ("a", 4, 7),
+        ("b", 5, 7),
+        ("c", 6, None),
+    ]
+    assert [one.replica for one in pending.records] == ["", "", "r1"]
+    spool.close()
+
+
+async def test_nothing_is_sent_while_the_journal_may_still_say_that_it_is_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that loses power then would find a start whose segment had gone."""
+    spool, got = Spool(tmp_path), list[UsageBatch]()
+
+    async def send(batch: UsageBatch) -> int:
+        got.append(batch)
+        return batch.first_sequence + len(batch.records) - 1
+
+    def fails(*_: object) -> int:
+        raise OSError(5, "Input/output error")
+
+    spool.reserve()
+    slot = spool.journal.start(start("a"))
+    spool.journal.note(slot, progress(1))
+    spool.append(record("a", 2), slot)
+    settler = Settler(spool, send, clock=FakeClock(), gateway_uid="g")
+    for target, name in ((os, "pwrite"), (spool.journal, "sync")):
+        with monkeypatch.context() as during:
+            during.setattr(target, name, fails)
+            with pytest.raises(OSError, match="Input/output"):
+                await settler.once()
+    assert got == []
+    assert await settler.once()
+    assert [type(one) for one in got[0].records] == [UsageRecord]
+    assert "ended" not in got[0].dump()["records"][0]
+    spool.close()

@@ -119,7 +119,9 @@ class Spool:
                 segment.sync()
             self.journal.sync()
         try:
-            self.journal.grow(self._promised + self._ahead)
+            with self._making:
+                if self._lock >= 0:
+                    self.journal.grow(self._promised + self._ahead)
             while self._room() < self._promised + self._ahead:
                 self._make(self._promised + self._ahead)
         except OSError:
