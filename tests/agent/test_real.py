@@ -17,8 +17,8 @@ import orjson
 import pytest
 
 from bessemer.core.ports import CONTROLLER, Stored
+from bessemer.drivers.engine.doors import default_folder
 from bessemer.drivers.guest.protocol import BuiltImage
-from bessemer.drivers.llamacpp.doors import default_folder
 from bessemer.gateway import upstream
 from bessemer.gateway.tables import Replica
 from bessemer.gateway.upstream import Link, Links
@@ -26,7 +26,7 @@ from bessemer.main.settings import DEFAULT_STATE
 from tests.agent.process import ROOT
 from tests.agent.site import HOST, Site, guest, heard_until, replica, secret, site, until_heard_after
 from tests.drivers import micro_guest
-from tests.drivers.llamacpp.conftest import model_path
+from tests.drivers.engine.conftest import model_path
 
 __all__ = ["model_path"]
 

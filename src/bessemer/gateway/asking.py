@@ -150,7 +150,7 @@ class Asking:
             return
         exchange.call.deadline = _NEVER
         answering = Answering(exchange)
-        link.hand_to(answering)
+        link.owner = answering
         answering.heard(link)
 
     def lost(self, why: str) -> None:
