@@ -141,7 +141,8 @@ async def main():
         uid = await to.replica("r0", of="words")
         to.engine.models[uid].behaviour.seconds_per_token = SECONDS_PER_TOKEN
         print(orjson.dumps([to.url, str(to.spool._directory)]).decode(), flush=True)
-        await asyncio.sleep(60)
+        async with asyncio.timeout(60):
+            await asyncio.Event().wait()
 
 asyncio.run(main())
 """
