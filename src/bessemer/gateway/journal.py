@@ -6,7 +6,7 @@ Each write is one `pwrite` within a page: it is in the kernel when it returns, a
 is ever sent: what is settled are the ends alone, in the spool, whose sequences stay dense.
 
 A slot is free once the end of its request is in the spool. It need not be cleared for that: the next start writes over
-it, and `clear` writes to those that nobody took. That is done, and survives the machine, before a record is sent: so a
+it, and `clear` writes to those that nobody took. That is done, and survives the machine, before a segment goes: so a
 slot whose request has ended is found only beside the record of that end, and is told by its id.
 """
 
@@ -95,6 +95,11 @@ class Journal:
     def room(self) -> int:
         """How many may be under way at a time."""
         return self._size
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing was written since it was cleared and synced."""
+        return not self._ended and self._synced == self._written
 
     def grow(self, most: int) -> None:
         """Have room for so many. Raises OSError, and has what there was then."""

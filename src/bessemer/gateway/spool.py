@@ -61,6 +61,9 @@ class Spool:
         self._spare: list[Segment] = []
         self._full: list[Segment] = []
         """Those that are written to no more and still open: they are synced by whoever calls `sync`, then let go."""
+        self._done: list[Segment] = []
+        self._cleared: list[Segment] = []
+        """All settled; they go when the journal that survives the machine says nothing of their requests any more."""
         self._writing = threading.Lock()
         """No file is closed while another thread syncs it."""
         self._making = threading.Lock()
@@ -117,7 +120,10 @@ class Spool:
         with self._writing:
             for segment in [*self._segments[-1:], *self._full]:
                 segment.sync()
-            self.journal.sync()
+        if self._cleared:
+            with self._writing:
+                self.journal.sync()
+            _let_go(self._cleared)
         try:
             with self._making:
                 if self._lock >= 0:
@@ -129,9 +135,11 @@ class Spool:
 
     def pending(self, *, most: int = 500) -> Pending | None:
         """The oldest records that are not settled. Raises OSError where they cannot be read, and where the journal
-        cannot be cleared of them: what is settled is not found there after that."""
+        cannot be cleared of what has ended, though segments are to go."""
         self._catch_up()
-        self.journal.clear()
+        if self._done:
+            self.journal.clear()
+            self._cleared, self._done = [*self._cleared, *self._done], []
         self._full = _still_open(self._full)
         for segment in self._segments:
             if segment.waiting:
@@ -155,10 +163,9 @@ class Spool:
                 segment.settle(sequence)
             if not segment.waiting and (segment.damaged or segment is not self._segments[-1]):
                 self._segments.remove(segment)
-                if segment.damaged:
-                    _set_aside(segment.path, "what is behind its last record cannot be read")
-                else:
-                    segment.path.unlink(missing_ok=True)
+                self._done.append(segment)
+        if self.journal.idle:
+            _let_go(self._done)
 
     def close(self) -> None:
         """Close the files; what is not settled waits for the next start."""
@@ -172,7 +179,7 @@ class Spool:
             if self._lock >= 0:
                 os.close(self._lock)
                 self._lock = -1
-        for kept in (self._full, self._segments, self._spare, self._owed):
+        for kept in (self._full, self._segments, self._spare, self._owed, self._done, self._cleared):
             kept.clear()
 
     def _read(self, path: Path) -> None:
@@ -256,6 +263,16 @@ def _finish(spool: Spool, directory: Path) -> None:
 def _still_open(full: Sequence[Segment]) -> list[Segment]:
     """Let go of those that survive the machine by now; the others."""
     return [segment for segment in full if not segment.rest()]
+
+
+def _let_go(segments: list[Segment]) -> None:
+    """What is settled goes; of one that was damaged, what is behind that stays."""
+    while segments:
+        segment = segments.pop()
+        if segment.damaged:
+            _set_aside(segment.path, "what is behind its last record cannot be read")
+        else:
+            segment.path.unlink(missing_ok=True)
 
 
 def _set_aside(path: Path, reason: str) -> None:
