@@ -15,14 +15,11 @@ Ended = Literal["cancelled", "cut", "killed"]
 
 
 class Spooled(UsageRecord):
-    """As it is read from the spool. ``replica`` is the uid of its claim; records of an older release do not say it."""
+    """As it is read from the spool. ``replica`` is the uid of its claim; records of an older release do not say it. A
+    batch says of it what a `UsageRecord` has, and no more: an older api refuses what it does not know."""
 
     replica: str = ""
     ended: Ended | None = None
-
-    def plain(self) -> UsageRecord:
-        """What is settled of it."""
-        return UsageRecord.model_construct(**{name: getattr(self, name) for name in UsageRecord.model_fields})
 
 
 class Record(msgspec.Struct, rename="camel", omit_defaults=True, gc=False):

@@ -84,7 +84,7 @@ class Settler:
             gateway_uid=self._gateway_uid,
             spool_uid=pending.spool_uid,
             first_sequence=pending.first_sequence,
-            records=[record.plain() for record in pending.records],
+            records=list(pending.records),
         )
         try:
             sequence = await self._send(batch)
