@@ -52,7 +52,7 @@ class Answering:
         """The client has left: the replica hears of that at once, too."""
         if self._exchange.link is not None:
             self._exchange.link.drop()
-        self._exchange.end()
+        self._exchange.end(ended="cancelled")
 
     def late(self) -> None:
         """An answer that has begun may take as long as it likes."""
@@ -78,6 +78,8 @@ class Answering:
             exchange.first_byte = exchange.means.clock.monotonic()
         if not link.complete:
             exchange.call.send(shown)
+            if shown and exchange.ticket is not None:
+                exchange.sent()
             return
         if exchange.replica is not None:
             exchange.replica.failures = 0
@@ -117,7 +119,7 @@ class Answering:
             return
         exchange.unwell("stream cut", error)
         words = errors.answer_cut(name) if exchange.first_byte is not None else errors.replica_failed(name)
-        exchange.end()
+        exchange.end(ended="cut")
         exchange.call.finish(b"data: " + words.body() + b"\n\n")
 
 

@@ -93,7 +93,11 @@ class Asking:
         if replica is None:
             exchange.refuse(failed or errors.no_replica(exchange.endpoint.name))
             return
-        exchange.ask(replica)
+        try:
+            exchange.ask(replica)
+        except Refused as refused:
+            exchange.refuse(refused)
+            return
         link = exchange.means.links.kept(replica)
         if link is None:
             self._dial(replica)

@@ -11,6 +11,7 @@ import structlog
 from bessemer.core.errors import DriverError
 from bessemer.gateway import errors
 from bessemer.gateway.admission import Admission
+from bessemer.gateway.journal import Progress, Start
 from bessemer.gateway.meter import Counts
 from bessemer.gateway.record import Record
 from bessemer.gateway.request import Wanted
@@ -50,13 +51,32 @@ class Books:
         asked.add_done_callback(self._asked)
         return asked
 
-    def record(self, ticket: Ticket, record: Record) -> None:
+    def start(self, start: Start, slot: int) -> int:
+        """Write that a replica is asked; its slot in the journal, which is ``slot`` where one was asked before. Raises
+        Refused where the disk does not take it: then nobody may be asked."""
+        try:
+            return self._spool.journal.start(start, slot)
+        except OSError as error:
+            uid = start.endpoint_uid
+            _log.error("usage cannot be recorded", request_id=start.request_id, object_uid=uid, error=str(error))
+            raise errors.no_room_for_usage() from error
+
+    def note(self, slot: int, progress: Progress) -> None:
+        """Write how far it has come. Where the disk does not take it, what was written before stands."""
+        try:
+            self._spool.journal.note(slot, progress)
+        except OSError as error:
+            _log.error("how far an answer has come cannot be recorded", error=str(error))
+
+    def record(self, ticket: Ticket, record: Record, *, slot: int) -> None:
         """Write what it came to; whoever counts what is spent hears of it."""
-        self._spool.append(record)
+        self._spool.append(record, slot)
         self._admission.spend(ticket, record)
 
-    def leave(self, ticket: Ticket, counts: Counts) -> None:
-        """It is over."""
+    def leave(self, ticket: Ticket, counts: Counts, *, slot: int = 0) -> None:
+        """It is over; a ``slot`` that it has yet is of one that pays nothing."""
+        if slot:
+            self._spool.journal.drop(slot)
         self._admission.leave(ticket, counts)
         self._spool.release()
 

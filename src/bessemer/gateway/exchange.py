@@ -13,15 +13,20 @@ import structlog
 from bessemer.core.clock import Clock
 from bessemer.gateway.books import Books
 from bessemer.gateway.errors import Refused
+from bessemer.gateway.journal import Progress, Start
 from bessemer.gateway.meter import Counts
 from bessemer.gateway.metrics import GatewayMetrics
-from bessemer.gateway.record import Record
+from bessemer.gateway.record import Ended, Record
 from bessemer.gateway.reply import Call
 from bessemer.gateway.request import Wanted
 from bessemer.gateway.tables import EndpointEntry, KeyEntry, Replica
 from bessemer.gateway.upstream import Link, Links
 from bessemer.gateway.vessels import Ticket
 
+UNTOLD_MAX = 32
+"""After so many chunks of a stream, or tokens, it is written how far that has come."""
+
+_MS_MAX = (1 << 32) - 1
 _REST_SECONDS = 2.0
 _REST_DOUBLINGS_MAX = 5
 _log = structlog.get_logger("gateway")
@@ -51,7 +56,9 @@ class Means:
 @dataclass(slots=True)
 class Exchange:
     """``status`` 0 is one that no replica has answered; ``replica`` is who is asked, and counts as busy for it;
-    ``link`` the connection to it. Whoever has a ``ticket`` has to give it back: `end`, once."""
+    ``link`` the connection to it. Whoever has a ``ticket`` has to give it back: `end`, once. ``slot`` is where the
+    journal has its ``start``, 0 nowhere. ``untold`` chunks may come, and answers be as long as ``told`` tokens, until
+    it is to be written how far it has come."""
 
     means: Means
     call: Call
@@ -66,6 +73,10 @@ class Exchange:
     first_byte: float | None = None
     status: int = 0
     headers: bytes = b""
+    start: Start | None = None
+    slot: int = 0
+    untold: int = UNTOLD_MAX
+    told: int = 1
 
     @property
     def patience(self) -> float:
@@ -81,9 +92,15 @@ class Exchange:
             self.headers = b"".join(b"%b: %b\r\n" % header for header in ticket.headers)
 
     def ask(self, replica: Replica) -> None:
-        """It is this one's to answer."""
+        """It is this one's to answer, and the journal says so. Raises Refused where that cannot be written."""
         self.replica = replica
         replica.busy += 1
+        start = self.start
+        if start is None:
+            start = self.start = self._start(replica)
+        else:
+            start.replica = replica.claim_uid
+        self.slot = self.means.books.start(start, self.slot)
 
     def let_go(self) -> None:
         """Nobody is asked any more: a connection that may not be kept is closed."""
@@ -93,6 +110,12 @@ class Exchange:
         link, self.link = self.link, None
         if link is not None:
             self.means.links.give_back(link)
+
+    def sent(self) -> None:
+        """A chunk of the stream has gone to the client."""
+        self.untold -= 1
+        if self.untold <= 0 or self.counts.output_tokens >= self.told:
+            self._tell()
 
     def unwell(self, event: str, error: Exception) -> None:
         """Let the replica rest, the longer the more often in a row."""
@@ -109,8 +132,9 @@ class Exchange:
         self.end()
         self.call.refuse(refused)
 
-    def end(self, now: float | None = None) -> None:
-        """It is over: what it came to is recorded, and what it held is free."""
+    def end(self, now: float | None = None, *, ended: Ended | None = None) -> None:
+        """It is over: what it came to is recorded, and what it held is free. ``ended`` says how, where the answer is
+        not whole: then it pays for what was sent, if any was."""
         ticket, self.ticket = self.ticket, None
         if ticket is None:
             return
@@ -118,14 +142,53 @@ class Exchange:
         means = self.means
         means.metrics.busy -= 1
         if self.status:
-            self._account(ticket, now or means.clock.monotonic())
-        means.books.leave(ticket, self.counts)
+            if ended is not None and self.first_byte is None:
+                self.counts = Counts()
+            self._account(ticket, now or means.clock.monotonic(), ended=ended)
+        means.books.leave(ticket, self.counts, slot=self.slot)
 
-    def _account(self, ticket: Ticket, now: float) -> None:
+    def _start(self, replica: Replica) -> Start:
+        ticket, endpoint, key = self.ticket, self.endpoint, self.key
+        assert ticket is not None
+        return Start(
+            int(self.means.clock.now()),
+            self.call.id,
+            endpoint.project,
+            endpoint.name,
+            endpoint.uid,
+            key.name,
+            endpoint.model,
+            replica.claim_uid,
+            ticket.held.micro or None,
+            key.owner or None,
+            ticket.names,
+        )
+
+    def _tell(self) -> None:
+        """Write how far it has come, as it is billed."""
+        ticket, clock = self.ticket, self.means.clock
+        if ticket is None or not self.slot or not 200 <= self.status < 300:
+            return
+        self.untold, self.told = UNTOLD_MAX, self.counts.output_tokens + UNTOLD_MAX
+        counts, now = ticket.billed(self.counts), clock.monotonic()
+        elapsed, first = now - self.started, (self.first_byte or now) - self.started
+        progress = Progress(
+            int(clock.now()),
+            counts.input_tokens,
+            counts.cached_input_tokens,
+            counts.output_tokens,
+            min(int(elapsed * 1000), _MS_MAX),
+            min(int(first * 1000), _MS_MAX),
+        )
+        self.means.books.note(self.slot, progress)
+
+    def _account(self, ticket: Ticket, now: float, *, ended: Ended | None) -> None:
         metrics = self.means.metrics
         counts = self.counts = ticket.billed(self.counts)
-        if 200 <= self.status < 300:  # a client takes it for an answer: then it is one that is paid for
-            self.means.books.record(ticket, self._record(ticket, now))
+        # A client takes it for an answer: then it is one that is paid for, unless nothing of it was sent.
+        if 200 <= self.status < 300 and (ended is None or self.first_byte is not None):
+            slot, self.slot = self.slot, 0
+            self.means.books.record(ticket, self._record(now, ended), slot=slot)
         metrics.requests[self.call.path, self.status] += 1
         metrics.whole.observe(now - self.started)
         if self.first_byte is not None:
@@ -133,23 +196,27 @@ class Exchange:
         metrics.input_tokens += counts.input_tokens
         metrics.output_tokens += counts.output_tokens
 
-    def _record(self, ticket: Ticket, now: float) -> Record:
+    def _record(self, now: float, ended: Ended | None) -> Record:
+        start, counts = self.start, self.counts
+        assert start is not None
         first = self.first_byte if self.first_byte is not None else now
         return Record(
             at=int(self.means.clock.now()),
-            request_id=self.call.id,
-            project=self.endpoint.project,
-            endpoint=self.endpoint.name,
-            endpoint_uid=self.endpoint.uid,
-            api_key=self.key.name,
-            model=self.endpoint.model,
+            request_id=start.request_id,
+            project=start.project,
+            endpoint=start.endpoint,
+            endpoint_uid=start.endpoint_uid,
+            api_key=start.api_key,
+            model=start.model,
             status=self.status,
-            input_tokens=self.counts.input_tokens,
-            cached_input_tokens=self.counts.cached_input_tokens,
-            output_tokens=self.counts.output_tokens,
+            input_tokens=counts.input_tokens,
+            cached_input_tokens=counts.cached_input_tokens,
+            output_tokens=counts.output_tokens,
             latency_ms=int((now - self.started) * 1000),
             first_token_ms=int((first - self.started) * 1000),
-            held_micro=ticket.held.micro or None,
-            owner=self.key.owner or None,
-            held_bounds=ticket.names,
+            held_micro=start.held_micro,
+            owner=start.owner,
+            held_bounds=start.held_bounds,
+            replica=start.replica,
+            ended=ended,
         )

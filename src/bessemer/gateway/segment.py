@@ -21,7 +21,7 @@ from typing import Self
 
 from pydantic import ValidationError
 
-from bessemer.core.values import UsageRecord
+from bessemer.gateway.record import Spooled
 
 RECORD_BYTES_MAX = 4096
 _MAGIC = b"BSPOOL1\n"
@@ -99,10 +99,10 @@ class Segment:
         self.end += len(data) - _HEAD.size
         self.count += 1
 
-    def next(self, most: int) -> list[UsageRecord]:
+    def next(self, most: int) -> list[Spooled]:
         """The oldest records that are not settled. Raises OSError where the first of them cannot be read."""
         try:
-            records = [UsageRecord.model_validate_json(payload) for _, payload in self._unsettled(most)]
+            records = [Spooled.model_validate_json(payload) for _, payload in self._unsettled(most)]
         except ValidationError as error:
             raise _unreadable(self) from error
         if not records:
@@ -164,6 +164,11 @@ class Segment:
         since = self._settled_at
         for place, payload in islice(_records(data, 0), most):
             yield since + place, payload
+
+
+def payloads(path: Path) -> Iterator[bytes]:
+    """Each record of a file that can be read, settled or not."""
+    return (payload for _, payload in _records(path.read_bytes(), _HEADER_BYTES))
 
 
 def _unreadable(segment: Segment) -> OSError:

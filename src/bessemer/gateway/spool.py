@@ -26,8 +26,8 @@ import orjson
 import structlog
 
 from bessemer.core.errors import DriverError, Unavailable
-from bessemer.core.values import UsageRecord
-from bessemer.gateway.record import AnyRecord, Record
+from bessemer.gateway.journal import Journal, ended_of, recorded
+from bessemer.gateway.record import AnyRecord, Record, Spooled
 from bessemer.gateway.segment import RECORD_BYTES_MAX, Segment
 
 _log = structlog.get_logger("gateway.spool")
@@ -39,7 +39,7 @@ class Pending:
 
     spool_uid: str
     first_sequence: int
-    records: Sequence[UsageRecord]
+    records: Sequence[Spooled]
 
 
 class Spool:
@@ -61,16 +61,22 @@ class Spool:
         self._spare: list[Segment] = []
         self._full: list[Segment] = []
         """Those that are written to no more and still open: they are synced by whoever calls `sync`, then let go."""
+        self._done: list[Segment] = []
+        self._cleared: list[Segment] = []
+        """All settled; they go when the journal that survives the machine says nothing of their requests any more."""
         self._writing = threading.Lock()
         """No file is closed while another thread syncs it."""
         self._making = threading.Lock()
         """No two threads make a segment of one name."""
         self._promised = 0
-        self._owed: deque[bytes] = deque()
+        self._owed: deque[tuple[bytes, int]] = deque()
         self.news = asyncio.Event()
         self._number = max((int(p.stem) for e in ("spool", "damaged") for p in directory.glob(f"*.{e}")), default=0)
         for path in sorted(directory.glob("*.spool")):
             self._read(path)
+        self.journal = Journal(directory / "journal")
+        """Of what is being answered."""
+        _finish(self, directory)
 
     def reserve(self) -> None:
         """Keep room for one more record until `release`. Raises DriverError ``DiskFull``: then serve nothing."""
@@ -81,22 +87,24 @@ class Spool:
             while room <= self._promised:
                 self._make(self._promised + 1)
                 room = self._room()
+            self.journal.grow(self._promised + 1)
         except OSError as error:
             raise DriverError("DiskFull", "usage cannot be recorded", internal=str(error)) from error
         self._promised += 1
-        if room < self._promised + self._ahead:
+        if min(room, self.journal.room) < self._promised + self._ahead:
             self.news.set()
 
     def release(self) -> None:
         """Whoever was admitted is done, and has appended what there was."""
         self._promised -= 1
 
-    def append(self, record: AnyRecord) -> None:
-        """Write a record; it survives the process from now and the machine from the next `sync`.
+    def append(self, record: AnyRecord, slot: int = 0) -> None:
+        """Write a record; it survives the process from now and the machine from the next `sync`. The ``slot`` of its
+        start is free then.
 
         What the disk does not take waits in memory until it does, and `reserve` admits nobody meanwhile.
         """
-        self._owed.append(record.line() if isinstance(record, Record) else orjson.dumps(record.dump()))
+        self._owed.append((record.line() if isinstance(record, Record) else orjson.dumps(record.dump()), slot))
         if not self._catch_up():
             uid, waiting = record.endpoint_uid, len(self._owed)
             _log.error("usage waits in memory", request_id=record.request_id, object_uid=uid, waiting=waiting)
@@ -112,15 +120,26 @@ class Spool:
         with self._writing:
             for segment in [*self._segments[-1:], *self._full]:
                 segment.sync()
+        if self._cleared:
+            with self._writing:
+                self.journal.sync()
+            _let_go(self._cleared)
         try:
+            with self._making:
+                if self._lock >= 0:
+                    self.journal.grow(self._promised + self._ahead)
             while self._room() < self._promised + self._ahead:
                 self._make(self._promised + self._ahead)
         except OSError:
             return  # `reserve` says so, where it matters.
 
     def pending(self, *, most: int = 500) -> Pending | None:
-        """The oldest records that are not settled. Raises OSError where they cannot be read."""
+        """The oldest records that are not settled. Raises OSError where they cannot be read, and where the journal
+        cannot be cleared of what has ended, though segments are to go."""
         self._catch_up()
+        if self._done:
+            self.journal.clear()
+            self._cleared, self._done = [*self._cleared, *self._done], []
         self._full = _still_open(self._full)
         for segment in self._segments:
             if segment.waiting:
@@ -144,23 +163,23 @@ class Spool:
                 segment.settle(sequence)
             if not segment.waiting and (segment.damaged or segment is not self._segments[-1]):
                 self._segments.remove(segment)
-                if segment.damaged:
-                    _set_aside(segment.path, "what is behind its last record cannot be read")
-                else:
-                    segment.path.unlink(missing_ok=True)
+                self._done.append(segment)
+        if self.journal.idle:
+            _let_go(self._done)
 
     def close(self) -> None:
         """Close the files; what is not settled waits for the next start."""
         self._catch_up()
-        for payload in self._owed:
+        for payload, _ in self._owed:
             _log.error("usage is lost", record=payload.decode())
         with self._making, self._writing:
             for segment in [*self._full, *self._segments, *self._spare]:
                 segment.close()
+            self.journal.close()
             if self._lock >= 0:
                 os.close(self._lock)
                 self._lock = -1
-        for kept in (self._full, self._segments, self._spare, self._owed):
+        for kept in (self._full, self._segments, self._spare, self._owed, self._done, self._cleared):
             kept.clear()
 
     def _read(self, path: Path) -> None:
@@ -202,8 +221,11 @@ class Spool:
         """Write what waits in memory; whether all of it is written."""
         try:
             while self._owed:
-                self._write(self._owed[0])
+                payload, slot = self._owed[0]
+                self._write(payload)
                 self._owed.popleft()
+                if slot:
+                    self.journal.free(slot)
         except OSError:
             return False
         return True
@@ -220,9 +242,37 @@ class Spool:
         self._segments[-1].append(payload)
 
 
+def _finish(spool: Spool, directory: Path) -> None:
+    """Record what an earlier process left unfinished, as far as it is known to have come; what has sent nothing pays
+    nothing. One whose end is in the spool has ended."""
+    journal = spool.journal
+    if not journal.unfinished:
+        return
+    ended = set(recorded(sorted(directory.glob("*.spool"))))
+    billed = 0
+    for slot, start, progress in journal.unfinished:
+        if start.request_id in ended or progress is None:
+            journal.free(slot)
+        else:
+            spool.append(ended_of(start, progress), slot)
+            billed += 1
+    _log.warning("requests were under way when the gateway was killed", unfinished=len(journal.unfinished), paid=billed)
+    journal.unfinished.clear()
+
+
 def _still_open(full: Sequence[Segment]) -> list[Segment]:
     """Let go of those that survive the machine by now; the others."""
     return [segment for segment in full if not segment.rest()]
+
+
+def _let_go(segments: list[Segment]) -> None:
+    """What is settled goes; of one that was damaged, what is behind that stays."""
+    while segments:
+        segment = segments.pop()
+        if segment.damaged:
+            _set_aside(segment.path, "what is behind its last record cannot be read")
+        else:
+            segment.path.unlink(missing_ok=True)
 
 
 def _set_aside(path: Path, reason: str) -> None:
