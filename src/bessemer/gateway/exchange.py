@@ -18,12 +18,13 @@ from bessemer.gateway.metrics import GatewayMetrics
 from bessemer.gateway.record import Record
 from bessemer.gateway.reply import Call
 from bessemer.gateway.request import Wanted
-from bessemer.gateway.tables import EndpointEntry, KeyEntry, Replica
+from bessemer.gateway.route import Replica, Sought
+from bessemer.gateway.tables import EndpointEntry, KeyEntry
+from bessemer.gateway.turns import Turns
 from bessemer.gateway.upstream import Link, Links
 from bessemer.gateway.vessels import Ticket
 
-_REST_SECONDS = 2.0
-_REST_DOUBLINGS_MAX = 5
+_NEVER = float("inf")
 _log = structlog.get_logger("gateway")
 
 
@@ -46,12 +47,14 @@ class Means:
     secret: bytes
     links: Links
     patience: Patience
+    turns: Turns
 
 
 @dataclass(slots=True)
 class Exchange:
-    """``status`` 0 is one that no replica has answered; ``replica`` is who is asked, and counts as busy for it;
-    ``link`` the connection to it. Whoever has a ``ticket`` has to give it back: `end`, once."""
+    """``status`` 0 is one that no replica has answered; ``replica`` is who is asked, and counts as busy for it, and as
+    reading ``tokens``; ``link`` the connection to it; ``until`` is when its client wants it no more. Whoever has a
+    ``ticket`` has to give it back: `end`, once."""
 
     means: Means
     call: Call
@@ -66,6 +69,10 @@ class Exchange:
     first_byte: float | None = None
     status: int = 0
     headers: bytes = b""
+    until: float = _NEVER
+    tokens: int = 0
+    asked: float = 0.0
+    probe: bool = False
 
     @property
     def patience(self) -> float:
@@ -80,19 +87,39 @@ class Exchange:
         if ticket.headers:
             self.headers = b"".join(b"%b: %b\r\n" % header for header in ticket.headers)
 
-    def ask(self, replica: Replica) -> None:
+    def ask(self, replica: Replica, sought: Sought, *, now: float) -> None:
         """It is this one's to answer."""
         self.replica = replica
-        replica.busy += 1
+        self.tokens, self.asked = sought.cost, now
+        self.probe = self.endpoint.pool.began(replica, sought.cost)
+
+    def was_read(self) -> None:
+        """The replica begins to answer."""
+        if self.replica is not None:
+            self.replica.tokens -= self.tokens
+            self.tokens = 0
 
     def let_go(self) -> None:
         """Nobody is asked any more: a connection that may not be kept is closed."""
         replica, self.replica = self.replica, None
         if replica is not None:
-            replica.busy -= 1
+            pool = self.endpoint.pool
+            pool.ended(replica, self.tokens, probe=self.probe)
+            self.tokens, self.probe = 0, False
+            if pool.waiting.count:
+                self.means.turns.freed(pool)
         link, self.link = self.link, None
         if link is not None:
             self.means.links.give_back(link)
+
+    def well(self) -> None:
+        """The replica has answered, all of it: with an error of its own, maybe."""
+        if self.replica is None:
+            return
+        if self.status >= 500:
+            self.endpoint.pool.erred(self.replica, self.means.clock.monotonic())
+        else:
+            self.endpoint.pool.answered(self.replica)
 
     def unwell(self, event: str, error: Exception) -> None:
         """Let the replica rest, the longer the more often in a row."""
@@ -100,9 +127,7 @@ class Exchange:
         if replica is None:
             return
         _log.warning(event, request_id=self.call.id, object_uid=replica.claim_uid, error=str(error)[:200])
-        rest = _REST_SECONDS * 2 ** min(replica.failures, _REST_DOUBLINGS_MAX)
-        replica.failures += 1
-        replica.not_before = self.means.clock.monotonic() + rest
+        self.endpoint.pool.lost(replica, self.means.clock.monotonic())
 
     def refuse(self, refused: Refused) -> None:
         """End it with an error of ours."""
@@ -123,6 +148,7 @@ class Exchange:
 
     def _account(self, ticket: Ticket, now: float) -> None:
         metrics = self.means.metrics
+        self.endpoint.pool.waiting.took(now - self.asked)
         counts = self.counts = ticket.billed(self.counts)
         if 200 <= self.status < 300:  # a client takes it for an answer: then it is one that is paid for
             self.means.books.record(ticket, self._record(ticket, now))
