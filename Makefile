@@ -22,8 +22,10 @@ QUICK ?= --quick
 PEER ?=
 PLACEMENT_PEER ?=
 TABLE ?=
+VLLM ?= .cache/vllm
+KIND ?= cpu
 
-.PHONY: help demo test-fast test test-long check format bench performance lock clean system-demo system-test
+.PHONY: help demo test-fast test test-long check format bench performance vllm lock clean system-demo system-test
 
 help: ## Show this list
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -37,8 +39,8 @@ test-fast: $(STAMPS)/dev ## Tests that need no server, guest or browser (2 minut
 test: $(STAMPS)/dev $(STAMPS)/npm-test $(STAMPS)/npm-issuer system-demo system-test $(STAMPS)/ldap ## All tests of CI, with the real guest, engine, kubectl and browser
 	@$(PYTEST) -m "not long" $(SPREAD) --durations=10 $(ARGS)
 
-test-long: $(STAMPS)/dev $(STAMPS)/npm-long $(STAMPS)/npm-test $(STAMPS)/npm-issuer system-demo system-test $(STAMPS)/ldap ## Soaks, failover and crash matrices in full (TABLE=write keeps it)
-	@HYPOTHESIS_PROFILE=default BESSEMER_LONG_TABLE=$(TABLE) $(PYTEST) -m long -o faulthandler_timeout=1800 $(ARGS)
+test-long: vllm $(STAMPS)/dev $(STAMPS)/npm-long $(STAMPS)/npm-test $(STAMPS)/npm-issuer system-demo system-test $(STAMPS)/ldap ## Soaks, failover and crash matrices in full (TABLE=write keeps it)
+	@HYPOTHESIS_PROFILE=default BESSEMER_LONG_TABLE=$(TABLE) VLLM=$(VLLM) $(PYTEST) -m long -o faulthandler_timeout=1800 $(ARGS)
 
 check: $(STAMPS)/dev ## Format, lint, types and the direction of imports
 	@failed=; \
@@ -57,6 +59,9 @@ bench: $(STAMPS)/dev system-demo ## The programs of bench/, each within a minute
 
 performance: $(STAMPS)/dev system-demo ## All of them in full, kept in docs/performance*.md: an hour of quiet (PEER=DIR, DATA=DIR)
 	@$(BIN)/python bench/_report.py $(if $(PEER),--peer "$(PEER)") $(if $(PLACEMENT_PEER),--placement-peer "$(PLACEMENT_PEER)") $(if $(DATA),--data "$(DATA)") $(ARGS)
+
+vllm: $(STAMPS)/bootstrap ## vLLM in an environment of its own, outside of the lock: 3 GB (VLLM=DIR, KIND=cuda)
+	@tools/vllm $(VLLM) $(KIND)
 
 lock: $(STAMPS)/bootstrap ## Pin requirements/*.txt anew (UPGRADE=--upgrade moves versions)
 	@tools/lock

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,18 @@ from bessemer.core.clock import SystemClock
 from bessemer.core.money import Prices, Wish
 from bessemer.core.resource import Change, Key
 from bessemer.core.values import UsageBatch
-from bessemer.gateway import Bound, Gateway, GatewayFacts, Given, Settler, Shares, Spool, Tables
+from bessemer.gateway import (
+    Admission,
+    Bound,
+    Gateway,
+    GatewayFacts,
+    Given,
+    Lending,
+    Settler,
+    Shares,
+    Spool,
+    Tables,
+)
 from bessemer.gateway.metrics import GatewayMetrics
 from bessemer.main import identities
 from bessemer.main.gateway import serve
@@ -96,18 +108,20 @@ async def engine(socket: str, port: int) -> None:
 
 
 async def gateway(state: Path, port: int, *, socket: str, tls: bool) -> None:
-    """A gateway as ``up`` runs it, with `KEYS` keys and bounds of tokens and of money, but that its tables are given
-    instead of watched, and that what it asks of the api is answered here, at once."""
+    """A gateway as ``up`` runs it, with `KEYS` keys, each with limits and a budget, and bounds of tokens and of money
+    above them, but that its tables are given instead of watched, and that what it asks of the api is answered here, at
+    once."""
     paths, ready, clock = Paths(state), asyncio.Event(), SystemClock()
     tables = Tables({"h": Path(socket).parent}.get)
     workload = {"kind": "Endpoint", "name": ENDPOINT, "uid": "e", "replica": 0}
     for number in range(KEYS):
         status = {"digest": hashlib.sha256(TOKEN.encode() + b"%d" % number * (number > 0)).hexdigest()}
-        tables.apply(_change("ApiKey", {"spec": {}, "status": status}, name=f"key-{number}"))
+        spec = {"limits": {"requestsPerMinute": PLENTY, "tokensPerDay": PLENTY, "concurrent": PLENTY}}
+        tables.apply(_change("ApiKey", {"spec": spec, "status": status}, name=f"key-{number}"))
     tables.apply(_change("Endpoint", {"spec": {"model": "words"}}))
     running = {"phase": "Running", "address": f"unix:{socket}"}
     tables.apply(_change("Claim", {"spec": {"host": "h", "workload": workload}, "status": running}))
-    shares = Shares(_bounded, clock=clock)
+    admission = Admission(Shares(_bounded, clock=clock), Lending(_lent, clock=clock))
     spool = Spool(paths.spool.with_name(f"spool-{port}"))
     facts = GatewayFacts(
         tables=tables,
@@ -115,14 +129,14 @@ async def gateway(state: Path, port: int, *, socket: str, tls: bool) -> None:
         clock=clock,
         metrics=GatewayMetrics(CollectorRegistry()),
         secret=identities.key_of(paths, identities.GATEWAY_KEY),
-        shares=shares,
+        admission=admission,
     )
     ready.set()
     shown = server_tls(identities.pair_of(paths, identities.GATEWAY)) if tls else None
-    settler = Settler(spool, _stored, clock=clock, gateway_uid="bench", settled=shares.settled)
+    settler = Settler(spool, _stored, clock=clock, gateway_uid="bench", settled=admission.settled)
     async with asyncio.TaskGroup() as group:
         group.create_task(settler.run())
-        group.create_task(shares.run())
+        group.create_task(admission.run(_nothing, clock=clock))
         on = listen("127.0.0.1", port)
         group.create_task(serve(Gateway(facts, ready), clock=clock, on=on, tls=shown, stop=asyncio.Event()))
 
@@ -131,6 +145,24 @@ async def _bounded(_project: str, tokens: int, *, money: Wish) -> Given:
     """There is a bound of tokens and one of money, and plenty of both."""
     bound = Bound(Prices(input=1_000_000, cached=500_000, output=2_000_000), (money.after or 0) + 1, True, PLENTY)
     return Given(tokens, 60.0, PLENTY, money=bound)
+
+
+async def _lent(project: str, *, bounds: Mapping[str, Any]) -> Mapping[str, Any]:
+    """There are limits and a budget of the key, and plenty of each."""
+    scope, meters = f"key/{project}/{bounds['key']}", ("requests/minute", "tokens/day", "micro/month", "concurrent")
+    said = {"scope": scope, "bound": PLENTY, "left": PLENTY, "seconds": 60.0}
+    return {
+        "number": (bounds["after"] or 0) + 1,
+        "stands": True,
+        "words": "",
+        "prices": {"currency": "EUR", "input": 1_000_000, "cached": 500_000, "output": 2_000_000},
+        "bounds": [{**said, "meter": meter} for meter in meters],
+    }
+
+
+async def _nothing() -> list[str]:
+    """What a predecessor left."""
+    return []
 
 
 async def _stored(batch: UsageBatch) -> int:

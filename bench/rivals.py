@@ -146,7 +146,7 @@ async def _work(yard: _Yard, feed: FleetFeed) -> None:
             try:
                 await yard.store.capacity.take([_claim(number, decision)], CONTROLLER)
             except Taken:
-                feed.forget(held)
+                feed.forget(held, lost=True)
                 yard.lost += 1
                 # As a workload does.
                 await asyncio.sleep(0.2)

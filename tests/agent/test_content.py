@@ -47,7 +47,8 @@ async def link(api: Api, clock: FakeClock, tmp_path: Path) -> AsyncIterator[Link
 
 def content(link: Link, tmp_path: Path, *, named: str = "", budget: int = 1 << 30) -> AgentContent:
     wanted = [{"image": named}] if named else []
-    return AgentContent(HostContent(tmp_path / "content"), link, wanted=lambda: wanted, budget_bytes=budget)
+    cache, metrics = HostContent(tmp_path / "content"), AgentMetrics(CollectorRegistry())
+    return AgentContent(cache, link, wanted=lambda: wanted, budget_bytes=budget, metrics=metrics)
 
 
 async def test_fetched_once_and_checked_each_time(link: Link, api: Api, tmp_path: Path) -> None:
@@ -97,6 +98,19 @@ async def test_what_a_claim_names_stays_and_the_rest_goes(link: Link, api: Api, 
     await cache._evict(len(BYTES))
     assert kept.exists()
     assert not pinned.exists()
+    assert cache._metrics.evictions._value.get() == 1
+    assert cache._metrics.content._value.get() == len(BYTES)
+
+
+async def test_a_smaller_budget_counts_from_the_first_look(link: Link, api: Api, tmp_path: Path) -> None:
+    other = BYTES[::-1]
+    api.content[digest_of(other)] = other
+    before = content(link, tmp_path)
+    gone, kept = await before.ensure(digest_of(other)), await before.ensure(digest_of(BYTES))
+    after = content(link, tmp_path, named=digest_of(BYTES), budget=1)
+    assert await after.ensure(digest_of(BYTES)) == kept
+    assert not gone.exists()
+    assert after._metrics.content._value.get() == len(BYTES)
 
 
 async def test_secrets_are_kept_in_memory_while_the_claim_stands(link: Link, api: Api, clock: FakeClock) -> None:

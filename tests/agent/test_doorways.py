@@ -9,8 +9,8 @@ import pytest
 from bessemer.agent.doorways import OpenEngine
 from bessemer.core.clock import FakeClock
 from bessemer.core.errors import DriverError
-from bessemer.drivers.llamacpp.fake import FakeEngine
-from bessemer.drivers.llamacpp.protocol import EngineSpec, Listen
+from bessemer.drivers.engine.fake import FakeEngine
+from bessemer.drivers.engine.protocol import EngineSpec, Listen
 from bessemer.drivers.process.protocol import End
 
 LISTEN = Listen("192.0.2.7", 0, Path("crt"), Path("key"), Path("ca"))

@@ -17,8 +17,8 @@ import orjson
 import pytest
 
 from bessemer.core.ports import CONTROLLER, Stored
+from bessemer.drivers.engine.doors import default_folder
 from bessemer.drivers.guest.protocol import BuiltImage
-from bessemer.drivers.llamacpp.doors import default_folder
 from bessemer.gateway import upstream
 from bessemer.gateway.tables import Replica
 from bessemer.gateway.upstream import Link, Links
@@ -26,7 +26,7 @@ from bessemer.main.settings import DEFAULT_STATE
 from tests.agent.process import ROOT
 from tests.agent.site import HOST, Site, guest, heard_until, replica, secret, site, until_heard_after
 from tests.drivers import micro_guest
-from tests.drivers.llamacpp.conftest import model_path
+from tests.drivers.engine.conftest import model_path
 
 __all__ = ["model_path"]
 
@@ -186,7 +186,7 @@ async def test_a_second_host_shares_no_file_and_serves(
         assert address.startswith(f"https://{apart.there}:")
         body = {"model": "chat", "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 4}
         head = upstream.head("/v1/chat/completions", secret(s, engine.uid), stream=False)
-        link = await Links(_gateway_tls(s), time.monotonic).dial(Replica(engine.uid, "there", address))
+        link = await Links(_gateway_tls(s), time.monotonic()).dial(Replica(engine.uid, "there", address))
         asked = Asked(asyncio.get_running_loop().create_future())
         link.ask(upstream.ask(head, b"r-1", body=orjson.dumps(body)), asked)
         async with asyncio.timeout(60):

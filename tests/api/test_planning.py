@@ -117,6 +117,13 @@ def arrays(feed: FleetFeed) -> Mapping[str, Any]:
     return {name: value.copy() for name, value in vars(feed.arrays).items() if isinstance(value, np.ndarray)}
 
 
+async def caught_up(w: World, feed: FleetFeed) -> None:
+    """The fleet has heard of every host's taints."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not all(feed.arrays.taint_sets[feed.arrays.taints[feed.arrays.row(name)]] for name in ("h1", "h2", "h3")):
+            await asyncio.sleep(0)
+
+
 async def ask(w: World, body: Mapping[str, Any], *, kind: str = "Instance", **options: Any) -> Reply:
     return await w.call("POST", PATH, {"spec": {"object": {"kind": kind, **body}}}, **options)
 
@@ -336,6 +343,7 @@ async def test_what_is_in_the_way_is_said(w: World, fleet: FleetFeed) -> None:
 
     said = await told(w, vm(flavor="none"))
     assert (said["fits"], reasons(said), said["replicas"]) == (False, ["FlavorNotFound"], [])
+    assert said["never"] == "there is no Flavor none"
     said = await told(w, vm(image="none"))
     assert (said["fits"], reasons(said), len(said["replicas"])) == (False, ["ImageNotFound"], 1)
     await status(w, "Image", "micro", phase="Importing")
@@ -347,12 +355,14 @@ async def test_what_is_in_the_way_is_said(w: World, fleet: FleetFeed) -> None:
         False,
         "1 host: dedicated to other tenants; 3 hosts: with fewer than 16 GPUs (at most 4 there)",
     )
+    assert said["never"] == "no hosts would take it, were all of them empty"
     now = (await w.call("GET", f"{BASE}/tenants/acme")).json
     now["spec"]["quota"] = {"devices": {"H100": 1}}
     assert (await w.call("PUT", f"{BASE}/tenants/acme", now)).code == 200
     said = await told(w, vm())
     assert (said["fits"], reasons(said)) == (False, ["QuotaExceeded"])
     assert said["hindrances"][0]["message"] == "tenant/acme may have 1 H100 and uses 0: 2 more do not fit"
+    assert not said["never"], "it may be given more"
 
 
 async def test_where_others_wait_no_start_is_promised(
@@ -460,6 +470,7 @@ async def test_a_gang_that_does_not_fit_has_no_member_placed(w: World, fleet: Fl
     said = await job(w, 9)
     assert (said["fits"], said["replicas"], said.get("gang")) == (False, [], None)
     assert said["refusal"]["remedy"] == "ask for at most 5 members"
+    assert said["never"] == "no hosts would take it as a whole, were all of them empty"
     assert said["price"]["microPerHour"] == 9 * (2 * 2_500_000 + 2 * 40_000 + 4 * 5_000)
     assert [one["reason"] for one in (await job(w, 2, subnet="10.1.0.0/16"))["hindrances"]] == ["HostUnaddressed"]
     reply = await w.call(
@@ -525,3 +536,60 @@ async def test_an_instance_that_finds_no_room_costs_its_part(w: World, fleet: Fl
     said = await told(w, vm(flavor="slice"))
     (line,) = (one for one in said["price"]["lines"] if one["meter"] == "devices")
     assert (said["fits"], line["amountMicro"]) == (False, 1_250_000)
+
+
+async def test_the_dry_run_of_a_consolidation_says_its_plan_and_leaves_nothing(w: World, fleet: FleetFeed) -> None:
+    """As kubectl create --dry-run=server does; arrays are as they were."""
+    before, path = arrays(fleet), f"{BASE}/consolidations"
+    found = (await w.call("POST", f"{path}?dryRun=All", named("tidy", empty={"hosts": ["h1"]}))).json
+    assert (found["status"]["phase"], found["status"]["hosts"], found["status"]["moves"]) == ("Planned", ["h1"], 0)
+    reply = await w.call("POST", f"{path}?dryRun=All", named("tidy", empty={"hosts": ["none"]}))
+    assert (reply.code, reply.json["status"]["conditions"][0]["reason"]) == (201, "HostNotFound")
+    assert (await w.call("GET", path)).json["items"] == []
+    assert all(np.array_equal(value, before[name]) for name, value in arrays(fleet).items())
+
+
+async def test_the_dry_run_of_a_consolidation_waits_until_the_fleet_is_known(w: World) -> None:
+    reply = await w.call("POST", f"{BASE}/consolidations?dryRun=All", named("tidy", empty={"count": 1}))
+    assert (reply.code, "Retry-After" in {name.title() for name in reply.headers}) == (503, True)
+
+
+async def test_what_is_in_the_way_of_a_gang_is_told_together(w: World, fleet: FleetFeed) -> None:
+    """How its members are to lie, and the network that they ask for."""
+    said = await job(w, 4, subnet="10.1.0.0/16", topology={"level": "leaf", "policy": "required"})
+    assert said["refusal"]["remedy"]
+    (one,) = said["hindrances"]
+    assert one["reason"] == "HostUnaddressed"
+    assert one["message"] == "of 3 hosts that could take a member none has an address in 10.1.0.0/16"
+    assert one["message"] in said["never"]
+    # What keeps it from hosts besides hides neither.
+    for name in ("h1", "h2", "h3"):
+        now = (await w.call("GET", f"{BASE}/hosts/{name}")).json
+        now["spec"]["taints"] = [{"key": "slow"}]
+        await w.call("PUT", f"{BASE}/hosts/{name}", now)
+    await caught_up(w, fleet)
+    said = await job(w, 2, subnet="10.1.0.0/16")
+    assert "tainted slow" in said["refusal"]["message"]
+    assert [one["reason"] for one in said["hindrances"]] == ["HostUnaddressed"]
+
+
+async def test_where_some_hosts_have_an_address_nobody_knows_which_they_will_be(w: World, fleet: FleetFeed) -> None:
+    said = await job(w, 4, subnet="10.9.0.1/32", topology={"level": "leaf", "policy": "required"})
+    assert (said["fits"], said["hindrances"]) == (False, [])
+
+
+async def test_what_has_room_once_others_have_gone_may_begin(w: World, fleet: FleetFeed) -> None:
+    for number, host in enumerate(("h1", "h2", "h3")):
+        devices = tuple(f"gpu{n}" for n in range(2 if host == "h1" else 4))
+        fleet.arrays.hold(f"c{number}", Hold(host, devices, ()))
+    said = await told(w, vm())
+    assert (said["fits"], said["never"]) == (False, "")
+
+
+async def test_what_closed_hosts_could_take_may_begin_once_they_are_back(w: World, fleet: FleetFeed) -> None:
+    n = fleet.arrays.size
+    fleet.arrays.reachable[:n:2], fleet.arrays.schedulable[1:n:2] = False, False
+    assert ((await told(w, vm()))["fits"], (await told(w, vm()))["never"]) == (False, "")
+    said = await job(w, 2, subnet="10.9.0.1/32")
+    assert (said["fits"], said["hindrances"], said["never"]) == (False, [], "")
+    assert (await job(w, 9))["never"] == "no hosts would take it as a whole, were all of them empty"

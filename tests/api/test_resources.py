@@ -19,6 +19,8 @@ MERGE, JSON = "application/merge-patch+json", "application/json-patch+json"
 TABLE = {"accept": "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"}
 PARTIAL = {"accept": "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"}
 
+LET = "an administrator lets it by spec.tolerations of its Tenant"
+
 
 async def test_create_fills_in_defaults_and_answers_what_is_stored(w: World) -> None:
     made = await w.create(LAB, {**instance("a"), "status": {"phase": "Running"}})
@@ -411,11 +413,11 @@ async def test_a_workload_tolerates_what_its_tenant_may_and_the_rest_is_named(w:
             assert reply.code == 422, reply.body
             [cause] = reply.json["details"]["causes"]
             assert cause["field"] == "spec.tolerations[1].key"
-            assert cause["message"] == 'Forbidden: "dedicated": tenant acme may tolerate slow'
+            assert cause["message"] == f'Forbidden: "dedicated": tenant acme may tolerate slow; {LET}'
     reply = await w.call("POST", f"{BASE}/namespaces/other--lab/instances", instance("x", tolerations=[slow]))
     assert (reply.code, reply.json["details"]["causes"][0]["message"]) == (
         422,
-        'Forbidden: "slow": tenant other may tolerate no taint',
+        f'Forbidden: "slow": tenant other may tolerate no taint; {LET}',
     )
     mia = await w.login("mia")
     await w.create(lab, instance("a", tolerations=[slow, {"key": "*"}]), token=mia)

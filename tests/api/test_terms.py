@@ -161,7 +161,7 @@ async def test_anothers_object_is_named_like_one_that_is_nowhere(
     if facts.namespaced:
         await w.create(there, {"metadata": {"name": "theirs"}, "spec": SPECS.get(of, {})})
     else:
-        specs = {"Flavor": {"cpus": 1, "memory": "1Gi"}, "Image": {}, "Model": MODEL, "Role": {}}
+        specs = {"Flavor": {"cpus": 1, "memory": "1Gi"}, "Image": {}, "Model": MODEL, "Role": {}, "User": {}}
         await w.create(there, {"metadata": {"name": "theirs"}, "spec": specs[of]})
     mia, told = await w.login("mia"), []
     for name in ("theirs", "nobody"):
@@ -181,9 +181,9 @@ async def test_anothers_object_is_named_like_one_that_is_nowhere(
 ALLOWED = {"Flavor": "small", "Image": "micro", "Model": "smol"}
 """What acme may name of each, where its terms decide."""
 
-OWN = ("Endpoint", "Role")
+OWN = ("Endpoint", "Role", "User")
 """Kinds of which only names are kept: an Endpoint is looked for in one's own project, where it may come to be, and a
-Role gives a credential nothing that its owner lacks (`test_references`)."""
+Role gives a credential nothing that its owner lacks (`test_references`), and whose key it is gives it no right."""
 
 
 def with_name(spec: dict[str, Any], path: tuple[str, ...], name: str) -> dict[str, Any]:

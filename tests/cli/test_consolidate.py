@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from bessemer.core.errors import NotFound
 from bessemer.core.ports import Scope
 from bessemer.core.resource import Key
+from tests.api.test_planning import furnished
 from tests.cli.conftest import Cli, shown
 from tests.kinds.world import USER, body
 
@@ -49,6 +51,13 @@ PLAN = {
     "moves": 2,
     "steps": [step("vm"), step("chat", how="Replace", workloadKind="Endpoint", lostDeviceSeconds=0)],
 }
+
+
+@pytest.fixture(scope="module")
+def known(cli: Cli) -> Iterator[Cli]:
+    """The server knows a few hosts, on which nothing is."""
+    with cli.beside(furnished(cli.world)):
+        yield cli
 
 
 def make(cli: Cli, name: str, spec: dict[str, Any], **status: Any) -> None:
@@ -101,10 +110,11 @@ def test_a_story(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize("ended", [True, False])
-def test_a_new_one_is_made_planned_approved_and_followed(cli: Cli, ended: bool) -> None:
+def test_a_new_one_is_made_planned_approved_and_followed(known: Cli, ended: bool) -> None:
     """Ctrl-C leaves it to itself, and says how to look."""
+    cli = known
     name = "opened" if ended else "left"
-    words = ("consolidate", name, "--open", "small", "--count", "2", "--max-moves", "3", "--tolerate", "a/b", "--yes")
+    words = ("consolidate", name, "--open", "pair", "--count", "2", "--max-moves", "3", "--tolerate", "a/b", "--yes")
     with cli.start(*words) as running:
         until(lambda: bool(spec(cli, name)))
         cli.status(Key("Consolidation", "", name), **PLAN)
@@ -115,7 +125,7 @@ def test_a_new_one_is_made_planned_approved_and_followed(cli: Cli, ended: bool) 
             running.send_signal(signal.SIGINT)
         out, err = running.communicate()
     made = spec(cli, name)
-    assert made["open"] == {"flavor": "small", "count": 2, "tolerations": [{"key": "a/b"}]}
+    assert made["open"] == {"flavor": "pair", "count": 2, "tolerations": [{"key": "a/b"}]}
     assert made["maxMoves"] == 3
     assert "acme--lab/vm" in shown(out.decode())
     if ended:
@@ -126,26 +136,61 @@ def test_a_new_one_is_made_planned_approved_and_followed(cli: Cli, ended: bool) 
         assert f"`bessemer why consolidation {name}`" in err.decode()
 
 
-def test_a_host_is_drained_by_a_consolidation_that_empties_it(cli: Cli) -> None:
-    before = names(cli)
-    with cli.start("host", "drain", "node-1", "--yes") as running:
+def test_a_host_is_drained_by_a_consolidation_that_empties_it(known: Cli) -> None:
+    cli, before = known, names(known)
+    with cli.start("host", "drain", "h1", "--yes") as running:
         until(lambda: bool(names(cli) - before))
         (name,) = names(cli) - before
         made = spec(cli, name)
         cli.status(Key("Consolidation", "", name), **PLAN)
         until(lambda: bool(spec(cli, name).get("approved")))
-        cli.status(Key("Consolidation", "", name), **PLAN | {"phase": "Succeeded", "message": "node-1 is empty"})
+        cli.status(Key("Consolidation", "", name), **PLAN | {"phase": "Succeeded", "message": "h1 is empty"})
         out, _ = running.communicate()
-    assert (made["empty"]["hosts"], made["maxMoves"]) == (["node-1"], 64)
-    assert out.decode().splitlines()[-1] == f"consolidation/{name} Succeeded: node-1 is empty"
+    assert (made["empty"]["hosts"], made["maxMoves"]) == (["h1"], 64)
+    assert out.decode().splitlines()[-1] == f"consolidation/{name} Succeeded: h1 is empty"
     assert running.returncode == 0
 
 
-def names(cli: Cli) -> set[str]:
-    """Of the consolidations that there are."""
+def test_what_is_asked_without_yes_leaves_nothing(known: Cli) -> None:
+    """Nor does what has no plan, with it or without."""
+    before = names(known)
+    commands = (
+        ("host", "drain", "h1"),
+        ("consolidate", "--open", "pair", "--count", "5"),
+        ("consolidate", "tidier", "--cheapest"),
+        ("host", "drain", "nowhere"),
+        ("host", "drain", "nowhere", "--yes"),
+        ("consolidate", "--open", "large", "--yes"),
+        ("consolidate", "--open", "none"),
+    )
+    told = [known(*words) for words in commands]
+    found = "\n".join(one.transcript for one in told)
+    golden = GOLDEN / "consolidate-dry.txt"
+    if os.environ.get("BESSEMER_GOLDEN") == "write":
+        golden.write_text(found)
+    assert found == golden.read_text()
+    assert [one.code for one in told] == [0, 0, 0, 1, 1, 1, 1]
+    assert names(known) == before
+
+
+def test_one_that_has_no_plan_after_all_is_deleted_again(known: Cli) -> None:
+    """It is there for as long as somebody plans it."""
+    with known.start("consolidate", "vain", "--empty", "h1", "--yes") as running:
+        until(lambda: "vain" in names(known))
+        ready = {"type": "Ready", "status": "False", "reason": "NoPlan", "message": "somebody came"}
+        said = {"phase": "Pending", "conditions": [{**ready, "lastTransitionTime": "2025-06-15T15:06:40Z"}]}
+        known.status(Key("Consolidation", "", "vain"), **said)
+        _, err = running.communicate()
+    assert (running.returncode, "there is no plan: somebody came" in err.decode()) == (1, True)
+    assert "vain" in names(known, deleting=True), "its control side, which is not here, has the last word"
+
+
+def names(cli: Cli, *, deleting: bool = False) -> set[str]:
+    """Of the consolidations that there are, or of those of them whose end was asked for."""
 
     async def work(w: Any) -> set[str]:
-        return {one.key.name for one in (await w.store.objects.list(Scope(kind="Consolidation"))).items}
+        found = (await w.store.objects.list(Scope(kind="Consolidation"))).items
+        return {one.key.name for one in found if not deleting or b'"deletionTimestamp"' in one.body}
 
     return cli.do(work)
 

@@ -81,6 +81,24 @@ def body(cli: Cli, name: str) -> Any:
     return json.loads(cli("get", "instance", name, *PLACE, "-o", "json", "--show-managed-fields").raw)
 
 
+def test_a_project_that_is_said_is_not_another_than_the_files_say(
+    cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As kubectl has it: which of the two is meant nobody knows. Nothing is done."""
+    other = vm("theirs").replace("metadata: {name: theirs}", "metadata: {name: theirs, namespace: other--lab}")
+    write(folder, a=vm("ours"), b=other, c="kind: Tenant\nmetadata: {name: acme}\nspec: {}\n")
+    for verb in ("apply", "diff", "delete", "plan"):
+        said = cli(verb, "-f", str(folder), *PLACE)
+        assert said.code == (2 if verb == "diff" else 1), verb
+        assert f"what is of another project than {PROJECT} is meant by -n, or leave -n out" in said.err
+        assert f"b.yaml:3: it is of other--lab, and -n says {PROJECT}" in said.err
+    assert cli("get", "instance", "ours", *PLACE).code == 1
+    # From the environment it is what is meant where a file says nothing.
+    monkeypatch.setenv("BESSEMER_PROJECT", PROJECT)
+    told = cli("apply", "-f", str(folder / "b.yaml"), "--dry-run=server")
+    assert (told.code, told.out.strip()) == (0, "instance/theirs created (dry run)")
+
+
 # --- apply --------------------------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bessemer.cli.manifests import read_manifests
+from bessemer.cli.manifests import manifests
 from bessemer.core.errors import Invalid
 from tests.cli.conftest import PROJECT, Cli
 
@@ -34,12 +34,12 @@ def test_what_is_no_object_is_said_with_its_place(tmp_path: Path, text: str, sai
     file = tmp_path / "it.yaml"
     file.write_text(text)
     with pytest.raises(Invalid) as alone:
-        read_manifests(file)
+        manifests(file)
     assert alone.value.message.startswith(str(file))
     assert said in alone.value.message
     file.write_text(f"{GOOD}---\n{text}")
     with pytest.raises(Invalid) as second:
-        read_manifests(file)
+        manifests(file)
     assert second.value.message.startswith(f"{file}:4: ")
     assert said in second.value.message
 
@@ -48,7 +48,7 @@ def test_an_item_of_a_list_has_a_number_too(tmp_path: Path) -> None:
     file = tmp_path / "list.yaml"
     file.write_text("kind: List\nitems:\n- kind: Instance\n  metadata: {name: a}\n- kind: Instance\n")
     with pytest.raises(Invalid, match=f"list.yaml:5: {NEEDS}"):
-        read_manifests(file)
+        manifests(file)
 
 
 @pytest.mark.parametrize("text", ["kind: List\nitems: null\n", "kind: List\nitems: []\n", "---\n---\n", ""])
@@ -56,7 +56,7 @@ def test_nothing_is_said_to_be_nothing(tmp_path: Path, text: str) -> None:
     file = tmp_path / "none.yaml"
     file.write_text(text)
     with pytest.raises(Invalid, match=r"none\.yaml holds no object"):
-        read_manifests(file)
+        manifests(file)
 
 
 @pytest.mark.parametrize("text", ["a: 2026-99-99\n", "[" * 5000, "a: [\n", "&a [*a]\n"])
@@ -64,7 +64,7 @@ def test_what_is_no_yaml_is_no_traceback(tmp_path: Path, text: str) -> None:
     file = tmp_path / "bad.yaml"
     file.write_text(text)
     with pytest.raises(Invalid, match=r"bad\.yaml"):
-        read_manifests(file)
+        manifests(file)
 
 
 @pytest.mark.parametrize("verb", ["apply", "delete"])

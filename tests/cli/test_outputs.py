@@ -11,11 +11,13 @@ import yaml
 
 from bessemer.cli import render
 from bessemer.cli.output import FORMATS
+from bessemer.cli.work.reasons import reasons
 from bessemer.core.errors import Invalid
 from bessemer.core.resource import Key
 from tests.api.world import PASSWORD
 from tests.cli.conftest import PROJECT, Cli, terminal
 from tests.cli.test_help import COMMANDS
+from tests.cli.test_namesakes import happen
 from tests.cli.test_stories import VM, WAITS
 
 PLACE = ("-n", PROJECT)
@@ -30,8 +32,7 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
             assert made("apply", "-f", "-", *PLACE, stdin=VM.replace("name: vm", f"name: {name}")).code == 0
         made.status(Key("Instance", PROJECT, "vm"), **WAITS)
         for name in ("vm", "other"):
-            about = Key("Instance", PROJECT, name)
-            made.do(lambda w, about=about: w.store.events.emit(about, "uid", "Unschedulable", TOLD, warning=True))
+            happen(made, name, message=TOLD)
         yield made
 
 
@@ -118,6 +119,42 @@ def test_why_as_documents(cli: Cli) -> None:
     assert both["kind"] == "List"
     assert both["items"][0] == found
     assert [one["metadata"]["name"] for one in both["items"]] == ["vm", "other"]
+
+
+@pytest.mark.parametrize(
+    ("phase", "reason", "words"),
+    [
+        ("Running", "Running", "It runs: Running: 2 members run"),
+        ("Running", "HostSilent", "It waits: HostSilent: 2 members run"),
+        ("Failed", "DeadlineExceeded", "It has failed: DeadlineExceeded: 2 members run"),
+    ],
+)
+def test_what_runs_or_has_failed_does_not_wait(phase: str, reason: str, words: str) -> None:
+    """A job is Ready once it has ended."""
+    ready = {"type": "Ready", "status": "False", "reason": reason, "message": "2 members run"}
+    body = {"kind": "Job", "metadata": {"name": "train"}, "status": {"phase": phase, "conditions": [ready]}}
+    assert reasons(body, now=0.0)[1:] == [words]
+
+
+def test_several_kinds_at_once(cli: Cli) -> None:
+    """As kubectl has them: a table for each of which there is something, and one list of all as a document."""
+    said = cli("get", "projects,instances,inst,endpoints", *PLACE)
+    lines = [line.split()[0] for line in said.out.splitlines() if line]
+    assert lines == ["NAME", "project/acme--lab", "project/other--lab", "NAME", "instance/other", "instance/vm"]
+    assert "\n\nNAME" in said.out
+    found = json.loads(cli("get", "instances,projects", *PLACE, "-o", "json").raw)
+    kinds = [(one["kind"], one["metadata"]["name"]) for one in found["items"]]
+    assert kinds == [("Instance", "other"), ("Instance", "vm"), ("Project", "acme--lab"), ("Project", "other--lab")]
+    assert cli("get", "instances,jobs", *PLACE, "-o", "name").out.splitlines() == ["instance/other", "instance/vm"]
+    assert cli("get", "endpoints,jobs", *PLACE).err == f"No endpoints, jobs found in {PROJECT}."
+    for words in (
+        ("instances,jobs/vm",),
+        ("instances,gadgets",),
+        (",",),
+        ("instances,jobs", "vm"),
+        ("hosts,jobs", "-w"),
+    ):
+        assert cli("get", *words, *PLACE).code == 1, words
 
 
 def test_money_as_documents(cli: Cli) -> None:

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from tests.api.test_planning import furnished
+from tests.api.world import BASE
 from tests.cli.conftest import PROJECT, Cli
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -48,6 +49,11 @@ def test_a_story(told: Cli, tmp_path: Path) -> None:
         "both": f"{CHAT}---\n{VM}",
         "train": TRAIN,
         "wide": TRAIN.replace("4", "9"),
+        "none": VM.replace("pair", "none").replace("micro", "none"),
+        "apart": TRAIN.replace("{flavor", "{subnet: 10.1.0.0/16, flavor"),
+        "far": TRAIN.replace("{flavor", "{subnet: 10.1.0.0/16, flavor").replace(
+            "perHost: 2", "level: leaf, policy: required"
+        ),
     }
     for name, text in files.items():
         (tmp_path / f"{name}.yaml").write_text(text)
@@ -58,7 +64,19 @@ def test_a_story(told: Cli, tmp_path: Path) -> None:
     if os.environ.get("BESSEMER_GOLDEN") == "write":
         golden.write_text(found)
     assert found == golden.read_text()
-    assert [one.code for one in said] == [0, 0, 3, 0, 0, 3]
+    assert [one.code for one in said] == [0, 0, 3, 0, 0, 3, 3, 3, 3]
+
+
+def test_a_quota_that_is_in_the_way_is_no_want_of_room(told: Cli) -> None:
+    def bound(devices: int) -> None:
+        change = {"spec": {"quota": {"devices": {"H100": devices}}}}
+        told.do(lambda w: w.call("PATCH", f"{BASE}/tenants/acme", change, media="application/merge-patch+json"))
+
+    bound(1)
+    said = told("plan", "-f", "-", "-n", PROJECT, stdin=VM).out.splitlines()
+    bound(1000)
+    assert said[0] == "instance/vm: there is room, but a quota is in the way"
+    assert "  start   not before the quota has room for it" in said
 
 
 def test_documents_are_whole(told: Cli) -> None:

@@ -46,3 +46,15 @@ def test_its_commands_are_on_the_path_before_the_first_and_give_the_shell_back()
     assert lines.index(["source", ".venv/bin/activate"]) < lines.index(ours[0])
     assert ours[0][1] == "up"
     assert "--detach" in ours[0], "or the next line is never typed"
+
+
+def test_the_plan_that_is_explained_is_of_what_each_factory_starts_with() -> None:
+    text = (README.parent / "docs" / "plan.md").read_text()
+    (review,) = re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    asked = yaml.safe_load(review)
+    there = {(body["kind"], body["metadata"]["name"]) for body in yaml.safe_load_all(DEFAULTS.read_text())}
+    spec = asked["spec"]["object"]["spec"]
+    assert {("Flavor", spec["flavor"]), ("Image", spec["image"])} <= there
+    assert asked["metadata"]["namespace"] in {
+        body["metadata"]["name"] for body in yaml.safe_load_all(blocks("yaml")[0]) if body["kind"] == "Project"
+    }

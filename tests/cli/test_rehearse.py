@@ -15,12 +15,14 @@ from typer.testing import CliRunner, Result
 from bessemer.cli.app import build
 from bessemer.cli.rehearse import area, resampled, shown, spark
 from bessemer.cli.verbs import ChurnOptions, Document, FillOptions, FleetOptions, SimulateOptions, Told, Verbs
+from bessemer.cli.work import history
 from bessemer.core.ports import CONTROLLER
-from bessemer.core.resource import Key
+from bessemer.core.resource import API_VERSION, Key
 from bessemer.placement.replay.described import read_fleet, read_history
-from tests.api.test_planning import furnished
+from tests.api.test_planning import furnished, stand
 from tests.api.world import BASE, World
 from tests.cli.conftest import PROJECT, START, Cli
+from tests.placement.hosts import inventory
 
 INSTANCES = f"{BASE}/namespaces/{PROJECT}/instances"
 SPEC = {"flavor": "pair", "image": "micro"}
@@ -39,12 +41,16 @@ CASE = {
     "allocation_percent": 91.5,
     "useless_percent": 0.26,
     "blocked_percent": 12.24,
-    "waited_percent": 17.09,
+    "came": 1244,
+    "began": 1236,
+    "waited": 206,
+    "waited_percent": 16.67,
     "mean_wait_hours": 3.03,
     "wait_hours": {"p50": 0.0, "p90": 1.5, "p99": 9.25, "most": 20.0},
     "earned_per_hour": 500.82,
     "worth_per_hour": 523.2,
     "blocked": [{"devices": "share", "came": 1205, "refused": 0}, {"devices": "8", "came": 39, "refused": 8}],
+    "beyond": [],
     "moves": 0,
     "series": SERIES,
 }
@@ -94,6 +100,10 @@ def test_openb_comes_and_goes_at_a_load_too() -> None:
     asked, _ = called("openb --nodes n.csv --pods p.csv --churn 0.95 --seeds 4 --json")
     same, _ = called("churn --nodes n.csv --pods p.csv --load 0.95 --seeds 4 --json")
     assert asked == same == ChurnOptions(nodes=Path("n.csv"), pods=Path("p.csv"), load=0.95, seeds=4)
+    asked, _ = called("openb --nodes n.csv --pods p.csv --churn 0.95 --moves-gain 2 --moves-saved 200")
+    assert asked == ChurnOptions(nodes=Path("n.csv"), pods=Path("p.csv"), load=0.95, moves_gain=2.0, moves_saved=200)
+    asked, result = called("openb --nodes n.csv --pods p.csv --moves-saved 200")
+    assert (asked, "say --churn too" in str(result.exception)) == (None, True)
     asked, _ = called("openb --nodes n.csv --pods p.csv --moves-at-once 3")
     assert asked == FillOptions(nodes=Path("n.csv"), pods=Path("p.csv"), moves_at_once=3)
     asked, _ = called("churn --nodes n.csv --pods p.csv --moves-gain 2 --moves-saved 200")
@@ -106,6 +116,22 @@ def test_the_cases_are_shown_and_plotted() -> None:
         GOLDEN.write_text(found)
     assert found == GOLDEN.read_text()
     assert max(map(len, shown(FOUND, within=80).splitlines())) <= 80
+
+
+def test_who_never_began_waited_for_no_hours_and_what_no_host_could_hold_is_said() -> None:
+    vain = {"wanted": "16 H100, 8 cores, 64 GiB", "came": 1244, "why": "with fewer than 16 H100 (8 there)"}
+    nobody = {**CASE, "began": 0, "waited": 0, "waited_percent": 0.0, "beyond": [vain]}
+    lines = shown({**FOUND, "cases": [nobody]}).splitlines()
+    assert [line.split() for line in lines if line.startswith(("waited", "never", "  longest"))] == [
+        ["never", "began", "1,244"],
+        ["waited", "and", "began", "0", "of", "0"],
+        ["longest", "-"],
+    ]
+    words = "No host could hold 16 H100, 8 cores, 64 GiB, were it empty: with fewer than 16 H100 (8 there)"
+    assert f"{words}; 1,244 came in vain." in lines
+    # Other hosts could: it is said of which ones it is true.
+    more = {**nobody, "more": {"b200": 1}, "beyond": []}
+    assert f"{words}; 1,244 came in vain (as it is)." in shown({**FOUND, "cases": [nobody, more]}).splitlines()
 
 
 def test_plots_are_to_scale() -> None:
@@ -136,6 +162,46 @@ def test_this_fleet_is_described(told: Cli) -> None:
     groups = sorted((one.devices, one.count, one.model, one.price, one.numa) for one in found.groups)
     assert groups == [(2, 1, "H100", 2.5, 2), (4, 2, "H100", 2.5, 2), (8, 1, "H100", 2.5, 2)]
     assert all(one.cores == 16 for one in found.groups)
+    assert said.err == ""
+
+
+def test_who_is_left_out_of_it_is_said(told: Cli) -> None:
+    async def more(w: World) -> None:
+        for name in ("toy-0", "toy-1"):
+            await stand(w, name, inventory(gpus=3, fake=True, model="T4"))
+        body = {"apiVersion": API_VERSION, "kind": "Host", "metadata": {"name": "silent"}, "spec": {}}
+        await w.store.objects.create(body, CONTROLLER)
+
+    told.do(more)
+    silent = "1 host left out: nothing has been reported of it yet."
+    said = told("simulate", "describe")
+    assert said.err.splitlines() == [silent, "2 hosts left out, being fake; --fake describes them too."]
+    assert "T4" not in said.out
+    said = told("simulate", "describe", "--fake")
+    assert said.err.splitlines() == [silent, "2 hosts of it are fake: no such hardware stands anywhere."]
+    groups = {one.model: one.count for one in read_fleet(yaml.safe_load(said.out)).groups}
+    assert groups["T4"] == 2
+
+
+async def test_where_there_are_none_but_fake_ones_they_stand_and_that_nothing_can_be_filled_is_said(
+    monkeypatch,
+) -> None:
+    reports = [inventory(gpus=2, fake=True), inventory()]
+    bodies = [[{"status": {"report": report.dump()}}] for report in reports]
+
+    async def listed(_client: object, _scope: object) -> list[dict[str, Any]]:
+        return bodies.pop(0)
+
+    async def prices(_client: object) -> tuple[dict[str, int], str]:
+        return {}, "EUR"
+
+    monkeypatch.setattr(history, "list_all", listed)
+    monkeypatch.setattr(history, "_prices", prices)
+    text, notes = await history.described(None, fakes=False)  # type: ignore[arg-type]
+    assert [one.devices for one in read_fleet(yaml.safe_load(text)).groups] == [2]
+    assert notes == ["1 host of it is fake: no such hardware stands anywhere."]
+    _, notes = await history.described(None, fakes=False)  # type: ignore[arg-type]
+    assert notes == ["No host of it has a device: there is nothing that a load could fill."]
 
 
 def test_what_ran_is_exported(told: Cli) -> None:

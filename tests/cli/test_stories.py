@@ -19,6 +19,7 @@ from bessemer.core.resource import Key
 from bessemer.core.values import ClaimSpec, UsageBatch, UsageRecord, WorkloadRef
 from tests.api.world import PASSWORD, World
 from tests.cli.conftest import PROJECT, START, Cli
+from tests.cli.test_namesakes import happen
 from tests.oracle import program
 
 SPENDER = "other--lab"
@@ -99,7 +100,7 @@ def test_objects(cli: Cli, tell: Story, tmp_path: Path, monkeypatch: pytest.Monk
     tell("get", "instance/vm", *place, "-o", "json")
     cli.status(Key("Instance", PROJECT, "vm"), **WAITS)
     event = "3 hosts: short of 2 cores"
-    cli.do(lambda w: w.store.events.emit(_vm(), "uid", "Unschedulable", event, warning=True))
+    happen(cli, "vm", message=event)
     tell("get", "instances", "-A")
     tell("describe", "instance", "vm", *place)
     tell("why", "instance", "vm", *place)

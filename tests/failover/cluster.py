@@ -21,7 +21,7 @@ import psycopg
 
 from bessemer.client import Ask, Client, connect
 from bessemer.core.errors import BessemerError
-from bessemer.drivers.llamacpp.doors import default_folder
+from bessemer.drivers.engine.doors import default_folder
 from bessemer.main import identities
 from bessemer.main.settings import Paths, Settings, save
 from tests.failover.gateway import Gateway

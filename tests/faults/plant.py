@@ -28,7 +28,7 @@ from bessemer.client.paths import api_version
 from bessemer.core.errors import NotFound, Unavailable
 from bessemer.core.ports import Bookmark, Scope
 from bessemer.core.resource import Key
-from bessemer.drivers.llamacpp.doors import default_folder
+from bessemer.drivers.engine.doors import default_folder
 from bessemer.drivers.process.parts import HostParts
 from bessemer.drivers.process.protocol import Part
 from bessemer.main import identities

@@ -277,8 +277,8 @@ FAULTS: tuple[Fault, ...] = (
         "by retry with backoff; `up` passes over taken ports at the first start",
         (
             ENGINE + "test_a_taken_door_is_waited_for",
-            "tests/drivers/llamacpp/test_contract.py::test_a_taken_door_is_told",
-            "tests/drivers/llamacpp/test_doorway.py::test_a_taken_port_is_told",
+            "tests/drivers/engine/test_contract.py::test_a_taken_door_is_told",
+            "tests/drivers/engine/test_doorway.py::test_a_taken_port_is_told",
             "tests/main/test_settings.py::test_a_taken_port_is_refused_with_the_flag_that_helps",
         ),
     ),
@@ -288,10 +288,10 @@ FAULTS: tuple[Fault, ...] = (
         "by retry with backoff",
         (
             ENGINE + "test_an_engine_that_answers_nonsense_is_started_anew",
-            ENGINE + "test_an_engine_that_loads_for_ever_is_started_anew",
+            ENGINE + "test_an_engine_that_loads_and_does_nothing_is_started_anew",
             ENGINE + "test_an_engine_whose_door_stays_silent_is_lost_and_started_anew",
             ENGINE + "test_a_door_that_answers_again_in_time_is_forgiven_at_once",
-            "tests/drivers/llamacpp/test_hostile.py::test_nonsense_is_told",
+            "tests/drivers/engine/test_hostile.py::test_nonsense_is_told",
         ),
     ),
     Fault(

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import atheris
 import orjson
 
-with atheris.instrument_imports(include=["bessemer.api", "jsonpatch", "jsonpointer"]):
+with atheris.instrument_imports(include=["bessemer.api", "bessemer.drivers.weights", "jsonpatch", "jsonpointer"]):
     from bessemer.api import body, jsonpatch, protobuf, selectors
+    from bessemer.drivers.weights import gguf, safetensors, texts
+    from bessemer.drivers.weights.tensors import Tensors
     from tests.fuzz import objects
 
 from bessemer.core.errors import BessemerError
+from tests.drivers.weights import made
 
 DEPTH = 64
 MESSAGE_MAX = 4096
@@ -101,6 +105,22 @@ def read_selectors(raw: bytes) -> None:
     selectors.parse_fields(text, ("metadata.name",))
 
 
+def read_gguf(raw: bytes) -> None:
+    tensors = Tensors()
+    gguf.read(BytesIO(raw), len(raw), tensors=tensors)
+    assert tensors.size_bytes <= len(raw), "tensors outside their file"
+
+
+def read_safetensors(raw: bytes) -> None:
+    tensors = Tensors()
+    safetensors.read(BytesIO(raw), len(raw), tensors=tensors)
+    assert tensors.size_bytes <= len(raw), "tensors outside their file"
+
+
+def read_model_text(raw: bytes) -> None:
+    texts.parse(raw, what="a file")
+
+
 def broken(raw: bytes) -> None:
     """None of ours: that a run finds it is what tells of the others."""
     _ = 1 // len(raw[:0])
@@ -116,6 +136,9 @@ READERS: Mapping[str, Callable[[bytes], None]] = {
     "apply": read_applied,
     "managed-fields": read_managed_fields,
     "selectors": read_selectors,
+    "gguf": read_gguf,
+    "safetensors": read_safetensors,
+    "model-text": read_model_text,
     "broken": broken,
 }
 
@@ -128,6 +151,9 @@ SEEDS: Mapping[str, tuple[bytes, ...]] = {
     "strategic-patch": (bytes(range(128)), bytes(range(255, 127, -1))),
     "apply": (bytes(range(128)), bytes(range(255, 127, -1)), bytes(range(0, 256, 3))),
     "managed-fields": (bytes(range(128)), bytes(range(255, 127, -1))),
+    "gguf": (made.gguf(), made.gguf({}, made.TENSORS[:1])),
+    "safetensors": (made.safetensors(made.TWO, made.TWO_BYTES),),
+    "model-text": (b'{"a": [1, {"b": "\\\\"}], "c": null}',),
     "broken": (b"",),
     "selectors": (b"a=b,!c,d in (e,f),g notin (h)", b"metadata.name!=a"),
 }

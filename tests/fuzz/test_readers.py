@@ -23,6 +23,9 @@ NAMES = (
     "apply",
     "managed-fields",
     "selectors",
+    "gguf",
+    "safetensors",
+    "model-text",
 )
 SECONDS = 30
 RUNS = re.compile(r"Done (\d+) runs")

@@ -19,8 +19,8 @@ from prometheus_client import CollectorRegistry
 
 from bessemer.core.clock import SystemClock
 from bessemer.core.resource import Change, Key
-from bessemer.drivers.llamacpp.fake import FakeEngine
-from bessemer.drivers.llamacpp.protocol import EngineSpec
+from bessemer.drivers.engine.fake import FakeEngine
+from bessemer.drivers.engine.protocol import EngineSpec
 from bessemer.gateway import Admission, CutOff, Front, Gateway, GatewayFacts, Patience, Spool, Tables
 from bessemer.gateway.metrics import GatewayMetrics
 
@@ -133,6 +133,11 @@ async def rig(
     finally:
         server.close()
         await front.close(1.0)
+        for _ in range(5):  # what was abandoned hears of it in the next turns
+            await asyncio.sleep(0)
+        kept = (front.connections, front.held, facts.metrics.busy, spool._promised)
         await engine.close()
         spool.close()
         shutil.rmtree(folder, ignore_errors=True)
+    assert kept == (0, 0, 0, 0), "whatever was done to it, nothing is held any more"
+    assert all(r.busy == 0 for e in tables.endpoints.values() for r in e.replicas.values())

@@ -10,7 +10,9 @@ from pathlib import Path
 import orjson
 import pytest
 
-from bessemer.gateway import reading, request
+from bessemer.core.clock import SystemClock
+from bessemer.core.money import Wish
+from bessemer.gateway import Admission, Given, Shares, reading, request
 from bessemer.gateway.front import READ_SECONDS
 from tests.gateway.harness import Rig, api_key, claim, endpoint, rig
 
@@ -391,6 +393,30 @@ async def test_streams_are_finished_before_it_ends() -> None:
         await closing
         assert to.front.connections == 0
         assert to.spool.waiting == 1
+
+
+async def test_who_leaves_while_the_api_is_asked_holds_nothing() -> None:
+    asked, answered = asyncio.Event(), asyncio.Event()
+
+    async def ask(_project: str, tokens: int, *, money: Wish) -> Given:
+        asked.set()
+        await answered.wait()
+        return Given(tokens, 60.0, 1000)
+
+    async with rig(admission=Admission(Shares(ask, clock=SystemClock()))) as to:
+        uid = await to.replica("r0", of="words")
+        async with wire(to) as (_, writer):
+            writer.write(ASK)
+            await asked.wait()
+            assert to.spool._promised == 1
+        async with asyncio.timeout(30):
+            while to.spool._promised:
+                await asyncio.sleep(0.01)
+        answered.set()
+        async with wire(to) as (reader, writer):
+            writer.write(ASK)
+            assert (await answer(reader))[0] == 200
+        assert to.engine.models[uid].counters.requests == 1
 
 
 async def test_a_revoked_key_is_worth_nothing_on_a_connection_that_is_open() -> None:

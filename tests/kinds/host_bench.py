@@ -14,8 +14,8 @@ from bessemer.core.errors import DriverError
 from bessemer.core.resource import Done, Metadata, Outcome
 from bessemer.core.values import ClaimSpec, WorkloadRef
 from bessemer.drivers.disks.fake import FakeDisks, FakeDiskWorld
+from bessemer.drivers.engine.fake import FakeAdapters, FakeEngine
 from bessemer.drivers.jobs.fake import FakeJobs
-from bessemer.drivers.llamacpp.fake import FakeEngine
 from bessemer.drivers.passthrough.fake import FakePciWorld
 from bessemer.drivers.qemu.fake import FakeQemu, FakeQemuWorld
 from bessemer.drivers.wipe.fake import FakeMediaWorld, fake_lending
@@ -92,6 +92,7 @@ class HostBench:
             engine=self.engine,
             jobs=self.jobs,
             passthrough=fake_lending(self.media).passthrough,
+            adapters=FakeAdapters(self.engine),
         )
         return HostContext(
             secrets=BenchSecrets(),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, Literal, cast
 
 import orjson
 import pytest
 
 from bessemer.core.clock import rfc3339
-from bessemer.core.errors import NotFound
+from bessemer.core.errors import BessemerError, Conflict, NotFound, QuotaExceeded, Taken, Walled
 from bessemer.core.ports import Stored
 from bessemer.core.resource import Change, Condition, Key
 from bessemer.kinds import turns, workload
@@ -53,6 +54,35 @@ async def test_a_claims_change_wakes_who_holds_it(taken: bool) -> None:
     assert await woken(claim("DELETED"), taken=taken) == holder
     assert await woken(claim("ADDED"), taken=taken) == (holder if taken else [])
     assert await woken(claim("MODIFIED", "Job"), taken=taken) == []
+
+
+# --- places that were not taken -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("error", [Taken, QuotaExceeded, Walled, Conflict])
+async def test_lost_is_one_place_that_somebody_else_took(
+    error: type[BessemerError], replicas: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What its quota keeps from it is free for others at once, and so are the places of a gang that lost one."""
+    forgotten: dict[str, bool] = {}
+
+    async def claim(*_: Any, **__: Any) -> None: ...
+
+    async def refuse(*_: Any, **__: Any) -> None:
+        raise error("not this one")
+
+    def forget(uid: str, *, lost: bool) -> None:
+        forgotten[uid] = lost
+
+    monkeypatch.setattr(workload, "_claim", claim)
+    fleet = SimpleNamespace(assume=lambda *_: None, forget=forget)
+    ctx = cast(Context, SimpleNamespace(fleet=fleet, capacity=SimpleNamespace(take=refuse)))
+    make = SimpleNamespace(terms=SimpleNamespace(revision=1))
+    parts = {n: cast(Any, (None, make)) for n in range(replicas)}
+    with pytest.raises(error):
+        await workload.take_all(ctx, cast(Any, SimpleNamespace(uid="w")), parts=parts)
+    assert forgotten == {f"w/{n}": error is Taken and replicas == 1 for n in range(replicas)}
 
 
 # --- hosts --------------------------------------------------------------------------------------------------------

@@ -24,18 +24,20 @@ from bessemer.client.paths import api_version
 from bessemer.core.clock import FakeClock
 from bessemer.core.errors import NotFound, Unavailable
 from bessemer.core.hosts import Device, Inventory, NumaNode
+from bessemer.core.inference import AdapterFacts, ModelFile
 from bessemer.core.ports import CONTROLLER, Bookmark, Lease, Part, Scope, Stored, Writer
 from bessemer.core.resource import Change, Key
 from bessemer.core.units import GIB
 from bessemer.core.values import LedgerEntry
 from bessemer.drivers.disks.fake import FakeDisks, FakeDiskWorld
+from bessemer.drivers.engine.fake import FakeEngine
+from bessemer.drivers.fetch.protocol import Place
 from bessemer.drivers.inspect.tables import known
 from bessemer.drivers.jobs.fake import FakeJobs
-from bessemer.drivers.llamacpp.fake import FakeEngine
-from bessemer.drivers.llamacpp.protocol import EngineSpec, RunningEngine
 from bessemer.drivers.oidc.fake import FakeIssuer, FakeIssuers
 from bessemer.drivers.passthrough.fake import FakePciWorld
 from bessemer.drivers.qemu.fake import FakeQemu, FakeQemuWorld
+from bessemer.drivers.weights.fake import SMALL
 from bessemer.drivers.wipe.fake import FakeMediaWorld, fake_lending
 from bessemer.kinds import HOST_SIDES, KINDS
 from bessemer.kinds.context import Context, HostContext, HostDrivers, Imported, Progress
@@ -59,16 +61,6 @@ HEARTBEAT_SECONDS = 60.0
 ISSUER = "https://id.example.org/realm"
 
 
-class CountedEngine(FakeEngine):
-    """Engines whose true starts are counted."""
-
-    starts = 0
-
-    async def _spawn(self, spec: EngineSpec) -> RunningEngine:
-        self.starts += 1
-        return await super()._spawn(spec)
-
-
 @dataclass
 class WorldHost:
     """A host that outlives every agent."""
@@ -83,7 +75,7 @@ class WorldHost:
     """Its agent is not heard: no heartbeat comes, and its loop does not run."""
 
     def __post_init__(self) -> None:
-        self.engine = CountedEngine(self.clock)
+        self.engine = FakeEngine(self.clock)
         self.jobs = FakeJobs(self.clock)
         self.pci = FakePciWorld()
         self.media = FakeMediaWorld(pci=self.pci)
@@ -184,6 +176,11 @@ class WorldImporter:
     lost: set[str] = field(default_factory=set)
     sizes: list[int] = field(default_factory=list)
     """What each call expected."""
+    places: list[tuple[Place, str]] = field(default_factory=list)
+    files: dict[type, tuple[ModelFile, ...]] = field(default_factory=dict)
+    adapter: AdapterFacts | None = None
+    gated: bool = False
+    format: str = "gguf"
 
     async def image(self, builtin: str) -> Imported | None:
         if self.steps:
@@ -204,10 +201,26 @@ class WorldImporter:
             return None
         digest = self.digest or f"sha256:{sha256}"
         self.lost.discard(digest)
-        return Imported(digest, 98_000_000, {"format": "gguf"})
+        facts = SMALL.model_copy(update={"format": self.format})
+        return Imported(digest, 98_000_000, {"format": self.format}, facts)
 
-    async def holds(self, digest: str) -> bool:
-        return digest not in self.lost
+    async def model(self, uid: str, place: Place, *, revision: str = "") -> Imported | None:
+        self.places.append((place, revision))
+        if self.refuse is not None:
+            raise self.refuse
+        if self.steps:
+            self._now = self.steps.pop(0)
+            return None
+        files = self.files.get(type(place), ())
+        for digest in (self.digest or DIGEST, *(file.digest for file in files)):
+            self.lost.discard(digest)
+        facts = SMALL.model_copy(update={"adapter": self.adapter})
+        return Imported(
+            self.digest or DIGEST, 98_000_000, {"format": "gguf"}, facts, files, revision or "c" * 40, self.gated
+        )
+
+    async def holds(self, digest: str, *parts: str) -> bool:
+        return self.lost.isdisjoint((digest, *parts))
 
     def progress(self, name: str) -> Progress:
         return self._now

@@ -31,6 +31,7 @@ from bessemer.portal.outside import ATTEMPT
 from bessemer.portal.visit import COOKIE
 from tests.api.test_hosts import Agent
 from tests.drivers.ldap import slapd
+from tests.drivers.weights import made
 from tests.issuer import CLIENT, PUBLIC, SECRET, issuer
 from tests.issuer.hands import Hands
 from tests.main.life import Life
@@ -45,7 +46,8 @@ COPY = "kubectl.kubernetes.io/last-applied-configuration"
 PROJECT = "acme--lab"
 TOLERATE = [{"key": FAKE_TAINT}]
 _SERVES = '"readyReplicas":1'
-WEIGHTS = b"weights of nothing " * 100
+WEIGHTS = made.gguf()
+"""A model by its header, and none that an engine could serve."""
 
 
 async def refused(work: Awaitable[Any]) -> None:
@@ -226,6 +228,9 @@ async def engine(life: Life, admin: Client) -> None:
     wheel = {"package": "no-such", "version": "1.0", "member": "m.gguf"}
     model = {"source": {"wheel": wheel}, "sha256": found.digest.removeprefix("sha256:"), "memory": "64Mi"}
     await admin.create(an_object(Key("Model", "", "m"), model))
+    token = life.know("a hub's token", f"mark-hub-token-{MARK}", by="models/{name}/token")
+    await admin.account.source_secret("m", {"token": token})
+    await refused(admin.account.source_secret("m", {"token": token, "other": token}))
     hosts = [orjson.loads(host.body) for host in (await admin.list(Scope(kind="Host"))).items]
     (real,) = [host["metadata"]["name"] for host in hosts if not host["spec"].get("taints")]
     await serving(life, admin, "ends", said="the engine ended")

@@ -12,8 +12,8 @@ from bessemer.agent.fake import fake_drivers
 from bessemer.core.clock import FakeClock
 from bessemer.core.errors import DriverError
 from bessemer.core.resource import Key
-from bessemer.drivers.llamacpp.fake import FakeEngine
-from bessemer.drivers.llamacpp.protocol import EngineSpec
+from bessemer.drivers.engine.fake import FakeEngine
+from bessemer.drivers.engine.protocol import EngineSpec
 from bessemer.drivers.process.protocol import End
 from bessemer.drivers.qemu.fake import FakeQemu
 from bessemer.drivers.qemu.protocol import MachineSpec

@@ -9,7 +9,7 @@ import pytest
 
 from bessemer.core.clock import FakeClock
 from bessemer.core.errors import Malformed
-from bessemer.drivers.llamacpp.doors import default_folder
+from bessemer.drivers.engine.doors import default_folder
 from bessemer.gateway import Shares
 from bessemer.gateway.errors import Refused
 from bessemer.gateway.purse import Need

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
+import orjson
 import pytest
 
 from bessemer.core.clock import settle
 from bessemer.core.errors import DriverError
 from bessemer.core.ports import UNDER, Fence
 from bessemer.drivers.fetch import protocol as fetch
+from bessemer.drivers.fetch.bringing import Limits, SourceModels
 from bessemer.drivers.fetch.known import SMOLLM2_135M_INSTRUCT as SMOLLM2
 from bessemer.drivers.fetch.real import HostContent
 from bessemer.drivers.guest.fake import FakeGuest
+from bessemer.drivers.weights.fake import SMALL, FakeWeights
+from bessemer.drivers.weights.protocol import refused
 from bessemer.kinds.context import Imported, Progress
-from bessemer.main.importer import ControlImporter
+from bessemer.main.importer import ControlImporter, ModelDrivers
 
 WEIGHTS = b"weights" * 1000
 SHA = hashlib.sha256(WEIGHTS).hexdigest()
@@ -52,10 +57,18 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.content = HostContent(folder / "content")
         self.index = SlowIndex(self.content)
-        self.importer = ControlImporter(FakeGuest(), self.index, content=self.content, cache=folder / "cache")
+        self.weights = FakeWeights()
+        self.sources = SourceModels(self.content, Limits(folders=(folder / "models",)))
+        self.drivers = ModelDrivers(sources=self.sources, weights=self.weights, secrets=self.secrets)
+        self.importer = ControlImporter(
+            FakeGuest(), self.index, content=self.content, cache=folder / "cache", models=self.drivers
+        )
 
     async def look(self, *, sha256: str = SHA, size_bytes: int = 0) -> Imported | None:
         return await self.importer.wheel("m", "1.0", member="m/m.gguf", sha256=sha256, size_bytes=size_bytes)
+
+    async def secrets(self, uid: str) -> Mapping[str, str]:
+        return {}
 
     def path(self) -> Path:
         return self.content._path(f"sha256:{SHA}")
@@ -74,6 +87,7 @@ async def test_nobody_waits_and_all_look_at_the_same_import(bench: Bench) -> Non
     first = await bench.look()
     assert first is not None
     assert (first.digest, first.labels) == (f"sha256:{SHA}", {"format": "gguf"})
+    assert first.facts == SMALL
     assert await bench.look() == first
     assert bench.index.calls == 1
 
@@ -117,6 +131,15 @@ async def test_an_error_is_told_once_and_then_it_is_tried_anew(bench: Bench) -> 
     await settle()
     assert await bench.look() is not None
     assert bench.index.calls == 2
+
+
+async def test_what_is_no_model_is_refused(bench: Bench) -> None:
+    bench.weights.refuse = refused("it has no tensors")
+    bench.index.gate.set()
+    await bench.look()
+    await settle()
+    with pytest.raises(DriverError, match="no tensors"):
+        await bench.look()
 
 
 @pytest.mark.parametrize("trouble", ["gone", "spoilt"])
@@ -168,3 +191,28 @@ async def test_an_import_is_under_no_fence_of_the_turn_that_asked_for_it(bench: 
     finally:
         UNDER.reset(under)
     assert found == [None]
+
+
+async def test_a_model_of_several_files_is_its_manifest(bench: Bench, tmp_path: Path) -> None:
+    folder = tmp_path / "models" / "m"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(WEIGHTS)
+    (folder / "config.json").write_bytes(b"{}")
+    place = fetch.PathPlace(path=str(folder))
+
+    async def brought() -> Imported:
+        while (found := await bench.importer.model("u-1", place)) is None:
+            await asyncio.sleep(0.001)
+        return found
+
+    found = await brought()
+    sizes = {file.path: file.size_bytes for file in found.files}
+    assert sizes == {"config.json": 2, "model.safetensors": len(WEIGHTS)}
+    assert found.size_bytes == sum(sizes.values())
+    manifest = orjson.loads((await bench.content.verify(found.digest)).read_bytes())
+    assert manifest == {"version": 1, "files": [file.dump() for file in found.files]}
+    assert await bench.importer.holds(found.digest, *(file.digest for file in found.files))
+    (await bench.content.verify(found.files[0].digest)).unlink()
+    assert not await bench.importer.holds(found.digest, *(file.digest for file in found.files))
+    assert await brought() == found
+    assert await bench.importer.holds(found.digest, *(file.digest for file in found.files))

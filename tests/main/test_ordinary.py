@@ -25,7 +25,7 @@ from bessemer.core.resource import Key
 from bessemer.drivers.process import procfs
 from bessemer.main.settings import Paths, host_name, save, state_directory
 from tests.drivers import micro_guest
-from tests.drivers.llamacpp.conftest import SMOLLM2, model_path
+from tests.drivers.engine.conftest import SMOLLM2, model_path
 from tests.main.ordinary import NO_NAMESPACES, ROOT, Ordinary, ordinary
 from tests.main.residue import Residue
 from tests.ports import ANY, kept_ports

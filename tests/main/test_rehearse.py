@@ -49,6 +49,35 @@ def test_cases_stand_beside_each_other_under_one_load(options: FleetOptions) -> 
     assert simulate(replace(options, policies=("fgd", "LPG"), more={"h100": 2}), lambda _: None) == found
 
 
+def test_what_no_host_could_hold_is_told_with_why(options: FleetOptions, tmp_path: Path) -> None:
+    wide = {"devices": 8, "cores": 4, "memory": "8Gi", "hours": 2}
+    large = {"name": "large", "count": 0, "model": "H100", "devices": 8, "cores": 64, "memory": "512Gi"}
+    (tmp_path / "fleet.yaml").write_text(yaml.safe_dump({"groups": [GROUP, large], "asks": [*ASKS, wide]}))
+    as_it_is, more = simulate(replace(options, more={"large": 1}), lambda _: None)["cases"]
+    (row,) = as_it_is["beyond"]
+    sizes = {one["devices"]: one for one in as_it_is["blocked"]}
+    assert row == {
+        "wanted": "8 devices, 4 cores, 8 GiB",
+        "came": sizes["8"]["came"],
+        "why": "with fewer than 8 GPUs (4 there)",
+    }
+    assert sizes["8"]["refused"] == sizes["8"]["came"]
+    assert more["beyond"] == []
+    assert as_it_is["came"] - as_it_is["began"] == sum(one["refused"] for one in as_it_is["blocked"])
+    assert 0 < as_it_is["waited"] <= as_it_is["began"]
+
+
+def test_policies_differ_with_the_file_of_the_documentation(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "simulate.md").read_text()
+    (tmp_path / "fleet.yaml").write_text(page.split("```yaml\n")[1].split("```")[0])
+    day = FleetOptions(fleet=tmp_path / "fleet.yaml", policies=("lpg", "fgd"), seeds=1, processes=1)
+    first, second = simulate(day, lambda _: None)["cases"]
+    assert first["came"] == second["came"] > 1000
+    assert first["blocked_percent"] < second["blocked_percent"] - 1
+    assert first["useless_percent"] < second["useless_percent"]
+    assert first["beyond"] == second["beyond"] == []
+
+
 def test_history_comes_again_as_it_was(options: FleetOptions, tmp_path: Path) -> None:
     line = {"start": 0, "stop": 7200, "milliCores": 1000, "memoryBytes": 1, "devices": 4, "model": "H100"}
     lines = [line, line, line, {**line, "start": 3600, "stop": 7200}, {"start": 3600, "stop": 14_400}]
@@ -69,6 +98,8 @@ def test_what_makes_no_sense_is_refused(options: FleetOptions, tmp_path: Path) -
         ({"policies": ("best",)}, "no policy is called"),
         ({"more": {"x": 1}}, "no group is called x"),
         ({"more": {"h100": -3}}, "no host has a device"),
+        ({"more": {"h100": -4}}, "h100 -4: it has 3 hosts; no more can be left out"),
+        ({"more": {"h100": 99_998}}, r"h100 \+99998: it has 3 hosts; a group has 100,000 at most"),
         ({"history": tmp_path / "none.jsonl"}, "no such file"),
         ({"moves_gain": 2.0}, "--moves-per-hundred"),
     ):

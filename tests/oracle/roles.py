@@ -67,12 +67,14 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "Endpoint/log": _TALK,
     "Job/log": _TALK,
     "Instance/console": _HANDS,
+    "ApiKey/use": ("admin", "auditor", "tenant-admin", "member", "reader"),
     "ApiKey/token": _HANDS,
     "ApplicationCredential/token": (),  # its owner's, in person
     "Claim/secrets": (),  # its host's
     "User/password": ("admin",),
     "User/signinlink": ("admin",),
     "IdentityProvider/clientsecret": ("admin",),
+    "Model/token": ("admin",),
     "Host/token": ("admin", "operator"),
     "Host/heartbeat": (),  # its agent's
     "Host/stream": (),

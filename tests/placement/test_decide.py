@@ -151,6 +151,13 @@ def test_nobody_tolerates_what_is_not_their_tenants_to_tolerate():
     assert str(refused(both, tolerations=("*",), bearable=frozenset({"slow"}))) == "1 host: tainted maintenance"
 
 
+def test_both_that_tolerate_are_named_at_once():
+    """What the workload says, and what its tenant may: who does one alone asks twice."""
+    refusal = refused(fleet(host("kept", taints=("maintenance",))), bearable=frozenset())
+    let = "and have an administrator let tenant acme do so: by spec.tolerations of the workload and of its Tenant"
+    assert refusal.cheapest == f"tolerate maintenance, {let}"
+
+
 def test_what_a_tenant_may_tolerate_is_proposed_before_what_an_administrator_may_give():
     arrays = fleet(host("kept", taints=("a-kept",)), host("slow", taints=("slow",)))
     assert refused(arrays, bearable=frozenset({"slow"})).cheapest == "tolerate slow"

@@ -38,6 +38,15 @@ def test_what_fits_nothing_that_is_asked_for_is_of_no_use() -> None:
     assert (found["A100"].useless_milli, found["A100"].shape) == (2000, None)
 
 
+@given(st.lists(st.floats(0.1, 100.0), min_size=2, max_size=6))
+def test_what_serves_everybody_is_of_use_to_the_last_bit(weights: list[float]) -> None:
+    there = fleet(host("a", gpus=8, threads=64), host("b", gpus=8, threads=64))
+    mix = Mix.of({shape(count + 1): weight for count, weight in enumerate(weights)})
+    (use,) = fragmentation(stand_of(there), mix)
+    assert use.useless_milli is not None
+    assert "-" not in f"{use.useless_milli:.2f} {use.stranded_milli:.2f}"
+
+
 def test_what_lacks_cores_is_stranded() -> None:
     there = fleet(host("a", gpus=4, nodes=1, threads=8))
     mix = Mix.of({shape(1, cores=4): 1.0})

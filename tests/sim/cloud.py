@@ -27,7 +27,7 @@ from bessemer.agent.metrics import AgentMetrics
 from bessemer.core.errors import NotFound
 from bessemer.core.ports import Policy, Scope, Writer
 from bessemer.core.resource import Done, Key, Outcome
-from bessemer.drivers.llamacpp.fake import FakeEngine
+from bessemer.drivers.engine.fake import FakeEngine
 from bessemer.drivers.process.protocol import End
 from bessemer.drivers.qemu.fake import FakeQemu
 from bessemer.kinds import HOST_SIDES, KINDS

@@ -39,9 +39,9 @@ from bessemer.core.hosts import Inventory
 from bessemer.core.ports import Scope, Stored, Writer
 from bessemer.core.resource import Change, Key
 from bessemer.core.tasks import first_of, together
+from bessemer.drivers.engine.protocol import Doorway, Listen
 from bessemer.drivers.fetch.protocol import Content
 from bessemer.drivers.inspect.protocol import Inspect
-from bessemer.drivers.llamacpp.protocol import Doorway, Listen
 from bessemer.drivers.threads.protocol import Threads
 from bessemer.drivers.wipe.wipes import Wipes
 from bessemer.kinds.context import HostContext, HostDrivers, unix_address
@@ -116,7 +116,8 @@ class Agent:
         self._identity = Identity(settings.directory / "identity", settings.host)
         self._link = Link(self._identity, connect, token=settings.token, clock=clock, metrics=metrics)
         unfit = drivers.wipes.unfit if drivers.wipes is not None else None
-        self._machine = Machine(self._link, drivers.inspect, clock=clock, metrics=metrics, unfit=unfit)
+        engines = drivers.host.engine.installed
+        self._machine = Machine(self._link, drivers.inspect, clock=clock, metrics=metrics, unfit=unfit, engines=engines)
         self._cleaner = Cleaner(drivers.wipes, self._machine, clock=clock)
         self._listed = asyncio.Event()
         claims, host = Scope(kind="Claim", host=settings.host), Scope(kind="Host", name=settings.host)
@@ -199,6 +200,7 @@ class Agent:
                 self._link,
                 wanted=lambda: [intent.claim["spec"].get("intent") or {} for intent in self.intents.by_uid.values()],
                 budget_bytes=self._settings.content_budget_bytes,
+                metrics=self._metrics,
             ),
             clock=self._clock,
             drivers=drivers,

@@ -15,6 +15,7 @@ import orjson
 import structlog
 
 from bessemer.agent.link import TROUBLE, Link
+from bessemer.agent.metrics import AgentMetrics
 from bessemer.core.errors import DriverError
 from bessemer.drivers.fetch.protocol import Content, Source
 
@@ -27,19 +28,25 @@ Wanted = Callable[[], Iterable[Mapping[str, Any]]]
 
 
 class AgentContent:
-    """Implements `kinds.context.Content` over a cache that may hold ``budget_bytes`` of what nothing names any more."""
+    """Implements `kinds.context.Content` over a cache that holds at most ``budget_bytes``, and more only of what is
+    named."""
 
-    def __init__(self, cache: Content, link: Link, *, wanted: Wanted, budget_bytes: int) -> None:
+    def __init__(self, cache: Content, link: Link, *, wanted: Wanted, budget_bytes: int, metrics: AgentMetrics) -> None:
         self._cache = cache
         self._link = link
         self._wanted = wanted
         self._budget_bytes = budget_bytes
+        self._metrics = metrics
+        self._told_bytes = -1
         self._pins: dict[str, tuple[str, ...]] = {}
 
     async def ensure(self, digest: str) -> Path:
         """Raises DriverError ``DigestMismatch``, ``DiskFull``, ``FetchFailed``."""
         try:
-            return await self._cache.verify(digest)
+            path = await self._cache.verify(digest)
+            if self._told_bytes < 0:  # what an agent before this one left may be more than is kept now
+                await self._evict(self._budget_bytes)
+            return path
         except DriverError as error:
             if error.reason != "ContentMissing":
                 raise
@@ -65,6 +72,10 @@ class AgentContent:
         gone = await self._cache.evict(budget_bytes, pinned=pinned)
         if gone:
             log.info("content evicted", digests=list(gone))
+            self._metrics.evictions.inc(len(gone))
+        held = sum(item.size_bytes for item in await self._cache.stored())
+        self._metrics.content.inc(held - max(0, self._told_bytes))
+        self._told_bytes = held
         return gone
 
     def _source(self, digest: str) -> Source:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 import structlog
 
 from bessemer.core.errors import DriverError
-from bessemer.drivers.llamacpp.protocol import (
+from bessemer.drivers.engine.protocol import (
     Doorway,
     Engine,
     EngineMetrics,
@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 
 class OpenEngine:
-    """Implements `llamacpp.protocol.Engine`. ``listen`` says where doorways listen and what they show."""
+    """Implements `drivers.engine.protocol.Engine`. ``listen`` says where doorways listen and what they show."""
 
     def __init__(self, engine: Engine, doorway: Doorway, *, listen: Callable[[], Listen]) -> None:
         self._engine = engine
@@ -39,6 +39,9 @@ class OpenEngine:
         """Where the gateway reaches the engine; "" while its doorway is not open."""
         address = self._addresses.get(uid, "")
         return f"https://{address}" if address else ""
+
+    def installed(self) -> tuple[str, ...]:
+        return self._engine.installed()
 
     async def start(self, spec: EngineSpec) -> RunningEngine:
         return await self._engine.start(spec)

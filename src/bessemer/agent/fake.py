@@ -24,10 +24,10 @@ from bessemer.core.clock import Clock
 from bessemer.core.resource import Key
 from bessemer.core.tasks import first_of
 from bessemer.drivers.disks.fake import FakeDisks, FakeDiskWorld
+from bessemer.drivers.engine.fake import FakeEngine
 from bessemer.drivers.fetch.fake import FakeContent
 from bessemer.drivers.inspect.fake import FakeInspect
 from bessemer.drivers.jobs.fake import FakeJobs
-from bessemer.drivers.llamacpp.fake import FakeEngine
 from bessemer.drivers.qemu.fake import FakeQemu
 from bessemer.drivers.threads.fake import FakeThreads
 from bessemer.drivers.wipe.fake import fake_lending

@@ -22,4 +22,6 @@ class AgentMetrics:
         self.disconnects = counter("disconnects", "Watches and stream sockets that ended.", "what")
         self.certificates = counter("certificates", "Certificates received.")
         self.orphans = counter("orphans", "Effects of no Claim that were removed.")
+        self.evictions = counter("content_evictions", "Contents that were removed from hosts' caches to make room.")
+        self.content = Gauge("bessemer_agent_content_bytes", "What hosts' caches of content hold.", registry=registry)
         self.streams = Gauge("bessemer_agent_streams", "Logs and consoles being relayed.", registry=registry)

@@ -29,6 +29,9 @@ from bessemer.loop.queue import Backoff
 REPORT_SECONDS_MIN = 5.0
 """Between two reports, so that an api which keeps something else than it was told is not told without end."""
 
+ENGINES, NO_ENGINE = ("llamacpp",), "none"
+"""What a host has whose report does not say, and what one says that has none."""
+
 HEARD_LOOK_SECONDS = 0.1
 
 UNFIT_MAX = 256
@@ -82,7 +85,7 @@ class Reporter:
 
 class Machine:
     """What this host is: inspected at the start and at intervals, reported where the api has something else. ``unfit``
-    says by id and by PCI address what of it nobody may have now, and why."""
+    says by id and by PCI address what of it nobody may have now, and why; ``engines`` which sorts it has."""
 
     def __init__(
         self,
@@ -92,7 +95,9 @@ class Machine:
         clock: Clock,
         metrics: AgentMetrics,
         unfit: Callable[[], Awaitable[Mapping[str, str]]] | None = None,
+        engines: Callable[[], Sequence[str]] = lambda: ENGINES,
     ) -> None:
+        self._engines = engines
         self._link = link
         self._inspect = inspect
         self._unfit = unfit
@@ -110,7 +115,8 @@ class Machine:
         # Asked for after what there is: what is given back meanwhile is not taken to be clean.
         unfit = await self._unfit() if self._unfit is not None else {}
         devices = [_fit(device, unfit) for device in found.devices]
-        self._found = found.model_copy(update={"devices": devices, "agent_version": __version__})
+        update = {"devices": devices, "agent_version": __version__, "engines": _engines(self._engines())}
+        self._found = found.model_copy(update=update)
         self._news.set()
         return self._found
 
@@ -201,3 +207,8 @@ async def heartbeat(
         else:
             metrics.heartbeats.labels("heard").inc()
         await clock.sleep(wait)
+
+
+def _engines(installed: Sequence[str]) -> list[str]:
+    """What the report says of them: nothing, where an api of yesterday knows as much."""
+    return [] if tuple(installed) == ENGINES else [*installed] or [NO_ENGINE]

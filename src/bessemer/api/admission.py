@@ -201,8 +201,9 @@ def toleration_causes(body: Body, old: Body | None, *, tenant: str, bearable: fr
     """The tolerations that a write says anew and that are not the tenant's to have; ``*`` is whatever it may have."""
     kept = {one["key"] for one in (old or {}).get("spec", {}).get("tolerations", ())} | bearable | {"*"}
     may = f"may tolerate {', '.join(sorted(bearable))}" if bearable else "may tolerate no taint"
+    words = f"{tenant} {may}; an administrator lets it by spec.tolerations of its Tenant"
     return [
-        Cause(f"spec.tolerations[{index}].key", f"Forbidden: {show(one['key'])}: {tenant} {may}", "FieldValueForbidden")
+        Cause(f"spec.tolerations[{index}].key", f"Forbidden: {show(one['key'])}: {words}", "FieldValueForbidden")
         for index, one in enumerate(body.get("spec", {}).get("tolerations", ()))
         if one["key"] not in kept
     ]

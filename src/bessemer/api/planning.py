@@ -26,7 +26,7 @@ from bessemer.api.reviews import Said, said_in, told_of
 from bessemer.api.state import Call
 from bessemer.api.versions import admit
 from bessemer.api.wouldhold import bounds, hardware_of, held_by, price_of, turn_of
-from bessemer.core.asking import Asker
+from bessemer.core.asking import Asker, Gang
 from bessemer.core.clock import epoch, rfc3339
 from bessemer.core.errors import Cause, Forbidden, Unavailable
 from bessemer.core.resource import Resource
@@ -35,10 +35,14 @@ from bessemer.kinds.asks import ASKS, Ask
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.outline import Hindrance, HourlyPrice, Outline
 from bessemer.kinds.fleet.outlining import outline
-from bessemer.kinds.fleet.planning import REPLICAS_MAX, Earlier, Planned, Planner, plan
+from bessemer.kinds.fleet.planning import REPLICAS_MAX, TAKERS_MAX, Earlier, Planned, Planner, plan
 
 AFTER_MAX = 16
 """Objects that are taken to be placed before the one that is asked about."""
+
+_RELENTING = frozenset({"QuotaExceeded", "TooManyReplicas", "HostUnaddressed"})
+"""What is in the way for good, and yet may be otherwise with nothing changed of the object: a quota is given back, and
+other hosts are chosen."""
 
 _OTHERS = "others wait for room, and who is of higher standing goes first"
 
@@ -79,13 +83,15 @@ async def placement(call: Call) -> Response:
     # From here to the outline nothing is awaited: what it shows is of one moment.
     planned = plan(fleet, ask.wants, replicas=ask.replicas, earlier=earlier) if ask.wants is not None else None
     found, others = _outlined(call, fleet, planned=planned), fleet.others()
-    hindrances, price = [*ask.hindrances], None
+    hindrances, everywhere, price = [*ask.hindrances], list[Hindrance](), None
     if planned is not None:
         held = list(hardware_of(fleet, planned))
         first = [one for other in planned.before for one in hardware_of(fleet, other)]
         made = Counter(one.target.resource.kind for one in everyone if not one.uid)
         given = held_by([claim for one in everyone for claim in one.claims])
-        hindrances += await ask.beyond(planned.decisions) if ask.beyond and planned.decisions else []
+        everywhere = [*(await ask.anywhere(planned.takers) if ask.anywhere and planned.takers else [])]
+        here = await ask.beyond(planned.decisions) if ask.beyond and planned.decisions and not everywhere else []
+        hindrances += [*everywhere, *here]
         hindrances += await bounds(call, question.target, hardware=[*first, *held], made=made, given=given)
         price = await price_of(call, question.target, hardware=held)
         hindrances += _too_many(planned)
@@ -93,7 +99,8 @@ async def placement(call: Call) -> Response:
         if others and planned.decisions and not at_once:
             hindrances.append(Hindrance(reason="Queued", message=_OTHERS, passing=True))
     turn = await turn_of(call, question.target, foreseen=planned.foreseen if planned is not None else None)
-    whole = _whole(call, found.model_copy(update={"turn": turn}), hindrances=hindrances, price=price)
+    found = found.model_copy(update={"turn": turn, "never": _never(planned, hindrances, everywhere=everywhere)})
+    whole = _whole(call, found, hindrances=hindrances, price=price)
     stands = sorted({claim.spec.host for claim in question.claims})
     return told_of(call, asked, status=whole.model_copy(update={"stands": stands}).dump())
 
@@ -117,6 +124,19 @@ def _outlined(call: Call, fleet: Planner, *, planned: Planned | None) -> Outline
     except Forbidden:
         return outline(fleet, planned, named=False)
     return outline(fleet, planned, named=True)
+
+
+def _never(planned: Planned | None, hindrances: Sequence[Hindrance], *, everywhere: Sequence[Hindrance]) -> str:
+    """Why it can never begin as it is; "" where it may. What is ``everywhere`` in the way is so on all hosts that were
+    looked at, which may not be all that there are."""
+    all_looked_at = planned is not None and len(planned.takers) < TAKERS_MAX
+    nowhere = planned is not None and planned.never
+    together = planned is not None and isinstance(planned.wants, Gang)
+    words = [f"no hosts would take it{' as a whole' * together}, were all of them empty"] if nowhere else []
+    for one in hindrances:
+        if not one.passing and (one.reason not in _RELENTING or (one in everywhere and all_looked_at)):
+            words.append(one.message)
+    return "; ".join(words)
 
 
 def _whole(call: Call, found: Outline, *, hindrances: list[Hindrance], price: HourlyPrice | None) -> Outline:

@@ -17,10 +17,12 @@ from starlette.responses import Response
 
 from bessemer.api import body as bodies
 from bessemer.api import credentials, keeping, managed, table
+from bessemer.api.acceptance import sign
 from bessemer.api.access import Target
 from bessemer.api.admission import admit_status, check_references, identify, refuse_owner
 from bessemer.api.deletion import delete_options, wish_of
 from bessemer.api.errors import FutureRevision, Subject, UnknownFormat, invalid, no_namespace, not_found, success
+from bessemer.api.foretold import foretold
 from bessemer.api.granting import WAYS_IN, grant, require_administrator
 from bessemer.api.media import Wanted, wanted
 from bessemer.api.patches import STRATEGIC, Strategic, patched
@@ -79,7 +81,7 @@ async def make(call: Call, said: dict[str, Any], *, options: WriteOptions, wants
     stored = await keeping.create(call, admitted.body, dry_run=options.dry_run)
     call.uid = stored.uid
     if options.dry_run:
-        stored = keeping.unwritten(stored, "")
+        stored = await foretold(call, keeping.unwritten(stored, ""))
     else:
         await call.state.directory.reach(stored.key.kind, stored.revision)
     return render(call, stored, wants=wants, code=201, warnings=(*options.warnings, *admitted.warnings))
@@ -302,6 +304,7 @@ async def require_rights(call: Call, target: Target, *, body: dict[str, Any], ol
     await _require_owners(call, target, body=body, old=old)
     await credentials.judge(call, target, body=body, old=old)
     await grant(call, target, body=body, old=old)
+    sign(call, target, body=body, old=old)
 
 
 async def _require_owners(call: Call, target: Target, *, body: dict[str, Any], old: dict[str, Any] | None) -> None:

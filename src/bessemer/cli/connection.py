@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from bessemer.core.errors import Invalid
+from bessemer.core.errors import Cause, Invalid
 
 if TYPE_CHECKING:
+    from bessemer.cli.manifests import Manifest
     from bessemer.client import Client
     from bessemer.core.resource import Key, Kind
 
@@ -126,11 +127,47 @@ def key_of(kind: Kind[Any, Any], name: str, *, project: str) -> Key:
     return Key(kind.name, project if kind.namespaced else "", name)
 
 
+def require_within(context: typer.Context, found: Iterable[Manifest], *, project: str) -> None:
+    """Raises Invalid where ``-n`` was said, and an object of a file is of another project: which of the two is meant
+    nobody knows. A project from the environment is for objects that do not say theirs."""
+    source = context.get_parameter_source("project")
+    if not project or source is None or source.name != "COMMANDLINE":
+        return
+    causes = [
+        Cause(one.at("metadata.namespace"), f"it is of {said}, and -n says {project}")
+        for one in found
+        if (said := one.body["metadata"].get("namespace") or project) != project and _in_projects(one.body["kind"])
+    ]
+    if causes:
+        raise Invalid(f"what is of another project than {project} is meant by -n, or leave -n out", causes)
+
+
+def _in_projects(kind: str) -> bool:
+    """Whether objects of a kind are; nothing is said of one that there is not."""
+    try:
+        return find_kind(kind).namespaced
+    except Invalid:
+        return False
+
+
 def split(words: list[str]) -> tuple[Kind[Any, Any], list[str]]:
     """``["vm/a"]``, ``["instance", "a", "b"]`` or ``["instances"]`` → kind and names."""
     first, slash, name = words[0].partition("/")
     kind = find_kind(first)
     return kind, [name, *words[1:]] if slash else words[1:]
+
+
+def split_kinds(words: list[str]) -> tuple[list[Kind[Any, Any]], list[str]]:
+    """``["jobs,instances", "a"]`` → kinds, each once, and names, which are meant of each."""
+    if "," not in words[0]:
+        kind, names = split(words)
+        return [kind], names
+    if "/" in words[0]:
+        raise Invalid("of several kinds write `KIND,KIND NAME`, or leave the names out")
+    found = {kind.name: kind for kind in map(find_kind, filter(None, words[0].split(",")))}
+    if not found:
+        raise Invalid("say which kinds: `KIND,KIND`")
+    return list(found.values()), words[1:]
 
 
 def keys_of(words: list[str], *, project: str, verb: str) -> tuple[Kind[Any, Any], list[Key]]:

@@ -44,7 +44,7 @@ def consolidate(
 ) -> None:
     """Plan which claims would be moved for open places or empty hosts, with what it costs. --yes carries it out.
 
-    Ctrl-C leaves what is under way to itself.
+    Without --yes nothing is kept, but for NAME, which was there before. Ctrl-C leaves what is under way to itself.
 
     Examples: `bessemer consolidate --open gpu-8 --max-moves 5` · `bessemer consolidate --empty host-3 --yes` ·
     `bessemer consolidate --cheapest --count 2` · `bessemer consolidate NAME --yes`
@@ -64,7 +64,8 @@ def drain(
 ) -> None:
     """Have what runs there go to other hosts, and cordon it: the plan first. --yes carries it out.
 
-    It is `bessemer consolidate --empty NAME`. Where something there may not be moved, it says so and moves nothing.
+    It is `bessemer consolidate --empty NAME`. Where something there may not be moved, it says what, why and what to do,
+    and moves nothing.
 
     Examples: `bessemer host drain host-3` · `bessemer host drain host-3 --yes` · `bessemer host uncordon host-3`
     """
@@ -75,14 +76,16 @@ def _consolidate(context: typer.Context, name: str, *, spec: dict[str, Any] | No
     async def work(client: Client) -> dict[str, Any]:
         from bessemer.cli.work import consolidating
 
-        return await consolidating.planned(client, name=name, spec=spec)
+        if spec is None:
+            return await consolidating.planned(client, name)
+        return await (consolidating.made if yes else consolidating.foretold)(client, name=name, spec=spec)
 
     found = run(context, work)
 
     def text(within: int) -> str:
         from bessemer.cli.work import consolidating
 
-        return consolidating.text(found, within=within, yes=yes)
+        return consolidating.text(found, within=within, kept=yes or spec is None, yes=yes)
 
     if not yes or output not in DOCUMENTS:
         typer.echo(shown(found, output, text=text))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bessemer.cli.connection import ProjectOption, find_kind, key_of, run, split
-from bessemer.cli.manifests import read_all, read_manifests
+from bessemer.cli.connection import ProjectOption, find_kind, key_of, require_within, run, split
+from bessemer.cli.manifests import manifests, read_all
 from bessemer.cli.output import DOCUMENTS, OutputOption, document, listed
 from bessemer.core.errors import BessemerError, Invalid
 
@@ -61,6 +61,8 @@ def apply(
     of = _set(members_of, project=project, tenant=tenant, prune=prune)
     wish = Wish(manager=manager, force=force, dry_run=_trial(dry_run), members_of=of, prune=prune)
     found = read_all(file)
+    if of is None:  # a set says where it lies
+        require_within(context, found, project=project)
 
     async def work(client: Client) -> None:
         from bessemer.cli.work import declare, waiting
@@ -142,6 +144,8 @@ def diff(
 
     try:
         found = read_all(file)
+        if not members_of:
+            require_within(context, found, project=project)
         lines = run(context, work)
     except BessemerError as error:
         from bessemer.cli.outcome import explain
@@ -182,7 +186,9 @@ def delete(
         kind, names = split(words)
         keys += [key_of(kind, name, project=project) for name in names]
     for path in file or ():
-        for body in read_manifests(path):
+        declared = manifests(path)
+        require_within(context, declared, project=project)
+        for body in (one.body for one in declared):
             metadata = body["metadata"]
             keys.append(key_of(find_kind(body["kind"]), metadata["name"], project=metadata.get("namespace") or project))
     if not keys:

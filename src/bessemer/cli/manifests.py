@@ -43,11 +43,6 @@ class Manifest:
         return f"{self.file}:{line}"
 
 
-def read_manifests(path: Path) -> list[dict[str, Any]]:
-    """The bodies of `manifests`. Raises Invalid."""
-    return [manifest.body for manifest in manifests(path)]
-
-
 def read_all(paths: Sequence[Path]) -> list[Manifest]:
     """Every object of all of them, each once. Raises Invalid for one that stands there twice."""
     found = [manifest for path in paths for manifest in manifests(path)]

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from bessemer.cli.connection import ProjectOption, key_of, keys_of, run, split
+from bessemer.cli.connection import ProjectOption, key_of, keys_of, run, split, split_kinds
 from bessemer.cli.output import NamedOutputOption, OutputOption
+from bessemer.core.errors import Invalid
 
 AllOption = Annotated[bool, typer.Option("--all-projects", "-A", help="In all projects that you may see.")]
 WordsArgument = Annotated[list[str], typer.Argument(metavar="KIND [NAME…] | KIND/NAME", show_default=False)]
@@ -33,13 +34,27 @@ def get(
 ) -> None:
     """List objects, or show some by name.
 
-    Examples: `bessemer get hosts` · `bessemer get instances -A -o wide` · `bessemer get instance vm -n acme--lab`
+    Examples: `bessemer get hosts` · `bessemer get instances -A -o wide` · `bessemer get instance vm -n acme--lab` ·
+    `bessemer get jobs,instances -n acme--lab`
     """
     from bessemer.cli.work import objects as work
 
-    kind, names = split(words)
-    keys = [key_of(kind, name, project=project) for name in names]
-    scope = work.scope_of(kind, "" if everywhere else project, selector=selector, names=names)
+    kinds, names = split_kinds(words)
+    asked = [
+        work.Asked(
+            kind,
+            [key_of(kind, name, project=project) for name in names],
+            work.scope_of(kind, "" if everywhere else project, selector=selector, names=names),
+        )
+        for kind in kinds
+    ]
+    if len(asked) > 1:
+        if watch:
+            raise Invalid("of several kinds none is watched: watch one at a time")
+        several = run(context, lambda client: work.read_several(client, asked))
+        work.show_several(asked, several, output=output, managed=managed)
+        return
+    kind, keys, scope = asked[0].kind, asked[0].keys, asked[0].scope
     if watch:
         run(context, lambda client: work.watch(client, kind, keys=keys, scope=scope, output=output, managed=managed))
         return

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bessemer.cli.connection import ProjectOption, run
+from bessemer.cli.connection import ProjectOption, require_within, run
 from bessemer.cli.manifests import read_all
 from bessemer.cli.output import OutputOption, listed, shown
 from bessemer.core.errors import Invalid
@@ -40,6 +40,7 @@ def plan(
     Examples: `bessemer plan -f vm.yaml -n acme--lab` · `bessemer plan -f lab/ -n acme--lab -o json`
     """
     found = read_all(file)
+    require_within(context, found, project=project)
 
     async def work(client: Client) -> list[dict[str, Any]]:
         from bessemer.cli.work import plans

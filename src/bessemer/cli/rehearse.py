@@ -132,18 +132,27 @@ def _history(group: typer.Typer, verbs: Verbs) -> None:
         replayed(verbs, options, output="json" if as_json else output, show=shown, plot=plot)
 
 
-def describe(context: typer.Context) -> None:
+def describe(
+    context: typer.Context,
+    *,
+    fakes: Annotated[
+        bool, typer.Option("--fake", help="Fake hosts beside the others; where there are no others they stand anyway.")
+    ] = False,
+) -> None:
     """Write the hosts of this installation as a fleet's file: groups of equal ones, at list price.
 
     Example: `bessemer simulate describe > fleet.yaml`
     """
 
-    async def work(client: Client) -> str:
+    async def work(client: Client) -> tuple[str, Sequence[str]]:
         from bessemer.cli.work.history import described
 
-        return await described(client)
+        return await described(client, fakes=fakes)
 
-    typer.echo(run(context, work))
+    text, notes = run(context, work)
+    typer.echo(text)
+    for note in notes:
+        typer.echo(note, err=True)
 
 
 def export(context: typer.Context, *, since: TimeOption = "", until: TimeOption = "") -> None:
@@ -211,6 +220,7 @@ def shown(found: Document, *, within: int = 0) -> str:
     seeds = f"{found['seeds']} seed{'s' if found['seeds'] != 1 else ''} from {found['first_seed']}"
     parts = [f"{source}, {found['hours']:g} hours, {seeds}", _table(cases, currency, within=within)]
     parts += [_blocked(cases, within=within)] if any(one["blocked"] for one in cases) else []
+    parts += [text] if (text := _beyond(cases)) else []
     return "\n\n".join([*parts, *map(_plotted, cases)])
 
 
@@ -226,7 +236,7 @@ def _table(cases: Sequence[Mapping[str, Any]], currency: str, *, within: int) ->
     return "\n\n".join(parts)
 
 
-_LABEL, _WIDEST = 18, 12
+_LABEL, _WIDEST = 18, 16
 """Columns of a figure's name, and of a figure."""
 
 
@@ -239,6 +249,10 @@ def _lines(currency: str) -> Sequence[tuple[str, Callable[[Mapping[str, Any]], s
     def waited(name: str) -> Callable[[Mapping[str, Any]], str]:
         return lambda one: f"{one['wait_hours'][name]:,.2f} h"
 
+    def began(figure: Callable[[Mapping[str, Any]], str]) -> Callable[[Mapping[str, Any]], str]:
+        """Of those who began, if there are any."""
+        return lambda one: figure(one) if one["began"] else "-"
+
     def money(name: str) -> Callable[[Mapping[str, Any]], str]:
         return lambda one: f"{currency} {one[name]:,.2f}"
 
@@ -247,12 +261,15 @@ def _lines(currency: str) -> Sequence[tuple[str, Callable[[Mapping[str, Any]], s
         ("devices", lambda one: f"{one['devices']:,}"),
         ("allocated", spread("allocation_percent", "%")),
         ("free, of no use", spread("useless_percent", "%")),
-        ("never began", spread("blocked_percent", "%")),
-        ("waited", spread("waited_percent", "%")),
-        ("  mean of these", spread("mean_wait_hours", "h")),
-        ("  90 % of all", waited("p90")),
-        ("  99 % of all", waited("p99")),
-        ("  longest", waited("most")),
+        ("came", lambda one: f"{one['came']:,}"),
+        ("never began", lambda one: f"{one['came'] - one['began']:,}"),
+        ("  of devices", spread("blocked_percent", "%")),
+        ("waited and began", lambda one: f"{one['waited']:,} of {one['began']:,}"),
+        ("  of who began", began(spread("waited_percent", "%"))),
+        ("  mean of these", began(spread("mean_wait_hours", "h"))),
+        ("  90 % who began", began(waited("p90"))),
+        ("  99 % who began", began(waited("p99"))),
+        ("  longest", began(waited("most"))),
         ("moves", lambda one: f"{one['moves']:,}"),
         ("earned an hour", money("earned_per_hour")),
         ("worth an hour", money("worth_per_hour")),
@@ -275,6 +292,22 @@ def _blocked(cases: Sequence[Mapping[str, Any]], *, within: int) -> str:
             ]
         )
     return columns(["WANTED", "CAME", *(f"NEVER: {case_name(one)}" for one in cases)], rows, within=within)
+
+
+def _beyond(cases: Sequence[Mapping[str, Any]]) -> str:
+    """What no host could ever hold; which hosts are meant is said where other ones could."""
+    fleets = {case_name({**case, "policy": ""}).strip() or "as it is": case["beyond"] for case in cases}
+    told: dict[str, list[str]] = {}
+    for name, rows in fleets.items():
+        for row in rows[:_BEYOND_LISTED]:
+            words = f"no host could hold {row['wanted']}, were it empty: {row['why']}; {row['came']:,} came in vain"
+            told.setdefault(words, []).append(name)
+    some = [(words, "" if len(names) == len(fleets) else f" ({', '.join(names)})") for words, names in told.items()]
+    return "\n".join(f"{words[:1].upper()}{words[1:]}{where}." for words, where in some)
+
+
+_BEYOND_LISTED = 10
+"""So many of each case at most."""
 
 
 def _plotted(case: Mapping[str, Any]) -> str:

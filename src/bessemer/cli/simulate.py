@@ -13,6 +13,7 @@ from bessemer.cli import rehearse
 from bessemer.cli.output import OutputOption
 from bessemer.cli.render import columns
 from bessemer.cli.verbs import ChurnOptions, Document, FillOptions, Verbs
+from bessemer.core.errors import Invalid
 
 NodesOption = Annotated[Path, typer.Option(help="Node list: sn,cpu_milli,memory_mib,gpu,model.", show_default=False)]
 PodsOption = Annotated[
@@ -77,6 +78,7 @@ def _fill(group: typer.Typer, verbs: Verbs) -> None:
         moves_per_hundred: MovesOption = 0.0,
         moves_at_once: AnyAtOnceOption = None,
         moves_gain: GainOption = 0.0,
+        moves_saved: SavedOption = None,
         plot: rehearse.PlotOption = None,
         output: OutputOption = "table",
         as_json: JsonOption = False,
@@ -98,7 +100,13 @@ def _fill(group: typer.Typer, verbs: Verbs) -> None:
             "moves_per_hundred": moves_per_hundred,
             "moves_gain": moves_gain,
         } | ({} if moves_at_once is None else {"moves_at_once": moves_at_once})
-        options = FillOptions(**said, inflate=inflate) if churn is None else ChurnOptions(**said, load=churn)
+        if churn is None and moves_saved is not None:
+            raise Invalid("--moves-saved: moves are saved for a rush where requests come and leave: say --churn too")
+        options = (
+            FillOptions(**said, inflate=inflate)
+            if churn is None
+            else ChurnOptions(**said, load=churn, moves_saved=moves_saved)
+        )
         rehearse.replayed(verbs, options, output="json" if as_json else output, show=shown, plot=plot)
 
 

@@ -140,6 +140,11 @@ class Account(_Area):
         path = self._paths.of(Key("IdentityProvider", "", provider), "clientsecret")
         await self._ask("POST", path, body={"secret": secret})
 
+    async def source_secret(self, model: str, secrets: Mapping[str, str]) -> None:
+        """Set what a model's source is shown (``token``; ``accessKey``, ``secretKey``), or take it away with none;
+        administrators only."""
+        await self._ask("POST", self._paths.of(Key("Model", "", model), "token"), body=dict(secrets))
+
     async def whoami(self) -> Me:
         answer = await self._ask("GET", "/whoami")
         return Me(answer["name"], answer["admin"], answer["tenants"], tuple(answer["projects"]))

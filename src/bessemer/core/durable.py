@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+HALF = ".new"
+"""How a file's name ends that is half written: beside the file, in place of its own ending."""
+
 
 def put(path: Path, data: bytes) -> None:
     """Let the file have these bytes. What was half written beside it is gone where that fails. Raises OSError."""
-    half = path.with_suffix(".new")
+    half = path.with_suffix(HALF)
     try:
         with half.open("wb") as file:
             file.write(data)

@@ -132,6 +132,12 @@ class Inventory(ApiModel):
         "none", description="How engines of several tenants are kept apart here: strong, weak or none."
     )
     isolation_note: Note = Field("", description="What is missing for more.")
+    engines: list[Word] = Field(
+        default_factory=list,
+        max_length=16,
+        exclude_if=lambda said: not said,
+        description="Sorts of engines that it has; none said: llamacpp alone.",
+    )
     sharing: Literal["time", "mps", "none"] = Field(
         "none",
         exclude_if=lambda said: said == "none",

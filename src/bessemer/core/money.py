@@ -53,8 +53,8 @@ class Prices:
 
     def tokens(self, *, read: int, cached: int, written: int) -> int:
         """What tokens cost; those that were ``read`` include the cached ones."""
-        parts = ((max(0, read - cached), self.input), (cached, self.cached), (written, self.output))
-        return sum(_up(number * price, _TOKENS) for number, price in parts)
+        fresh = _up(max(0, read - cached) * self.input, _TOKENS)
+        return fresh + _up(cached * self.cached, _TOKENS) + _up(written * self.output, _TOKENS)
 
     def most(self, tokens: int, *, writes: int) -> int:
         """The most that so many tokens may cost in all, of which at most ``writes`` are written."""

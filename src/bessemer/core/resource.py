@@ -318,6 +318,7 @@ class Kind(Generic[C, R]):
     object that still waits in it is Stuck. ``rights`` maps a role to verbs; a role not named may do nothing. ``below``
     maps a subresource to such a row of its own; one without goes by the verb of its route upon the object. ``parts``
     are what stands in a stored body beside metadata and status; ``most`` is how many a project may hold (0: any).
+    ``preview`` is the status that a dry run of a create shows, where it says what would come of it.
     ``version`` is the newest, which is stored; ``older`` are those that are served beside it.
     """
 
@@ -335,6 +336,7 @@ class Kind(Generic[C, R]):
     validate: Callable[[R, R | None], Sequence[Cause]] = no_problems
     reconcile: Callable[[C, R], Awaitable[Outcome]] | None = None
     finalize: Callable[[C, R], Awaitable[Outcome]] | None = None
+    preview: Callable[[Any, R], Awaitable[Status]] | None = None
     wakes: Mapping[str, Wake] = field(default_factory=lambda: MappingProxyType({}))
     deadlines: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     resync_seconds: float = 300.0

@@ -11,6 +11,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from bessemer.core.clock import Clock
 from bessemer.core.money import Prices
@@ -31,6 +32,10 @@ MAX_TOKENS = b"x-bessemer-max-tokens"
 """The header that says how much each answer may be, where the gateway made it less."""
 
 _TRIES = 3
+_HEADERS: tuple[tuple[str, bytes, bytes, bytes], ...] = (
+    ("requests", b"x-ratelimit-limit-requests", b"x-ratelimit-remaining-requests", b"x-ratelimit-reset-requests"),
+    ("tokens", b"x-ratelimit-limit-tokens", b"x-ratelimit-remaining-tokens", b"x-ratelimit-reset-tokens"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,7 @@ class Admission:
         tokens = counts.input_tokens + counts.output_tokens
         self.shares.settle(ticket.held, tokens)
         for part in ticket.parts:
-            if part.vessel.meter.way != "spent" or not ticket.spent:
+            if not (part.vessel.spent and ticket.spent):
                 part.leave(tokens)
 
     def settled(self, records: Sequence[UsageRecord], gone: int) -> None:
@@ -171,21 +176,23 @@ def _shortened(ticket: Ticket, wanted: Wanted) -> Ticket:
 
 def _limits(parts: Sequence[Part], now: float) -> Iterator[tuple[bytes, bytes]]:
     """What OpenAI's clients read: of requests and of tokens the bound of which the least is left."""
-    for unit in ("requests", "tokens"):
-        mine = [part.vessel for part in parts if part.vessel.meter.unit == unit]
-        if not mine:
-            continue
-        least = min(mine, key=lambda vessel: vessel.remaining)
-        name = unit.encode()
-        yield b"x-ratelimit-limit-" + name, b"%d" % least.bound
-        yield b"x-ratelimit-remaining-" + name, b"%d" % least.remaining
-        if least.ends != math.inf:
-            yield b"x-ratelimit-reset-" + name, _duration(least.ends - now)
+    for unit, limit, remaining, reset in _HEADERS:
+        least: Vessel | None = None
+        for part in parts:
+            vessel = part.vessel
+            if vessel.unit == unit and (least is None or vessel.remaining < least.remaining):
+                least = vessel
+        if least is not None:
+            yield limit, b"%d" % least.bound
+            yield remaining, b"%d" % least.remaining
+            if least.ends != math.inf:
+                yield reset, _duration(math.ceil(least.ends - now))
 
 
-def _duration(seconds: float) -> bytes:
+@lru_cache(maxsize=128)
+def _duration(seconds: int) -> bytes:
     """As OpenAI writes it: ``6m0s``."""
-    minutes, rest = divmod(max(0, math.ceil(seconds)), 60)
+    minutes, rest = divmod(max(0, seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return (b"%dh" % hours if hours else b"") + (b"%dm" % minutes if hours or minutes else b"") + b"%ds" % rest
 

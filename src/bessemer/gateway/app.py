@@ -61,7 +61,7 @@ class Gateway:
         self._clock = facts.clock
         self._metrics = facts.metrics
         self._ready = ready
-        self._links = Links(facts.tls, facts.clock.monotonic)
+        self._links = Links(facts.tls, facts.clock.monotonic())
         books = Books(facts.spool, facts.admission)
         self._turns = Turns(facts.clock)
         self._means = Means(books, facts.clock, facts.metrics, facts.secret, self._links, facts.patience, self._turns)

@@ -215,7 +215,7 @@ class Asking:
         exchange.call.deadline = exchange.until
         exchange.was_read()
         answering = Answering(exchange)
-        link.hand_to(answering)
+        link.owner = answering
         answering.heard(link)
 
     def lost(self, why: str) -> None:

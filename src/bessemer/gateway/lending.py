@@ -111,7 +111,7 @@ class Lending:
         """The record is in the spool: what it came to waits to be settled, and the rest is free."""
         owed = []
         for part in ticket.parts:
-            if ticket.account is not None and part.vessel.meter.way == "spent":
+            if ticket.account is not None and part.vessel.spent:
                 cost = ticket.account.cost(part, record)
                 part.spend(cost)
                 owed.append((part.vessel, cost))

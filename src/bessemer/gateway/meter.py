@@ -59,10 +59,11 @@ class Counts(msgspec.Struct, gc=False):
         if usage is None and isinstance(response := body.get("response"), dict):
             usage = response.get("usage")
         if isinstance(usage, dict):
-            kind = ("prompt", "completion") if "prompt_tokens" in usage or "completion_tokens" in usage else _RESPONSES
-            self.input_tokens = _count(usage.get(f"{kind[0]}_tokens"), self.input_tokens)
-            self.output_tokens = _count(usage.get(f"{kind[1]}_tokens"), self.output_tokens)
-            details = usage.get(f"{kind[0]}_tokens_details")
+            chat = "prompt_tokens" in usage or "completion_tokens" in usage
+            read, written, more = _CHAT if chat else _RESPONSES
+            self.input_tokens = _count(usage.get(read), self.input_tokens)
+            self.output_tokens = _count(usage.get(written), self.output_tokens)
+            details = usage.get(more)
             if isinstance(details, dict):
                 self.cached_input_tokens = _count(details.get("cached_tokens"), self.cached_input_tokens)
         self.cached_input_tokens = min(self.cached_input_tokens, self.input_tokens)
@@ -74,7 +75,8 @@ class Counts(msgspec.Struct, gc=False):
         self.output_tokens = written
 
 
-_RESPONSES = ("input", "output")
+_CHAT = ("prompt_tokens", "completion_tokens", "prompt_tokens_details")
+_RESPONSES = ("input_tokens", "output_tokens", "input_tokens_details")
 
 
 def _count(said: Any, otherwise: int) -> int:
@@ -169,7 +171,9 @@ class EventStream:
     def _shown(self, event: bytes, before: bytes, *, body: dict[str, Any]) -> bytes:
         if not self._show_usage and body.get("usage") is not None and not body.get("choices"):
             return b""
-        changed = not self._show_timings and body.pop("timings", None) is not None
+        changed = not self._show_timings and "timings" in body
+        if changed:
+            del body["timings"]
         if not self._show_counts and body.get("usage") is not None and _goes_on(body.get("choices")):
             del body["usage"]
             changed = True

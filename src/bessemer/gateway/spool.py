@@ -74,15 +74,17 @@ class Spool:
 
     def reserve(self) -> None:
         """Keep room for one more record until `release`. Raises DriverError ``DiskFull``: then serve nothing."""
-        if not self._catch_up():
+        if self._owed and not self._catch_up():
             raise DriverError("DiskFull", "usage cannot be recorded", internal="records wait for the disk")
+        room = self._room()
         try:
-            while self._room() <= self._promised:
+            while room <= self._promised:
                 self._make(self._promised + 1)
+                room = self._room()
         except OSError as error:
             raise DriverError("DiskFull", "usage cannot be recorded", internal=str(error)) from error
         self._promised += 1
-        if self._room() < self._promised + self._ahead:
+        if room < self._promised + self._ahead:
             self.news.set()
 
     def release(self) -> None:
@@ -181,7 +183,10 @@ class Spool:
 
     def _room(self) -> int:
         """For how many records there is, whatever they hold."""
-        return sum(segment.room for segment in [*self._segments[-1:], *self._spare])
+        room = self._segments[-1].room if self._segments else 0
+        for segment in self._spare:
+            room += segment.room
+        return room
 
     def _make(self, records: int) -> None:
         """Another segment, unless there is room for so many by now. Raises OSError."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
@@ -54,18 +53,19 @@ class Owner(Protocol):
 
 class Link(asyncio.Protocol):
     """A connection to a replica. Of the answer that comes over it: ``status`` 0 until its head is there, ``parts`` of
-    the body that nobody has taken, ``size`` of all of it, ``complete``. ``kept``: it has answered before; ``silent``:
-    not this time."""
+    the body that nobody has taken, ``size`` of all of it, ``complete``. ``owner`` hears of it, None is nobody.
+    ``kept``: it has answered before; ``silent``: not this time. ``keeps``: it may be used again, where it is
+    ``frugal`` only while nobody else waits."""
 
     __slots__ = (
         "_framing",
-        "_frugal",
-        "_keeps",
-        "_owner",
         "_parser",
         "complete",
         "expires",
+        "frugal",
+        "keeps",
         "kept",
+        "owner",
         "parts",
         "replica",
         "silent",
@@ -79,9 +79,9 @@ class Link(asyncio.Protocol):
         self.replica = replica
         self.transport: Any = None
         self._parser: Any = httptools.HttpResponseParser(self)
-        self._owner: Owner | None = None
+        self.owner: Owner | None = None
         self._framing = 0
-        self._frugal = self._keeps = False
+        self.frugal = self.keeps = False
         self.kept = False
         self.expires = 0.0
         self._begin()
@@ -95,13 +95,9 @@ class Link(asyncio.Protocol):
     def ask(self, data: bytes, owner: Owner) -> None:
         """Send a request; ``owner`` hears of its answer."""
         self._begin()
-        self._owner = owner
+        self.owner = owner
         self._framing = 0
         self.transport.write(data)
-
-    def hand_to(self, owner: Owner | None) -> None:
-        """Another hears of the rest of the answer, or nobody waits for it."""
-        self._owner = owner
 
     def take(self) -> bytes:
         """The body as far as it has come since the last time."""
@@ -110,16 +106,9 @@ class Link(asyncio.Protocol):
 
     def drop(self) -> None:
         """Let go of the connection at once; an answer cut short stops the replica's work on it."""
-        self._owner = None
+        self.owner = None
         self.complete = False
         self.transport.abort()
-
-    @property
-    def reusable(self) -> bool:
-        """Whether it may carry another request: after a whole answer that was no stream."""
-        if self.streaming or not self.complete or self.transport.is_closing():
-            return False
-        return self._keeps and not (self._frugal and self.replica.busy)
 
     # --- asyncio and httptools call these -----------------------------------------------------------------------
 
@@ -128,12 +117,12 @@ class Link(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._parser = None  # which knows this one: no circle is left behind
-        owner, self._owner = self._owner, None
+        owner, self.owner = self.owner, None
         if owner is not None:
             owner.lost(str(exc) if exc else "the connection ended before the answer did")
 
     def data_received(self, data: bytes) -> None:
-        owner = self._owner
+        owner = self.owner
         if owner is None or self.complete:
             self.transport.abort()  # nobody has asked
             return
@@ -152,10 +141,6 @@ class Link(asyncio.Protocol):
         elif self.status and (self.parts or self.complete):
             owner.heard(self)
 
-    def on_message_begin(self) -> None:
-        if self.complete:
-            raise Lost("it says more than was asked")
-
     def on_header(self, name: bytes, value: bytes) -> None:
         if self.status:
             return  # a trailer, which tells us nothing
@@ -163,9 +148,11 @@ class Link(asyncio.Protocol):
         if name == b"content-type":
             self.streaming = value.startswith(b"text/event-stream")
         elif name == b"keep-alive":
-            self._frugal = True
+            self.frugal = True
 
     def on_headers_complete(self) -> None:
+        if self.complete:
+            raise Lost("it says more than was asked")
         self.status = self._parser.get_status_code() or -1
 
     def on_body(self, body: bytes) -> None:
@@ -175,13 +162,13 @@ class Link(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         self.complete = True
-        self._keeps = self._parser.should_keep_alive()  # afterwards it does not know
+        self.keeps = self._parser.should_keep_alive()  # afterwards it does not know
 
 
 class Links:
-    """The connections of one gateway that wait for a request, by replica. ``now`` is a monotonic clock."""
+    """The connections of one gateway that wait for a request, by replica. What the time is it hears at each `sweep`."""
 
-    def __init__(self, tls: ssl.SSLContext | None, now: Callable[[], float]) -> None:
+    def __init__(self, tls: ssl.SSLContext | None, now: float) -> None:
         self._tls = tls
         self._now = now
         self._idle: dict[Link, None] = {}
@@ -206,17 +193,19 @@ class Links:
     def give_back(self, link: Link) -> None:
         """Keep a connection whose request is over, where that is safe."""
         replica = link.replica
-        if not link.reusable or len(replica.links) >= IDLE_MAX:
+        whole = link.complete and link.keeps and not link.streaming and not link.transport.is_closing()
+        if not whole or (link.frugal and replica.busy) or len(replica.links) >= IDLE_MAX:
             link.drop()
             return
-        link.hand_to(None)
+        link.owner = None
         link.kept = True
-        link.expires = self._now() + IDLE_SECONDS
+        link.expires = self._now + IDLE_SECONDS
         replica.links.append(link)
         self._idle[link] = None
 
     def sweep(self, now: float) -> None:
         """Close what nobody has used for long: those that were put away first stand first."""
+        self._now = now
         while self._idle:
             link = next(iter(self._idle))
             if now < link.expires and not link.transport.is_closing():

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from bessemer.core.bounds import BUSY_SECONDS, METERS, Meter
+from bessemer.core.bounds import BUSY_SECONDS, METERS, Meter, Unit
 from bessemer.core.money import HOLD_SECONDS, Prices
 from bessemer.gateway.meter import Counts
 from bessemer.gateway.purse import AHEAD, REQUESTS_AHEAD, Held, Need, known
@@ -77,11 +77,16 @@ class Vessel:
     used: bool = False
     active: bool = True
     """Whether there is such a bound, as far as is known; one that is stated again finds what was held of it."""
+    unit: Unit = field(init=False)
+    given: bool = field(init=False)
+    """Whether what is here counts already, used or not."""
+    spent: str = field(init=False)
+    """How a record calls it, where it is settled; "" else."""
 
-    @property
-    def given(self) -> bool:
-        """Whether what is here counts already, used or not."""
-        return self.meter.way == "given"
+    def __post_init__(self) -> None:
+        self.unit, self.given = self.meter.unit, self.meter.way == "given"
+        name = f"{self.scope.partition('/')[0]} {self.meter.name}"
+        self.spent = name if self.meter.way == "spent" else ""
 
     @property
     def level(self) -> int:
@@ -144,7 +149,7 @@ class Part:
         if not vessel.given:
             vessel.busy -= self.amount
             vessel.have += self.amount
-        elif vessel.meter.unit == "tokens" and vessel.number == self.number:
+        elif vessel.unit == "tokens" and vessel.number == self.number:
             vessel.have += self.amount - tokens
 
     def spend(self, cost: int) -> None:
@@ -191,30 +196,29 @@ class Account:
 
     def amount(self, vessel: Vessel, need: Need) -> int:
         """What a request needs of it."""
-        match vessel.meter.unit:
-            case "tokens":
-                return need.tokens
-            case "micro":
-                return self.prices.most(need.tokens, writes=need.writes)
-        return 1
+        unit = vessel.unit
+        if unit == "tokens":
+            return need.tokens
+        return self.prices.most(need.tokens, writes=need.writes) if unit == "micro" else 1
 
     def take(self, vessels: Sequence[Vessel], need: Need, *, now: float) -> tuple[Part, ...] | None:
         """Hold what a request needs of all of them. None where it is not all here."""
-        amounts = [(vessel, self.amount(vessel, need)) for vessel in vessels]
-        if not all(vessel.covers(amount, now) for vessel, amount in amounts):
-            return None
-        return tuple(vessel.take(amount) for vessel, amount in amounts)
+        amounts = []
+        for vessel in vessels:
+            amount = self.amount(vessel, need)
+            if vessel.have < amount or now >= (vessel.ends if vessel.given else vessel.good):
+                return None
+            amounts.append(amount)
+        return tuple([vessel.take(amount) for vessel, amount in zip(vessels, amounts, strict=True)])
 
     def cost(self, part: Part, record: AnyRecord) -> int:
         """What a record comes to, of what was held for it."""
-        match part.vessel.meter.unit:
-            case "tokens":
-                cost = record.input_tokens + record.output_tokens
-            case "micro":
-                read, cached, written = record.input_tokens, record.cached_input_tokens, record.output_tokens
-                cost = self.prices.tokens(read=read, cached=cached, written=written)
-            case _:
-                cost = 1
+        unit, cost = part.vessel.unit, 1
+        if unit == "tokens":
+            cost = record.input_tokens + record.output_tokens
+        elif unit == "micro":
+            read, cached, written = record.input_tokens, record.cached_input_tokens, record.output_tokens
+            cost = self.prices.tokens(read=read, cached=cached, written=written)
         return min(cost, part.amount)
 
 
@@ -234,13 +238,14 @@ class Ticket:
     @property
     def names(self) -> list[str] | None:
         """Of which bounds it holds what it comes to, as a record says it; None where of none."""
-        parts = [part.vessel for part in self.parts if part.vessel.meter.way == "spent"]
-        return [f"{one.scope.partition('/')[0]} {one.meter.name}" for one in parts] or None
+        return [part.vessel.spent for part in self.parts if part.vessel.spent] or None
 
     def billed(self, counts: Counts) -> Counts:
         """What of an answer is billed: where it is bounded, no more than was held for it, whatever its engine says."""
-        if self.held.prices is None and not any(part.vessel.meter.way == "spent" for part in self.parts):
+        if self.held.prices is None and not any(part.vessel.spent for part in self.parts):
             return counts
         written = min(counts.output_tokens, self.need.writes)
         read = min(counts.input_tokens, self.need.tokens - written)
+        if (read, written) == (counts.input_tokens, counts.output_tokens):
+            return counts
         return Counts(read, min(counts.cached_input_tokens, read), written)

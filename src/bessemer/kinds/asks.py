@@ -27,13 +27,15 @@ from bessemer.kinds.workload import Reads
 @dataclass(frozen=True, slots=True)
 class Ask:
     """``replicas`` times ``wants``; None where it is not known what would be asked for. ``beyond`` says what would be
-    in the way of those that were placed; ``asker`` who would ask at a time (epoch seconds)."""
+    in the way of those that were placed, ``anywhere`` what would be on each of these hosts; ``asker`` who would ask at
+    a time (epoch seconds)."""
 
     wants: Request | Gang | None
     replicas: int = 1
     hindrances: Sequence[Hindrance] = ()
     beyond: Callable[[Sequence[Decision]], Awaitable[Sequence[Hindrance]]] | None = None
     asker: Callable[[float], Asker] | None = None
+    anywhere: Callable[[Sequence[str]], Awaitable[Sequence[Hindrance]]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ async def _job(ctx: Reads, job: Job) -> Ask:
         found.hindrances,
         lambda members: jobs.reached(ctx, job, members=members),
         lambda now: jobs.asker_of(job, terms=found.terms, now=now),
+        lambda hosts: jobs.unreached(ctx, job, hosts=hosts),
     )
 
 

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from bessemer.core.asking import Asker, Decision, Gang, GangDecision, Refusal, Request
 from bessemer.core.clock import Clock
+from bessemer.core.inference import ModelFacts, ModelFile
 from bessemer.core.ports import Capacity, Leases, Ledger, Objects
 from bessemer.drivers.disks.protocol import Disks
+from bessemer.drivers.engine.protocol import Adapters, Engine
+from bessemer.drivers.fetch.protocol import Place
 from bessemer.drivers.jobs.protocol import Jobs
-from bessemer.drivers.llamacpp.protocol import Engine
 from bessemer.drivers.oidc.protocol import Issuers
 from bessemer.drivers.passthrough.protocol import Lending
 from bessemer.drivers.qemu.protocol import Qemu
@@ -43,8 +45,8 @@ class Fleet(Protocol):
         of a Claim that is still to be taken."""
         ...
 
-    def forget(self, claim_uid: str) -> None:
-        """Take an assumption back: the Claim was not taken."""
+    def forget(self, claim_uid: str, *, lost: bool = False) -> None:
+        """Take an assumption back: the Claim was not taken. ``lost``: somebody else had its place."""
         ...
 
     def wanted(self, asker: str, *, hosts: Collection[str], claims: Collection[str] = ()) -> bool:
@@ -62,13 +64,44 @@ class Fleet(Protocol):
         ...
 
 
+class Forks(Protocol):
+    """As much of a fleet as who plans moves needs."""
+
+    def forked(self) -> Fork:
+        """As `Fleet.forked`."""
+        ...
+
+
+class Looks(Protocol):
+    """What is needed to say what would be done, and do nothing of it: a Context, or less."""
+
+    @property
+    def objects(self) -> Objects: ...
+
+    @property
+    def capacity(self) -> Capacity: ...
+
+    @property
+    def fleet(self) -> Forks: ...
+
+    @property
+    def clock(self) -> Clock: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """Content on the control side: ``digest`` is ``sha256:HEX``; ``labels`` say what its maker knows."""
+    """Content on the control side: ``digest`` is ``sha256:HEX``; ``labels`` say what its maker knows, ``facts`` what a
+    model's files say of themselves."""
 
     digest: str
     size_bytes: int
     labels: Mapping[str, str]
+    facts: ModelFacts | None = None
+    files: tuple[ModelFile, ...] = ()
+    """Those of a model of several files, whose digest is that of their manifest."""
+    revision: str = ""
+    gated: bool = False
+    """Its source gives it to who accepted terms."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +134,17 @@ class Importer(Protocol):
         """``size_bytes`` is what the file is expected to have, 0 where nobody knows."""
         ...
 
-    async def holds(self, digest: str) -> bool:
-        """Whether the content is still here, and what its digest says."""
+    async def model(self, uid: str, place: Place, *, revision: str = "") -> Imported | None:
+        """All files of the Model of that uid, from wherever they are; at ``revision`` where that is not "". Secrets
+        that were sealed with the Model are told to its source."""
+        ...
+
+    async def holds(self, digest: str, *parts: str) -> bool:
+        """Whether the content, and that of all ``parts``, is still here, and what its digest says."""
         ...
 
     def progress(self, name: str) -> Progress:
-        """Of the import under way, by ``image/BUILTIN`` or ``wheel/SHA256``."""
+        """Of the import under way, by ``image/BUILTIN``, ``wheel/SHA256`` or ``model/UID``."""
         ...
 
 
@@ -143,13 +181,14 @@ class Secrets(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostDrivers:
-    """What a host's side drives. The fakes have the same types."""
+    """What a host's side drives. The fakes have the same types. Without ``adapters`` no engine gets one that runs."""
 
     qemu: Qemu
     disks: Disks
     engine: Engine
     jobs: Jobs
     passthrough: Lending
+    adapters: Adapters | None = None
 
 
 def unix_address(_claim_uid: str, door: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -22,6 +22,9 @@ DEADLINES: Mapping[str, float] = {"Pending": 120.0, "Importing": 900.0}
 """That of ``Importing`` counts from the last progress: a slow network is no reason to be stuck."""
 
 RETRY_SECONDS, LOOK_SECONDS = 15.0, 0.5
+
+REFUSALS = frozenset(("WeightsRefused", "PickleRefused", "FilesUnclear", "AddressRefused"))
+"""Why content is not taken that came as it should."""
 
 
 class ContentStatus(Status):
@@ -38,7 +41,9 @@ class ContentStatus(Status):
 class Source:
     """What is brought: with the digest ``expected``, "" for any. ``begin`` begins the import or looks at it, ``name``
     is what the importer calls its progress. What it says under ``label`` stands in the status. ``at_first`` is shown
-    while there is no progress; ``if_other`` helps where it is another content than expected."""
+    while there is no progress; ``if_other`` helps where it is another content than expected, ``if_refused`` where it is
+    none that is taken. ``found`` are further fields of the status, out of what came; while one that stood there before
+    them is not ``known``, it is asked for anew. ``parts`` are digests of what must be here besides."""
 
     expected: str
     begin: Callable[[], Awaitable[Imported | None]]
@@ -47,13 +52,17 @@ class Source:
     at_first: str
     remedy: str
     if_other: str
+    if_refused: str = ""
+    found: Callable[[Imported], Mapping[str, Any]] = lambda _: {}
+    known: bool = True
+    parts: tuple[str, ...] = ()
 
 
 async def bring(ctx: Context, status: ContentStatus, *, source: Source) -> Outcome:
     """One look: it is here, is on its way, or what keeps it away."""
     if status.digest != source.expected:
         status = status.model_copy(update={"digest": "", "size_bytes": 0, source.label: ""})
-    elif status.digest and await ctx.importer.holds(status.digest):
+    elif status.digest and source.known and await ctx.importer.holds(status.digest, *source.parts):
         return _here(status, source.label)
     try:
         content = await source.begin()
@@ -62,12 +71,13 @@ async def bring(ctx: Context, status: ContentStatus, *, source: Source) -> Outco
         if source.expected not in ("", content.digest):
             raise DriverError("DigestMismatch", f"what came is {content.digest}, not {source.expected}")
     except DriverError as error:
-        if error.reason != "DigestMismatch" or not source.expected:
+        if error.reason not in REFUSALS and error.reason != "DigestMismatch":
             return _importing(ctx, status, source=source, error=error)
         # Trying again would bring the same.
+        remedy = source.if_refused if error.reason in REFUSALS else source.if_other
         status = status.model_copy(update={"phase": "Failed", "message": error.message})
-        return Fail(reason=error.reason, message=error.message, status=status, again=3600.0, remedy=source.if_other)
-    found = {"digest": content.digest, "size_bytes": content.size_bytes}
+        return Fail(reason=error.reason, message=error.message, status=status, again=3600.0, remedy=remedy)
+    found = {"digest": content.digest, "size_bytes": content.size_bytes, **source.found(content)}
     return _here(status.model_copy(update={**found, source.label: content.labels.get(source.label, "")}), source.label)
 
 

@@ -17,7 +17,7 @@ import orjson
 
 from bessemer.core.asking import Asker, Decision, Reason, ReasonView, Request, Toleration
 from bessemer.core.beside import PciPlace
-from bessemer.core.errors import BessemerError, NotFound
+from bessemer.core.errors import BessemerError, NotFound, Taken
 from bessemer.core.hosts import Device
 from bessemer.core.ports import CONTROLLER, Objects, Scope
 from bessemer.core.resource import Change, Key, Resource, tenant_of
@@ -157,9 +157,11 @@ async def take_all(ctx: Context, workload: Resource[Any, Any], *, parts: Mapping
     try:
         terms = next(make.terms.revision for _, make in parts.values())
         await ctx.capacity.take(claims, CONTROLLER, terms=terms)
-    except BessemerError:
+    except BessemerError as error:
+        # Of several places nobody says which one was lost: the others are free.
+        lost = isinstance(error, Taken) and len(parts) == 1
         for replica in parts:
-            ctx.fleet.forget(f"{workload.uid}/{replica}")
+            ctx.fleet.forget(f"{workload.uid}/{replica}", lost=lost)
         raise
 
 
@@ -175,7 +177,7 @@ async def _claim(
         device_model=await _model_of(ctx, decision, flavor=flavor),
         tree=[_hangs(device) for device in decision.tree],
         flavor=flavor.metadata.name,
-        asked=Asked.of(decision.request) if decision.request else None,
+        asked=_asked(decision.request) if decision.request else None,
         fake=decision.fake,
         **_tenure(make.asker),
         movable=make.movable,
@@ -188,6 +190,12 @@ async def _claim(
         "ownerReferences": [workload.owner_reference().dump()],
     }
     return claim_key(workload, replica), spec, metadata
+
+
+@lru_cache(_PARTS_KEPT)
+def _asked(request: Request) -> Asked:
+    """As a claim keeps it, whose maker changes nothing of it."""
+    return Asked.of(request)
 
 
 def _tenure(asker: Asker | None) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from bessemer.client import Client, an_object, connect
 from bessemer.core.clock import SystemClock
 from bessemer.core.errors import AlreadyExists, Invalid
 from bessemer.core.resource import Key
+from bessemer.drivers.engine.doors import default_folder
 from bessemer.drivers.inspect.protocol import Inspect
-from bessemer.drivers.llamacpp.doors import default_folder
 from bessemer.kinds import HOST_SIDES
 from bessemer.kinds.fleet.host import FAKE_TAINT
 from bessemer.main import identities
@@ -76,7 +76,7 @@ async def _real(paths: Paths, settings: Settings, *, options: AgentOptions, name
     ca = options.ca or paths.ca_certificate
     if not ca.exists():
         raise Invalid(f"{ca} does not exist: give the authority of the api with --ca")
-    drivers = local_drivers(paths.agent).for_agent()
+    drivers = local_drivers(paths.agent, vllm=settings.vllm).for_agent()
     agent_settings = AgentSettings(
         host=name,
         directory=paths.agent,

@@ -38,6 +38,7 @@ from bessemer.loop.metrics import Metrics
 from bessemer.main import identities
 from bessemer.main.garbage import WALKS
 from bessemer.main.importer import ControlImporter
+from bessemer.main.models import model_drivers
 from bessemer.main.placed import PlacementFigures
 from bessemer.main.settings import METRICS_SOCKET, Paths, Settings
 from bessemer.main.stalls import Stalls
@@ -152,7 +153,11 @@ class _Control:
         self.registry.register(PlacementFigures(self._feed.audit))
         self.fleet = Queueing(self._feed, objects, clock=self._clock)
         self.importer = ControlImporter(
-            DebianGuest(), PipImporter(self._content), content=self._content, cache=paths.cache
+            DebianGuest(),
+            PipImporter(self._content),
+            content=self._content,
+            cache=paths.cache,
+            models=model_drivers(settings, self._content, sealed=self.store.sealed),
         )
 
     def loop(self) -> Loop[Context]:

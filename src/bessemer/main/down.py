@@ -20,7 +20,7 @@ from rich.console import Console
 from bessemer.core.clock import SystemClock
 from bessemer.core.errors import BessemerError, DriverError
 from bessemer.core.ports import Scope
-from bessemer.drivers.llamacpp.doors import default_folder
+from bessemer.drivers.engine.doors import default_folder
 from bessemer.drivers.process import procfs
 from bessemer.drivers.process.parts import HostParts
 from bessemer.main.hostdrivers import local_drivers

@@ -25,7 +25,7 @@ from bessemer.client import Client, HttpTransport, tls_context
 from bessemer.core.clock import Clock, SystemClock
 from bessemer.core.errors import Malformed
 from bessemer.core.money import Wish
-from bessemer.drivers.llamacpp.doors import default_folder
+from bessemer.drivers.engine.doors import default_folder
 from bessemer.gateway import (
     Admission,
     CutOff,

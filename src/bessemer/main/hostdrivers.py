@@ -10,14 +10,16 @@ from pathlib import Path
 from bessemer.agent.agent import AgentDrivers
 from bessemer.drivers.cgroup import Cgroups
 from bessemer.drivers.disks.real import QcowDisks
+from bessemer.drivers.engine.doors import default_folder
+from bessemer.drivers.engine.doorway import HostDoorway
+from bessemer.drivers.engine.real import HostEngines
+from bessemer.drivers.engine.recipe import Recipe
 from bessemer.drivers.fetch.real import HostContent
 from bessemer.drivers.inspect.kvm import KvmProbe
 from bessemer.drivers.inspect.real import LocalInspect
 from bessemer.drivers.inspect.sysfs import Machine, used
 from bessemer.drivers.jobs.kept import Kept
 from bessemer.drivers.jobs.real import HostJobs
-from bessemer.drivers.llamacpp.doors import default_folder
-from bessemer.drivers.llamacpp.doorway import HostDoorway
 from bessemer.drivers.llamacpp.real import LlamaCpp
 from bessemer.drivers.passthrough.real import VfioPassthrough
 from bessemer.drivers.process.real import HostProcesses
@@ -25,6 +27,7 @@ from bessemer.drivers.qemu.confine import Confinement
 from bessemer.drivers.qemu.kin import GuestHerd
 from bessemer.drivers.qemu.real import LocalQemu
 from bessemer.drivers.threads.real import HostThreads
+from bessemer.drivers.vllm.real import Vllm
 from bessemer.drivers.wipe.handing import CleanPassthrough
 from bessemer.drivers.wipe.real import BlockMedia
 from bessemer.drivers.wipe.records import FolderRecords
@@ -38,7 +41,7 @@ class LocalDrivers:
 
     qemu: LocalQemu
     disks: QcowDisks
-    engine: LlamaCpp
+    engine: HostEngines
     jobs: HostJobs
     processes: HostProcesses
     content: HostContent
@@ -51,7 +54,12 @@ class LocalDrivers:
     def for_agent(self) -> AgentDrivers:
         """As an agent takes them."""
         host = HostDrivers(
-            qemu=self.qemu, disks=self.disks, engine=self.engine, jobs=self.jobs, passthrough=self.passthrough
+            qemu=self.qemu,
+            disks=self.disks,
+            engine=self.engine,
+            jobs=self.jobs,
+            passthrough=self.passthrough,
+            adapters=self.engine.adapters,
         )
         return AgentDrivers(
             inspect=self.inspect,
@@ -63,10 +71,12 @@ class LocalDrivers:
         )
 
 
-def local_drivers(directory: Path) -> LocalDrivers:
-    """The drivers over an agent's directory; nothing is started or changed by this."""
+def local_drivers(directory: Path, *, vllm: str = "") -> LocalDrivers:
+    """The drivers over an agent's directory; nothing is started or changed by this. ``vllm`` is the virtual environment
+    that holds it, where there is one."""
     processes = HostProcesses(directory / "processes")
     doors = default_folder(directory)
+    recipes: tuple[Recipe, ...] = (LlamaCpp(), Vllm(Path(vllm))) if vllm else (LlamaCpp(),)
     members = HostProcesses(directory / "jobs")
     guests, groups = directory / "guests", Cgroups(f"bessemer/{_name(directory)}/guests")
     cgroups = groups if groups.available else None
@@ -77,7 +87,7 @@ def local_drivers(directory: Path) -> LocalDrivers:
     return LocalDrivers(
         qemu=LocalQemu(guests, confinement=Confinement.here(namespaces=True), cgroups=cgroups),
         disks=QcowDisks(directory / "disks"),
-        engine=LlamaCpp(processes, doors),
+        engine=HostEngines(processes, doors, state=directory / "adapters", recipes=recipes),
         jobs=HostJobs(members, Kept(directory / "outputs")),
         processes=processes,
         content=HostContent(directory / "content"),

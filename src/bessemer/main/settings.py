@@ -59,7 +59,20 @@ class Settings(ApiModel):
     lease_seconds: float = Field(60.0, gt=0)
     certificate_days: float = Field(30.0, gt=0)
     workers: int = Field(32, ge=1, le=256)
-    content_budget_bytes: int = Field(20 << 30, ge=1 << 20)
+    content_budget_bytes: int = Field(
+        20 << 30,
+        ge=1 << 20,
+        description="How large a host's cache of content may be; only what its Claims name goes past that.",
+    )
+    hub_endpoint: str = Field("https://huggingface.co", description="The hub that models come from, or its mirror.")
+    sources_allowed: str = Field(
+        "",
+        description="Inner hosts and networks that models may come from, also without TLS; with commas between.",
+    )
+    model_folders: str = Field(
+        "", description="Folders of the control plane's machine that models may come from; with colons between."
+    )
+    vllm: str = Field("", description="The virtual environment with vLLM, for the agent beside it; none if empty.")
     first_byte_seconds: float = Field(
         60.0, gt=0, description="How long a replica may take until the first byte of a streamed answer."
     )

@@ -176,9 +176,18 @@ def _rights(sight: Sight) -> Iterator[Change]:
     for fake in (False, True):
         for keys in _missing(sight, fake=fake):
             if request.bearable is not None and not keys <= request.bearable:
-                text = f"an administrator can let tenant {request.tenant} tolerate {_listed(keys, fake=fake)}"
+                text = _let(request, keys, fake=fake)
                 more = {"tolerations": (*request.tolerations, *sorted(keys)), "bearable": request.bearable | keys}
                 yield Change(text, asking(sight, **more))
+
+
+def _let(request: Request, keys: frozenset[str], *, fake: bool) -> str:
+    """Both that it takes, where the request does not say so itself yet."""
+    said = "*" in request.tolerations or keys <= frozenset(request.tolerations)
+    if said:
+        return f"an administrator can let tenant {request.tenant} tolerate {_listed(keys, fake=fake)}"
+    let = f"have an administrator let tenant {request.tenant} do so"
+    return f"tolerate {_listed(keys, fake=fake)}, and {let}: by spec.tolerations of the workload and of its Tenant"
 
 
 def _walls(sight: Sight) -> Iterator[Change]:
@@ -296,9 +305,10 @@ def _largest(high: int, made: Callable[[int], Sight]) -> Sight | None:
     return made(low) if low else None
 
 
-def _time(sight: Sight) -> Iterator[Change]:
+def drained(sight: Sight) -> Sight:
+    """The same fleet, were all that it holds gone."""
     fleet, n = sight.fleet, sight.size
-    emptied = replace(
+    return replace(
         sight,
         cores_free=fleet.cores[:n],
         memory_free=fleet.memory[:n],
@@ -306,6 +316,10 @@ def _time(sight: Sight) -> Iterator[Change]:
         changed_spare=Spare.emptied(fleet, n),
         drained=True,
     )
+
+
+def _time(sight: Sight) -> Iterator[Change]:
+    emptied = drained(sight)
     placed = place(emptied)
     if placed is not None:
         yield Change(f"wait until claims on {placed.host} end", emptied)

@@ -17,6 +17,7 @@ from bessemer.placement.filters import fitting
 from bessemer.placement.partitions import broken
 from bessemer.placement.pick import use_of, way
 from bessemer.placement.pins import allocation
+from bessemer.placement.portions import core_unit, memory_unit, portions, spans
 from bessemer.placement.sight import Sight
 from bessemer.placement.slices.instances import UNCUT
 from bessemer.placement.vectors import WHOLE, Bools, Floats, Ints
@@ -52,7 +53,7 @@ def place_at(sight: Sight, row: int, *, score: Mapping[str, float], wish: int | 
         host=fleet.names[row],
         devices=tuple(ids[gpu.column].id for gpu in gpus),
         device_milli=int(sight.each[row, gpus[0].column]) if sight.request.device_bytes else share,
-        allocations=spot.spread(spot.node_order(nodes)),
+        allocations=spot.beside(nodes),
         companions=tuple(use_of(one, others[column]) for one, column in beside),
         tree=tuple(taken),
         fake=bool(fleet.fake[row]),
@@ -86,7 +87,7 @@ def _instance(spot: _Spot, score: Mapping[str, float]) -> Decision:
         device_profile=request.device_profile,
         device_start=start,
         request=request,
-        allocations=spot.spread(spot.node_order([int(fleet.device_node[row, column])])),
+        allocations=spot.beside([int(fleet.device_node[row, column])]),
         fake=bool(fleet.fake[row]),
         score=score,
     )
@@ -283,7 +284,36 @@ class _Spot:
         harm = {gpu.column: n for n, gpu in enumerate(_least_harm(self._gpus(self.sight.able)))}
         return sorted(harm, key=lambda at: (free[at] != wish, left[at], free[at], harm[at]))
 
-    def node_order(self, device_nodes: Sequence[int]) -> Sequence[int]:
+    def beside(self, device_nodes: Sequence[int]) -> tuple[Allocation, ...]:
+        """Cores and memory beside devices on these nodes: of devices on several each node's part, where that is
+        preferred; the rest from the nodes in their order, until there is enough."""
+        sight, ask = self.sight, self.sight.request
+        have = sight.cores_here[self.row].tolist(), sight.memory_here[self.row].tolist()
+        wide = spans(ask.numa, device_nodes)
+        given = self._portions(device_nodes, have) if wide else [[0] * len(one) for one in have]
+        rest = [want - sum(of) for want, of in zip((ask.milli_cores, ask.memory_bytes), given, strict=True)]
+        taken: list[Allocation] = []
+        for node in self._node_order(device_nodes, wide=wide):
+            some = [0, 0]
+            for what, left in enumerate(rest):
+                more = min(left, have[what][node] - given[what][node])
+                some[what], rest[what] = given[what][node] + more, left - more
+            if any(some):
+                taken.append(allocation(sight, self.row, node=node, milli_cores=some[0], memory_bytes=some[1]))
+        return tuple(taken)
+
+    def _portions(self, device_nodes: Sequence[int], have: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Cores and memory that each node gives for its devices, as far as it has them."""
+        ask = self.sight.request
+        weights = [device_nodes.count(node) for node in range(len(have[0]))]
+        wanted = (ask.milli_cores, ask.memory_bytes)
+        units = core_unit(ask, self.sight.fleet.smt[self.row]), memory_unit(ask)
+        return [
+            list(map(min, portions(want, weights, unit=unit), here))
+            for want, here, unit in zip(wanted, have, units, strict=True)
+        ]
+
+    def _node_order(self, device_nodes: Sequence[int], *, wide: bool) -> Sequence[int]:
         """NUMA nodes in the order in which cores and memory are taken from them."""
         policy, nodes = self.sight.request.numa, range(len(self.sight.fleet.node_ids(self.row)))
         if policy == "legacy":
@@ -292,26 +322,14 @@ class _Spot:
         cores = (sight.cores_free if shared else sight.cores_here)[self.row]
 
         # One node that holds all is best, a device's own before others; of several the one with the least left over.
+        # Devices of several have no such node: what theirs lack comes from those with most devices, then most cores.
         def harm(node: int) -> tuple[bool, bool, int, int, int]:
             apart = policy == "required" and bool(device_nodes) and node not in device_nodes
-            whole = self._holds_all(node)
+            whole = not wide and self._holds_all(node)
             left = int(cores[node]) if whole else -int(cores[node])
             return (apart, not whole, -device_nodes.count(node), left, node)
 
         return sorted(nodes, key=harm)
-
-    def spread(self, nodes: Sequence[int]) -> tuple[Allocation, ...]:
-        """Cores and memory from the nodes in their order, until there is enough."""
-        sight, row = self.sight, self.row
-        cores, memory = sight.request.milli_cores, sight.request.memory_bytes
-        taken: list[Allocation] = []
-        for node in nodes:
-            some_cores = min(cores, int(sight.cores_here[row, node]))
-            some_memory = min(memory, int(sight.memory_here[row, node]))
-            if some_cores or some_memory:
-                taken.append(allocation(sight, row, node=node, milli_cores=some_cores, memory_bytes=some_memory))
-            cores, memory = cores - some_cores, memory - some_memory
-        return tuple(taken)
 
     def usable(self) -> list[_Gpu]:
         """Those that may be taken."""

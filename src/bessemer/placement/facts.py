@@ -76,7 +76,7 @@ class Hold(Taken):
 
     def takes_as(self, other: Hold) -> bool:
         """Whether the other counts for the same, whoever has it and on what terms."""
-        return all(getattr(self, name) == getattr(other, name) for name in _TAKEN)
+        return bool(_counted(self) == _counted(other))
 
     @property
     def frees(self) -> int:
@@ -85,4 +85,4 @@ class Hold(Taken):
         return 0 if self.device_profile else self.device_milli
 
 
-_TAKEN = tuple(field.name for field in fields(Hold) if field.name not in ("request", "tenure"))
+_counted = attrgetter(*(field.name for field in fields(Hold) if field.name not in ("request", "tenure")))

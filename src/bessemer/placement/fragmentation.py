@@ -113,7 +113,8 @@ def _use(model: str, own: Bools, *, stand: Stand, uses: Sequence[_Uses], weights
         share = np.where(takes, weights, 0.0) / (weights[takes].sum() or 1.0)
         usable = float(share @ np.array([use.usable[own].sum() for use in uses]))
         with_more = float(share @ np.array([use.with_more[own].sum() for use in uses]))
-        useless, stranded = free - usable, with_more - usable
+        # Shares add up to one but for the last bit: of nothing there is never less.
+        useless, stranded = max(0.0, free - usable), max(0.0, with_more - usable)
     fitting = [use.shape for use in uses if use.usable[own].any()]
     return ModelUse(
         model=model,

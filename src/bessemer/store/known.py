@@ -5,7 +5,8 @@ whoever wrote the row says what stands there now. A write forgets each answer th
 and of the same row as far as the primary key tells. `back` restores what was known at a `mark`, for a transaction that
 goes back, too. Which table a statement touches, and which row, is read off the statement once.
 
-It is right because one transaction writes at a time (ADR 8). It is no cache: it ends with its transaction.
+It is right because one transaction writes at a time (ADR 8). It ends with its transaction, but where nobody else writes
+to the database: there the next begins with what the last one knew as it was committed (`go_on`).
 """
 
 from __future__ import annotations
@@ -30,6 +31,12 @@ _STATEMENTS = 1_024
 _ANY = object()
 """Whatever it is."""
 
+CARRIED_MAX, CARRIED_BYTES_MAX = 4_096, 8 << 20
+"""Answers that the next transaction begins with, and what all that came to be known since it began with none has of
+bodies; past either it begins with none."""
+_LOOKED_THROUGH_MAX = 16
+"""Of those, answers to one statement that a write would have to look through."""
+
 
 class Look(NamedTuple):
     """What an operation will ask, said beforehand. ``learn`` tells what follows from the rows where that is another
@@ -50,7 +57,7 @@ class Touch:
     """What a statement has to do with tables. ``fixed``: of its only table, each column that never changes (those of
     the primary key, and a uid) and is equal to a parameter → the parameter's name. ``key``: the parameters that make
     the primary key, where all of it is fixed. ``states``: it is an UPDATE of one row that says all of what it sets, so
-    that of several with the same row the last one counts."""
+    that of several with the same row the last one counts. ``writes``: it is none that only asks."""
 
     tables: frozenset[str]
     fixed: Mapping[str, str] = field(default_factory=dict)
@@ -58,14 +65,15 @@ class Touch:
     states: bool = False
     row: Callable[[Mapping[str, Any]], tuple[Any, ...]] = lambda _: ()
     """The primary key in such values; () where it is not fixed."""
+    writes: bool = False
 
 
 @functools.lru_cache(_STATEMENTS)
 def touch(statement: Statement) -> Touch:
     """See `Touch`; most statements are constants."""
-    tables = {table.name: table for table in _tables(statement)}
+    tables, writes = {table.name: table for table in _tables(statement)}, bool(statement.is_dml)
     if len(tables) != 1:
-        return Touch(frozenset(tables))
+        return Touch(frozenset(tables), writes=writes)
     ((name, table),) = tables.items()
     keys = [column.name for column in table.primary_key]
     names = {*keys, _UID} & {column.name for column in table.columns}
@@ -76,7 +84,7 @@ def touch(statement: Statement) -> Touch:
         fixed = dict(_equal(where, names)) if where is not None else {}
     key = tuple(fixed[key] for key in keys) if fixed.keys() >= set(keys) else ()
     states = isinstance(statement, Update) and bool(key) and _conditions(where) == len(keys) and _says_all(statement)
-    return Touch(frozenset((name,)), fixed, key, states, _row_of(key))
+    return Touch(frozenset((name,)), fixed, key, states, _row_of(key), writes)
 
 
 def _row_of(key: tuple[str, ...]) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
@@ -128,13 +136,20 @@ def _says_all(statement: Update) -> bool:
     return bool(values) and all(isinstance(value, BindParameter) for value in values.values())
 
 
+_Entry = tuple[Mapping[str, Any], Rows]
+_Found = dict[tuple[Any, ...], _Entry]
+_Asked = tuple[Statement, _Found, bool]
+"""What of it is known, and whether by the primary key of the row that each answer is of."""
+
+
 class Known:
     """Statement and values → rows."""
 
     def __init__(self) -> None:
-        self._rows: dict[Statement, dict[tuple[Any, ...], tuple[Mapping[str, Any], Rows]]] = {}
-        self._tables: dict[str, list[Statement]] = {}
-        self._journal: list[tuple[Statement, tuple[Any, ...], tuple[Mapping[str, Any], Rows] | None]] = []
+        self._rows: dict[Statement, _Found] = {}
+        self._tables: dict[str, list[_Asked]] = {}
+        self._journal: list[tuple[_Found, tuple[Any, ...], _Entry | None]] = []
+        self._bytes = 0
 
     def get(self, statement: Statement, values: Mapping[str, Any]) -> Rows | None:
         """The rows, or None where nobody knows."""
@@ -147,24 +162,47 @@ class Known:
         name, found = _name(statement, values), self._rows.get(statement)
         if found is None:
             found = self._rows[statement] = {}
-            for table in touch(statement).tables:
-                self._tables.setdefault(table, []).append(statement)
-        self._journal.append((statement, name, found.get(name)))
+            touched = touch(statement)
+            by_row = 0 < len(touched.key) == len(name)
+            for table in touched.tables:
+                self._tables.setdefault(table, []).append((statement, found, by_row))
+        self._journal.append((found, name, found.get(name)))
         found[name] = (values, rows)
+        for row in rows:
+            if row[-1].__class__ is bytes:
+                self._bytes += len(row[-1])
 
     def forget(self, written: Statement, values: Mapping[str, Any]) -> None:
         """What may be another by a write."""
         change = touch(written)
-        row = change.row(values)
-        for statement in itertools.chain.from_iterable(self._tables.get(table, ()) for table in change.tables):
-            found = self._rows[statement]
-            if found and row and _by_row(statement, found):
+        for table in change.tables:
+            if (asked := self._tables.get(table)) is not None:
+                self._forget(asked, change.row(values), written=written, values=values)
+
+    def _forget(
+        self, asked: list[_Asked], row: tuple[Any, ...], *, written: Statement, values: Mapping[str, Any]
+    ) -> None:
+        for statement, found, by_row in asked:
+            if not found:
+                continue
+            if row and by_row:
                 before = found.pop(row, None)
                 if before is not None:
-                    self._journal.append((statement, row, before))
-            elif found:
+                    self._journal.append((found, row, before))
+            else:
                 gone = _met(statement, found, written=written, values=values)
-                self._journal.extend([(statement, name, found.pop(name)) for name in gone])
+                self._journal.extend([(found, name, found.pop(name)) for name in gone])
+
+    def go_on(self) -> None:
+        """Its transaction was committed, and the next one may begin with it."""
+        self._journal.clear()
+        every = [(found, by_row) for asked in self._tables.values() for _, found, by_row in asked]
+        whole = self._bytes > CARRIED_BYTES_MAX or sum(len(found) for found, _ in every) > CARRIED_MAX
+        for found, by_row in every:
+            if whole or not (by_row or len(found) <= _LOOKED_THROUGH_MAX):
+                found.clear()
+        if whole:
+            self._bytes = 0
 
     def mark(self) -> int:
         """Where it stands, for `back`."""
@@ -173,11 +211,11 @@ class Known:
     def back(self, mark: int) -> None:
         """Know what was known then."""
         while len(self._journal) > mark:
-            statement, name, before = self._journal.pop()
+            found, name, before = self._journal.pop()
             if before is None:
-                self._rows[statement].pop(name, None)
+                found.pop(name, None)
             else:
-                self._rows[statement][name] = before
+                found[name] = before
 
 
 def _name(statement: Statement, values: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -185,15 +223,6 @@ def _name(statement: Statement, values: Mapping[str, Any]) -> tuple[Any, ...]:
     if len(touched.key) == len(values):
         return touched.row(values)
     return tuple(sorted(values.items()))
-
-
-_Found = Mapping[tuple[Any, ...], tuple[Mapping[str, Any], Rows]]
-
-
-def _by_row(asked: Statement, found: _Found) -> bool:
-    """Whether its answers are known by the primary key of the row that each is of."""
-    key = touch(asked).key
-    return bool(key) and len(key) == len(next(iter(found)))
 
 
 def _met(asked: Statement, found: _Found, *, written: Statement, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
@@ -215,19 +244,20 @@ class Later:
         """One more, of one table."""
         write = (statement, values)
         self.writes.append(write)
-        (table,) = touch(statement).tables
-        found = self._tables.get(table)
-        if found is None:
-            self._tables[table] = [write]
-        else:
-            found.append(write)
+        for table in touch(statement).tables:
+            found = self._tables.get(table)
+            if found is None:
+                self._tables[table] = [write]
+            else:
+                found.append(write)
 
     def met(self, statement: Statement, values: Mapping[str, Any]) -> bool:
         """Whether it asks, or writes, what may be one of theirs."""
         if not self._tables:
             return False
         asked = touch(statement)
-        return any(table in self._tables and self._meets(table, asked, values=values) for table in asked.tables)
+        met = [table for table in asked.tables if table in self._tables]
+        return bool(met) and any(self._meets(table, asked, values=values) for table in met)
 
     def _meets(self, table: str, asked: Touch, *, values: Mapping[str, Any]) -> bool:
         if asked.key:

@@ -144,6 +144,7 @@ class Session(_Writing):
         self._number = 0
         self._asked: list[bool] = []
         self.time = 0.0
+        self.stamp: int | None = None
         """The server's clock at `begin`, in seconds since the epoch."""
         self.counter: int | None = None
         """The revision then."""

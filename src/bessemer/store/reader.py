@@ -32,6 +32,7 @@ from bessemer.store.transaction import COUNTER
 
 if TYPE_CHECKING:
     from bessemer.store.gathering import Gathering
+    from bessemer.store.recent import Recent
 
 WINDOW = 500
 """Revisions of history read at once."""
@@ -60,8 +61,8 @@ _CHANGES_ON_HOST = _CHANGES.where(of(changes.c.host), filled(changes.c.host))
 
 class Reader:
     """Reads through the connections of ``pool``; ``held`` has the snapshots of lists, and ``seal`` is for their tokens;
-    ``flat`` names the kinds that belong to no project; single objects behind a network are had by ``gathering``. What
-    cannot be read raises Unavailable."""
+    ``flat`` names the kinds that belong to no project; single objects behind a network are had by ``gathering``, and of
+    a file some are known by ``recent``. What cannot be read raises Unavailable."""
 
     def __init__(
         self,
@@ -71,8 +72,10 @@ class Reader:
         seal: Seal,
         flat: frozenset[str] = frozenset(),
         gathering: Gathering | None = None,
+        recent: Recent | None = None,
     ) -> None:
         self.pool = pool
+        self._recent = recent
         self._gathering = gathering
         self._turn = pool.turn
         self.remote = pool.turn.remote
@@ -83,10 +86,16 @@ class Reader:
 
     def get(self, key: Key) -> Stored:
         """One object, at once. Raises NotFound."""
+        recent = self._recent
+        if recent is not None and (known := recent.get(key)) is not None:
+            return known
         row = self.pool.session.execute(LOAD, place(key)).fetchone()
         if row is None:
             raise NotFound(f"{key} does not exist")
-        return Row.of(row).stored()
+        stored = Row.of(row).stored()
+        if recent is not None:
+            recent.keep(stored)
+        return stored
 
     async def fetch(self, key: Key) -> Stored:
         """`get`, wherever the database is. Raises NotFound."""
@@ -172,6 +181,8 @@ class Reader:
 
     def close(self) -> None:
         """Close every connection."""
+        if self._recent is not None:
+            self._recent.move(None)
         if self._gathering is not None:
             self._gathering.close()
         self.pool.close(view.session for view in self._held.views)

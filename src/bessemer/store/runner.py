@@ -21,7 +21,7 @@ from typing import Any, Generic, TypeVar
 from bessemer.core.clock import Clock
 from bessemer.core.errors import BessemerError, Unavailable
 from bessemer.store.feed import Entry
-from bessemer.store.known import Look
+from bessemer.store.known import Known, Look
 from bessemer.store.metrics import Metrics
 from bessemer.store.session import Batch, Exchange, Remote, Session, Undone, Unsettled
 from bessemer.store.transaction import Mark, TooLong, Tx
@@ -83,6 +83,8 @@ class Group:
     rest: Sequence[Batch] = ()
     careful: bool = False
     closing: Exchange | None = None
+    known: Known | None = None
+    """What its transaction knew."""
 
 
 def looks_of(items: Sequence[Item[Any]]) -> list[Look]:
@@ -99,6 +101,9 @@ class Runner:
         self._clock = clock
         self._metrics = metrics
         self._careful_until = -math.inf
+        self._known: Known | None = None
+        """What is true of the database still, unless another connection has written since ``_stamp``."""
+        self._stamp: int | None = None
 
     def run(self, group: Group, *, apart: bool) -> list[Item[Any]]:
         """Run the group's operations in a transaction, which stays open where something stands. Unless it runs apart
@@ -112,7 +117,8 @@ class Runner:
                 if not self._session.begin(wait=apart, looks=looks):
                     group.ran, group.items = False, items
                     return []
-                tx = Tx(self._session, self._clock, careful=group.careful, looks=looks)
+                tx = Tx(self._session, self._clock, careful=group.careful, looks=looks, known=self._kept())
+                group.known = tx.known
                 try:
                     self._run(group, tx, items=items, apart=apart)
                     break
@@ -122,6 +128,12 @@ class Runner:
             group.ran, group.items = True, items
             self._abandon(group, error)
         return items[len(group.items) :]
+
+    def _kept(self) -> Known | None:
+        """What the last transaction knew, for one that has begun: until it is committed, nobody knows anything."""
+        known, self._known = self._known, None
+        stamp, self._stamp = self._stamp, self._session.stamp
+        return known if stamp == self._stamp is not None else None
 
     def through(self, group: Group, looks: Sequence[Look]) -> list[Item[Any]]:
         """Run operations that were foreseen in a transaction that was begun with ``looks``, asking the database
@@ -192,6 +204,9 @@ class Runner:
         except Exception as error:  # a defect, which says nothing of what was done
             self._abandon(group, Unsettled(repr(error)))
         else:
+            self._known = group.known if self._remote is None else None
+            if self._known is not None:
+                self._known.go_on()
             self.ended(group)
 
     def _rerun(self, group: Group, *, careful: bool) -> None:

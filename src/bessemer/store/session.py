@@ -72,6 +72,10 @@ class Asked(Protocol):
 class Session(Protocol):
     """The connection that writes."""
 
+    stamp: int | None
+    """As `begin` found it: another than at the last where another connection has written since. None where that is
+    nothing special."""
+
     @property
     def refusals(self) -> tuple[type[Exception], ...]:
         """The statement was wrong, the database is well."""

@@ -81,6 +81,7 @@ class Session:
         self._connection = sqlite3.connect(path, isolation_level=None, cached_statements=256, check_same_thread=False)
         self._execute = self._connection.execute
         self._texts = texts
+        self.stamp: int | None = 0
         self._waits = True
         for pragma in (
             f"busy_timeout={_BUSY_MS}",
@@ -106,7 +107,8 @@ class Session:
                 self.execute(statement, rows[0])
                 continue
             text = self._texts[statement]
-            self._connection.executemany(text.sql, [placed({**text.constants, **row}, text.order) for row in rows])
+            known = [{**text.constants, **row} for row in rows] if text.constants else rows
+            self._connection.executemany(text.sql, [placed(row, text.order) for row in known])
 
     def begin(self, *, wait: bool = True, looks: Sequence[Asked] = ()) -> bool:
         """Open the one writing transaction. Without ``wait`` it answers False where another has the database. A look
@@ -120,6 +122,7 @@ class Session:
             if wait or error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
                 raise
             return False
+        self.stamp = self._execute("PRAGMA data_version").fetchone()[0]
         return True
 
     def commit(self, batches: Sequence[Batch] = ()) -> None:

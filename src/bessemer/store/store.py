@@ -40,6 +40,7 @@ from bessemer.store.objects import ObjectTable
 from bessemer.store.places import Place, place_of
 from bessemer.store.pool import Pool
 from bessemer.store.reader import Reader
+from bessemer.store.recent import Recent
 from bessemer.store.sealed import SealedTable
 from bessemer.store.session import Session
 from bessemer.store.transaction import Tx, read_counter
@@ -199,9 +200,11 @@ def _opened(
     gathering = place.gathering(turn, frozenset(name for name, kind in facts.items() if kind.files))
     held = Held(pool, clock=clock, metrics=metrics, most=place.held)
     seal = Seal(hashlib.sha256(b"bessemer continue v1" + guard.signing.key).digest())
-    reader = Reader(pool, held=held, seal=seal, flat=flat, gathering=gathering)
+    recent = None if turn.remote else Recent(flat)
+    reader = Reader(pool, held=held, seal=seal, flat=flat, gathering=gathering, recent=recent)
     time = place.time(clock)
-    committer = FencedCommitter(session, clock=clock, metrics=metrics, publish=feed.publish)
+    about = recent.move if recent is not None else lambda _: None
+    committer = FencedCommitter(session, clock=clock, metrics=metrics, publish=feed.publish, about=about)
     cascades = Cascades(committer, kinds=facts)
     table = ObjectTable(committer, reader, feed=feed, kinds=facts, vault=vault, cascades=cascades)
     return Store(

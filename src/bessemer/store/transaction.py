@@ -15,7 +15,7 @@ from sqlalchemy import bindparam, select, update
 
 from bessemer.core.clock import Clock
 from bessemer.store.feed import Entry
-from bessemer.store.known import Known, Later, Look, Rows
+from bessemer.store.known import Known, Later, Look, Rows, touch
 from bessemer.store.schema import counters, of
 from bessemer.store.session import Batch, ReadSession, Session, Statement
 
@@ -33,16 +33,24 @@ class TooLong(Exception):
 
 class Tx:
     """One transaction of `runner`, which goes through several operations. ``careful``: each of its writes is done where
-    it is said. ``mute``: the database is not to be asked. ``looks`` are what the session was begun with."""
+    it is said. ``mute``: the database is not to be asked. ``looks`` are what the session was begun with, and ``known``
+    what is known already."""
 
     def __init__(
-        self, session: Session, clock: Clock, *, careful: bool, mute: bool = False, looks: Sequence[Look] = ()
+        self,
+        session: Session,
+        clock: Clock,
+        *,
+        careful: bool,
+        mute: bool = False,
+        looks: Sequence[Look] = (),
+        known: Known | None = None,
     ) -> None:
         self._session = session
         self._clock = clock
         self._careful = careful
         self.mute = mute
-        self._known = Known()
+        self.known = known or Known()
         self._later = Later()
         self._settled = 0
         self.until = math.inf
@@ -61,9 +69,9 @@ class Tx:
             if rows is None:
                 continue
             if look.learn is None:
-                self._known.set(look.statement, look.values, rows=rows)
+                self.known.set(look.statement, look.values, rows=rows)
             else:
-                look.learn(self._known, rows)
+                look.learn(self.known, rows)
 
     @property
     def now(self) -> float:
@@ -85,7 +93,7 @@ class Tx:
     def add(self, statement: Statement, **values: Any) -> None:
         """Write, at the latest before the table is asked about, or the transaction ends. A group's go in together,
         which costs a call for each table, and a remote database one answer for all."""
-        self._known.forget(statement, values)
+        self.known.forget(statement, values)
         if self._careful:
             self.written += 1
             self._session.execute(statement, values)
@@ -94,15 +102,15 @@ class Tx:
 
     def look(self, statement: Statement, **values: Any) -> Rows:
         """Every row, as `all` has them, or as they are known to be: what an operation may say beforehand (`Look`)."""
-        rows = self._known.get(statement, values)
+        rows = self.known.get(statement, values)
         if rows is None:
             rows = self.all(statement, **values)
-            self._known.set(statement, values, rows=rows)
+            self.known.set(statement, values, rows=rows)
         return rows
 
     def know(self, statement: Statement, rows: Rows, **values: Any) -> None:
         """Whoever wrote says what `look` would find now."""
-        self._known.set(statement, values, rows=rows)
+        self.known.set(statement, values, rows=rows)
 
     def settle(self) -> None:
         """Write what `add` was given."""
@@ -137,7 +145,7 @@ class Tx:
     def mark(self) -> Mark:
         """Where it stands, for `back`."""
         later = self._settled + len(self._later.writes)
-        return (self.revision, len(self.entries), self.trail, later, self.written, self._known.mark())
+        return (self.revision, len(self.entries), self.trail, later, self.written, self.known.mark())
 
     def back(self, mark: Mark) -> bool:
         """Forget what was noted since. Whether that is all: else something was written, too."""
@@ -145,14 +153,16 @@ class Tx:
         left = later - self._settled
         del self.entries[entries:]
         self._later.cut(max(left, 0))
-        self._known.back(known)
+        self.known.back(known)
         return self.written == written and left >= 0
 
     def rest(self) -> Sequence[Batch]:
         """It ends: what is to be written with the commit, the counter among it where revisions were taken."""
         self.until = math.inf
         if self.revision > self._counted:
-            self._later.add(SET_COUNTER, {"of_name": "revision", "value": self.revision})
+            counted = {"of_name": "revision", "value": self.revision}
+            self.known.forget(SET_COUNTER, counted)
+            self._later.add(SET_COUNTER, counted)
         return self._later.batches()
 
     def _ask(self, statement: Statement, values: Mapping[str, Any]) -> Any:
@@ -160,8 +170,8 @@ class Tx:
             raise TooLong
         if self._later.met(statement, values):
             self.settle()
-        if statement.is_dml:
-            self._known.forget(statement, values)
+        if touch(statement).writes:
+            self.known.forget(statement, values)
             self.written += 1
         return self._session.execute(statement, values)
 

@@ -49,6 +49,8 @@ class Committer:
     the loop begins none. The first event loop that writes has the store.
 
     ``publish(entries, revision)`` is called in the event loop after each commit, before the writers hear of it.
+    ``about(entries)`` is called there before each commit, too, with what it is going to change (None: whatever it is),
+    and with what it has changed before anybody hears of it; then with nothing.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Committer:
         clock: Clock,
         metrics: Metrics,
         publish: Callable[[list[Entry], int], None],
+        about: Callable[[Sequence[Entry] | None], None] = lambda _: None,
     ) -> None:
         self._session = session
         self._clock = clock
@@ -67,6 +70,7 @@ class Committer:
         if isinstance(session, Remote):
             self._flight = Flight(session, self._runner, aside=self._queue.put, left=self._back, landed=self._landed)
         self._publish = publish
+        self._about = about
         self._waiting: deque[Item[Any]] = deque()
         self._due = math.inf
         self._turn: asyncio.Handle | None = None
@@ -151,6 +155,7 @@ class Committer:
             self._landed(group, loop)
             return
         self._flying = group
+        self._about(group.entries if group.ran else None)
         if self._flight is not None and group.items[0].foreseen and not self._runner.careful:
             self._flight.begin(group, loop)
         else:
@@ -178,6 +183,8 @@ class Committer:
     def _landed(self, group: Group, loop: asyncio.AbstractEventLoop) -> None:
         """Tell those who watch, then those who wrote. Whatever comes of that, the next group begins."""
         self._flying = None
+        self._about(group.entries)
+        self._about(())
         try:
             if group.entries:
                 self._publish(group.entries, group.revision)

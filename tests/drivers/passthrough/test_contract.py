@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bessemer.core import durable
 from bessemer.core.errors import DriverError
 from bessemer.drivers.passthrough.fake import FakePassthrough, FakePciWorld
 from bessemer.drivers.passthrough.protocol import Passthrough, Wanted
@@ -253,12 +254,14 @@ async def test_a_device_that_the_kernel_does_not_let_go_of_keeps_nobody_else(
 async def test_a_card_whose_functions_the_kernel_does_not_make_or_unmake_keeps_nobody_else(
     tmp_path: Path, pci: DrawnPci, monkeypatch: pytest.MonkeyPatch, writes: str
 ) -> None:
-    real = VfioPassthrough(tmp_path / "state", pci=pci, seconds=0.1)
+    real = VfioPassthrough(tmp_path / "state", pci=pci)
     hanging = Hanging(pci, ("sriov_numvfs", writes))
     monkeypatch.setattr(pci, "_say", hanging)
     try:
         if writes == "0":
             await real.hand("a", (functions(1),))
+        real._seconds = real._cards._seconds = 0.1
+        if writes == "0":
             with pytest.raises(DriverError, match=r"within 0\.1 s"):
                 await real.give_back("a")
         else:
@@ -275,6 +278,7 @@ async def test_a_card_whose_functions_the_kernel_does_not_make_or_unmake_keeps_n
         assert hanging.asked == 1, "nor is another thread spent on it"
     finally:
         hanging.answers.set()
+    real._cards._seconds = 30.0
     assert await real.hand("b", (functions(1),)), "once it answers, it is as it was"
     for uid in await real.uids():
         await real.give_back(uid)
@@ -293,3 +297,34 @@ async def test_whether_the_hosts_drivers_take_functions_is_afterwards_as_it_was(
         await VfioPassthrough(tmp_path / "state", pci=pci).give_back(uid)
     assert (pci.functions(NIC), autoprobe(pci, NIC)) == ([], before)
     assert [entry.name for entry in (tmp_path / "state").iterdir()] == []
+
+
+async def test_what_is_taken_stands_through_a_power_cut_before_it_is_taken(
+    tmp_path: Path, pci: DrawnPci, real: VfioPassthrough, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settled: list[tuple[Path, bool]] = []
+    monkeypatch.setattr(durable, "settle", lambda folder: settled.append((folder, pci.drivers() == HOSTS)))
+    await real.hand("a", (DISK_WHOLE,))
+    await real.hand("b", (NIC_WHOLE,))
+    state = tmp_path / "state"
+    assert [folder for folder, _ in settled] == [tmp_path, state, state]
+    assert settled[1] == (state, True), "the name, too, and before the first device is touched"
+
+
+async def test_what_a_killed_agent_had_half_written_is_nobodys(tmp_path: Path, real: VfioPassthrough) -> None:
+    await real.hand("a", (DISK_WHOLE,))
+    (tmp_path / "state" / "b.new").write_text("{")
+    assert await real.uids() == {"a"}
+    await real.hand("b", (NIC_WHOLE,))
+    assert await real.uids() == {"a", "b"}
+
+
+async def test_what_cannot_be_kept_is_not_taken(
+    pci: DrawnPci, real: VfioPassthrough, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_path: Path, _data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(durable, "put", full)
+    assert await refused(real, "a", DISK_WHOLE) == "DiskFull"
+    assert (pci.drivers(), await real.uids()) == (HOSTS, frozenset())

@@ -93,6 +93,27 @@ async def test_what_was_taken_is_said_and_the_driver_is_told() -> None:
         assert (uses["milli_cores"], uses["memory_bytes"], uses["devices/*"]) == (3000, 2 * GIB, 1)
 
 
+async def test_devices_of_two_nodes_have_threads_and_pages_of_both_and_so_has_the_guest() -> None:
+    """Though either node would have had all of them."""
+    made = world()
+    there = made.hosts["h1"]
+    second = Device(id="gpu-1", kind="gpu", model="H100", address="0000:12:00.0", numa_node=0)
+    there.inventory = there.inventory.model_copy(update={"devices": [*there.inventory.devices, second]})
+    async with made as here:
+        both = {"cores": 6, "memory": "4Gi", "devices": {"count": 2}, "cpuPolicy": "cores", "hugepages": "1Gi"}
+        await here.create("Flavor", "both", both, namespace="")
+        await here.create("Instance", "vm", {"flavor": "both", "image": "micro"})
+        await here.until_ready("Instance", "vm")
+        parts = (await spec_of(here, "vm"))["allocations"]
+        said = sorted((part["numaNode"], part["milliCores"], part["memoryBytes"], part["cpus"]) for part in parts)
+        assert said == [(0, 4000, 2 * GIB, "0-1,8-9"), (1, 2000, 2 * GIB, "4,12")]
+        (guest,) = there.qemu.guests.values()
+        assert guest.spec.numa == (
+            NumaCell(4, 2 * GIB, host_node=0, own_cpus="0-1,8-9"),
+            NumaCell(2, 2 * GIB, host_node=1, own_cpus="4,12"),
+        )
+
+
 async def test_what_is_taken_is_nobody_elses_until_it_is_given_back() -> None:
     async with world() as here:
         alone = {**FLAVOR, "devices": None, "companions": [{"kind": "nic", "model": "x7", "count": 2, "functions": 2}]}

@@ -13,8 +13,8 @@ import pytest
 from bessemer.core.clock import SystemClock
 from bessemer.core.resource import Done
 from bessemer.core.units import MIB
+from bessemer.drivers.engine.fake import FakeEngine
 from bessemer.drivers.jobs.fake import FakeJobs
-from bessemer.drivers.llamacpp.fake import FakeEngine
 from bessemer.drivers.wipe.fake import fake_lending
 from bessemer.kinds.compute.instance.host import InstanceHost
 from bessemer.kinds.compute.instance.spec import InstanceIntent

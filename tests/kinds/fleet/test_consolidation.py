@@ -51,12 +51,17 @@ from tests.placement.moves.test_plan import by_criteria, claim
 THEIRS = "beta--lab"
 CASE = Case("Consolidation", "tidy", {"empty": {"hosts": ["h1"]}, "approved": True}, namespace="", reason="Succeeded")
 
+FIXED = (
+    f"h1 cannot be emptied; 1 claim cannot go: Instance {PROJECT}/fixed on h1 "
+    "(not movable: neither spec.movable nor spec.preemptible says that it may be stopped)"
+)
+
 
 async def furnish(world: World) -> None:
     """Another tenant, and flavors with GPUs."""
     await world.create("Tenant", "beta", {}, namespace="")
     await world.create("Project", THEIRS, {}, namespace="")
-    for name, count in (("one", 1), ("two", 2)):
+    for name, count in (("one", 1), ("two", 2), ("three", 3)):
         spec = {"cores": 1, "memory": "1Gi", "disk": "1Gi", "devices": {"model": "H100", "count": count}}
         await world.create("Flavor", name, spec, namespace="")
     await world.until_ready("Project", THEIRS, namespace="")
@@ -375,7 +380,7 @@ async def test_gangs_and_whoever_does_not_say_so_stay_where_they_are() -> None:
     async with standing({"fixed": "h1"}, movable=False) as world:
         await approve(world, empty={"hosts": ["h1"]})
         said = await world.until_reason("Consolidation", "tidy", "NoPlan", namespace="")
-        assert said["message"] == "1 claim of these hosts: not to be moved, or without another place"
+        assert said["message"] == FIXED
         host = await world.object("Host", "h1", namespace="")
         assert host is not None
         assert not host["spec"].get("unschedulable")
@@ -471,9 +476,7 @@ async def test_one_that_was_approved_does_not_wait_for_ever_for_a_plan() -> None
         assert (await status(world, "Consolidation", "tidy", namespace=""))["phase"] == "Pending"
         said = await ended(world)
         assert (said["phase"], condition(said, "Ready")["reason"]) == ("Failed", "NoPlan")
-        words = (
-            "there is no plan 60 s after it was made: 1 claim of these hosts: not to be moved, or without another place"
-        )
+        words = f"there is no plan 60 s after it was made: {FIXED}"
         assert said["message"] == f"{words}. {control.UNBEGUN_REMEDY}"
         assert (await status(world, "Consolidation", "seen", namespace=""))["phase"] == "Pending"
 

@@ -16,7 +16,7 @@ from bessemer.core.errors import Expired, Unavailable
 from bessemer.core.ports import Bookmark, Scope
 from bessemer.core.resource import Change
 from bessemer.drivers.inspect.tables import known
-from bessemer.kinds.fleet.inventory import ASSUMED_SECONDS, CONTENDED_SECONDS, CONTENDED_SLACK, FleetFeed
+from bessemer.kinds.fleet.inventory import ASSUMED_SECONDS, CONTENDED_SECONDS, CONTENDED_SLACK, LOST_SECONDS, FleetFeed
 from bessemer.placement import Hold
 from bessemer.placement.facts import Tenure
 from bessemer.placement.thought import Thought
@@ -204,12 +204,73 @@ async def test_who_lost_a_place_to_another_process_takes_what_costs_hardly_more(
         board = feed.demand.own._board
         assert board.slack == 0
         feed.assume(decision, "w-vm/0")
-        feed.forget("w-vm/0")
+        feed.forget("w-vm/0", lost=True)
+        refused(feed, device_count=1)
+        await yard.advance(LOST_SECONDS)
         placed(feed, device_count=1)
         assert board.slack == CONTENDED_SLACK
         await yard.advance(CONTENDED_SECONDS)
         placed(feed, device_count=1)
         assert board.slack == 0
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_what_was_lost_to_another_process_counts_as_taken_until_that_is_heard_of() -> None:
+    async with Yard() as yard:
+        feed = FleetFeed(yard.store.objects, yard.clock, order="one")
+        task = asyncio.create_task(feed.run())
+        await yard.host("h1", inventory(gpus=2))
+        await yard.advance(20)
+        decision = placed(feed, device_count=1)
+        feed.assume(decision, "w-vm/0")
+        feed.forget("w-vm/0", lost=True)
+        other = placed(feed, device_count=1)
+        assert other.devices != decision.devices, "whoever asks next does not lose the same"
+        feed.assume(other, "w-vm/0")
+        assert placed(feed, device_count=1).devices == decision.devices, "who asks again has no more than he took"
+        feed.forget("w-vm/0", lost=True)
+        uid = await yard.take("faster", "h1", devices=[*other.devices])
+        await yard.advance(LOST_SECONDS)
+        assert placed(feed, device_count=1).devices == decision.devices
+        assert [*feed.arrays.held.at("h1")] == [uid]
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_what_was_lost_is_free_in_its_time_however_much_is_lost_meanwhile() -> None:
+    async with Yard() as yard:
+        feed = FleetFeed(yard.store.objects, yard.clock, order="one")
+        task = asyncio.create_task(feed.run())
+        await yard.host("h1", inventory(gpus=4))
+        await yard.advance(20)
+        for number in range(4):
+            feed.assume(placed(feed, device_count=1), f"w-{number}/0")
+            feed.forget(f"w-{number}/0", lost=True)
+            await yard.advance(0.8 * LOST_SECONDS)
+            feed.expire()
+        assert [*feed.arrays.held.at("h1")] == ["w-3/0"]
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_what_was_refused_and_not_lost_is_free_at_once_and_so_is_ones_own_for_who_asks_anew() -> None:
+    async with Yard() as yard:
+        feed = FleetFeed(yard.store.objects, yard.clock, order="one")
+        task = asyncio.create_task(feed.run())
+        await yard.host("h1", inventory(gpus=1))
+        await yard.advance(20)
+        decision = placed(feed, device_count=1)
+        feed.assume(decision, "w-vm/0")
+        feed.forget("w-vm/0")
+        assert placed(feed, device_count=1) == decision
+        assert feed.demand.own._board.slack == 0
+        feed.assume(decision, "w-vm/0")
+        feed.forget("w-vm/0", lost=True)
+        feed.recall("w-other")
+        refused(feed, device_count=1)
+        feed.recall("w-vm")
+        assert placed(feed, device_count=1) == decision
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 

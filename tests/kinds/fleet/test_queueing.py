@@ -378,6 +378,7 @@ class _Yard:
         self.arrays, self.own = arrays, Own(arrays)
         self.demand = Demand(arrays, FakeClock())
         self.moving = Moving(arrays, lambda _hosts: None)
+        self.lost: set[str] = set()
 
     def decide(self, request: Request) -> Decision | Refusal:
         return self.own.decide(request)
@@ -388,8 +389,15 @@ class _Yard:
     def assume(self, decision: Decision, claim_uid: str, *, tenure: Tenure | None = None, before: str = "") -> None:
         rename(self.arrays, before, uid=claim_uid, hold=replace(Hold.of(decision), tenure=tenure or Tenure()))
 
-    def forget(self, claim_uid: str) -> None:
-        self.arrays.drop(claim_uid)
+    def forget(self, claim_uid: str, *, lost: bool = False) -> None:
+        if lost:
+            self.lost.add(claim_uid)
+        else:
+            self.arrays.drop(claim_uid)
+
+    def recall(self, workload_uid: str) -> None:
+        for name in [name for name in self.lost if name.startswith(f"{workload_uid}/")]:
+            self.arrays.drop(name)
 
     def ready(self) -> bool:
         return True
@@ -421,6 +429,40 @@ def test_a_place_that_was_said_is_nobody_elses_before_it_is_taken(
     assert line.fleet.device_milli[0].min() == 0
     line.fleet.drop("first/0")
     assert isinstance(queueing.decide(gpus(1), other), Decision)
+
+
+def test_what_somebody_lost_keeps_others_from_it_for_a_while_and_not_who_asks_anew(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = Line(hosts=1)
+    line.runs("r", 3)
+    queueing = queueing_over(line, clock, monkeypatch)
+    first, other = (Asker(uid=uid, project=PROJECT, since=NOW) for uid in ("first", "other"))
+    said = queueing.decide(gpus(1), first)
+    assert isinstance(said, Decision)
+    queueing.assume(said, "first/0")
+    queueing.forget("first/0", lost=True)
+    assert isinstance(queueing.decide(gpus(1), other), Refusal)
+    queueing.line.leave("other")
+    assert queueing.decide(gpus(1), first) == said
+
+
+def test_nothing_is_left_of_places_that_nobody_took_where_nobody_waits(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who asks is answered by the feed at once then, and no plan is made that would look at all of them."""
+    line = Line(hosts=2)
+    queueing = queueing_over(line, clock, monkeypatch)
+    for number in range(50):
+        said = queueing.decide(gpus(1), Asker(uid=f"gone{number}", project=PROJECT, since=NOW))
+        assert isinstance(said, Decision)
+        line.fleet.drop(f"gone{number}/promised/{number + 1}")  # as the feed does once it is over
+    assert len(queueing._promised._by) <= 2
+    standing = Asker(uid="standing", project=PROJECT, since=NOW)
+    said = queueing.decide_gang(Gang(member=gpus(1), count=3), standing)
+    assert isinstance(said, GangDecision)
+    assert isinstance(queueing.decide(gpus(1), Asker(uid="other", project=PROJECT, since=NOW)), Decision)
+    assert len(queueing._promised._by["standing"]) == 3, "what still stands is not touched"
 
 
 def test_a_plan_that_was_dear_to_make_gives_a_place_once(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 from bessemer.core.asking import ReasonView
 from bessemer.core.resource import Done, Metadata, Wait
 from bessemer.core.values import ClaimSpec, WorkloadRef
-from bessemer.drivers.llamacpp.protocol import RunningEngine
+from bessemer.drivers.engine.protocol import RunningEngine
 from bessemer.kinds.fleet.claim import Claim, ClaimStatus
 from bessemer.kinds.inference.endpoint import control, host
 from bessemer.kinds.inference.endpoint.control import Hold, Seen

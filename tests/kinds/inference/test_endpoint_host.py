@@ -8,9 +8,10 @@ from bessemer.core.errors import DriverError
 from bessemer.core.resource import Done
 from bessemer.core.units import GIB, MIB
 from bessemer.core.values import BILLING
-from bessemer.drivers.llamacpp.fake import Behaviour, Trouble
-from bessemer.drivers.llamacpp.protocol import EngineSpec, RunningEngine
+from bessemer.drivers.engine.fake import Behaviour, Trouble
+from bessemer.drivers.engine.protocol import EngineSpec, RunningEngine
 from bessemer.drivers.process.protocol import End
+from bessemer.kinds.inference.endpoint import loading
 from bessemer.kinds.inference.endpoint.host import EndpointHost, threads_of
 from bessemer.kinds.inference.endpoint.spec import EndpointIntent
 from tests.kinds.host_bench import DIGEST, SECRET, HostBench
@@ -171,11 +172,56 @@ async def test_an_engine_that_answers_nonsense_is_started_anew(bench: HostBench)
     assert bench.status.pid != pid
 
 
-async def test_an_engine_that_loads_for_ever_is_started_anew() -> None:
+def that_loads_for_ever() -> HostBench:
     bench = HostBench(EndpointHost(), INTENT.dump(), kind="Endpoint")
     bench.engine._load_seconds = 1e9
+    return bench
+
+
+async def test_an_engine_that_loads_and_does_nothing_is_started_anew() -> None:
+    bench = that_loads_for_ever()
+    bench.engine.processes.idle.add("c-1")
+    await bench.until_phase("Starting")
+    began = bench.clock.monotonic()
     await bench.until_reason("EngineSilent")
+    assert loading.IDLE_SECONDS < bench.clock.monotonic() - began < loading.IDLE_SECONDS + 2 * loading.LOOK_SECONDS
+    assert "has done nothing for" in bench.status.message
     assert await bench.engine.find("c-1") is None
+
+
+async def test_an_engine_that_only_computes_is_given_longer() -> None:
+    bench = that_loads_for_ever()
+    await bench.until_phase("Starting")
+    began = bench.clock.monotonic()
+    await bench.until_reason("EngineSilent", seconds=2 * loading.BUSY_SECONDS)
+    assert loading.BUSY_SECONDS < bench.clock.monotonic() - began < loading.BUSY_SECONDS + 2 * loading.LOOK_SECONDS
+    assert "has read nothing for" in bench.status.message
+
+
+async def test_a_large_model_on_a_slow_disk_comes_up() -> None:
+    bench = that_loads_for_ever()
+    await bench.until_phase("Starting")
+    pid, said = bench.status.pid, set()
+    for second in range(0, 7200, 5):
+        bench.engine.processes.read_bytes["c-1"] = second << 20
+        await bench.clock.advance(5)
+        await bench.step()
+        said.add(str(bench.status.detail))
+    assert (bench.status.phase, bench.status.pid, bench.status.restarts) == ("Starting", pid, 0)
+    assert len(said) <= 7200 / loading.LOOK_SECONDS + 1, "its status changes with looks that count alone"
+    bench.engine._engines["c-1"].ready_at = 0.0
+    await bench.until_phase("Running")
+    assert (bench.status.pid, "loading" in bench.status.detail) == (pid, False)
+
+
+@pytest.mark.parametrize("seconds", [86_400, -86_400])
+async def test_a_clock_that_jumps_ends_no_load(seconds: float) -> None:
+    bench = that_loads_for_ever()
+    await bench.until_phase("Starting")
+    await bench.step()
+    bench.clock.jump(seconds)
+    await bench.step()
+    assert (bench.status.phase, bench.status.restarts) == ("Starting", 0)
 
 
 @pytest.mark.parametrize("reason", ["DigestMismatch", "DiskFull", "FetchFailed"])

@@ -15,6 +15,7 @@ from bessemer.core.clock import FakeClock
 from bessemer.core.resource import Done
 from bessemer.core.units import MIB
 from bessemer.drivers.disks.fake import FakeDisks
+from bessemer.drivers.engine.real import HostEngines
 from bessemer.drivers.fetch.known import SMOLLM2_135M_INSTRUCT as SMOLLM2
 from bessemer.drivers.fetch.real import HostContent, PipImporter
 from bessemer.drivers.jobs.fake import FakeJobs
@@ -45,8 +46,9 @@ class EngineBench(RealBench):
         self.folder = folder
         super().__init__(EndpointHost(), INTENT.dump(), kind="Endpoint", content=model)
 
-    def real(self) -> LlamaCpp:
-        return LlamaCpp(HostProcesses(self.folder / "engines", users=self.folder / "users"), self.folder / "doors")
+    def real(self) -> HostEngines:
+        processes = HostProcesses(self.folder / "engines", users=self.folder / "users")
+        return HostEngines(processes, self.folder / "doors", state=self.folder / "adapters", recipes=(LlamaCpp(),))
 
     def drivers(self) -> HostDrivers:
         return HostDrivers(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
@@ -12,7 +13,7 @@ import orjson
 from bessemer.cli import render
 from bessemer.cli.progress import bar
 from bessemer.client import Client, an_object
-from bessemer.core.errors import Invalid, Unavailable
+from bessemer.core.errors import Invalid, NotFound, Unavailable
 from bessemer.core.ports import Bookmark, Scope
 from bessemer.core.resource import Key
 from bessemer.kinds.fleet.moved import ENDED, KIND
@@ -26,15 +27,39 @@ _HOW: Mapping[str, str] = {
 }
 
 
-async def planned(client: Client, *, name: str, spec: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The object with its plan; made where there is a ``spec``. Raises Invalid where there is no plan."""
-    key = Key(KIND, "", name or f"consolidation-{secrets.token_hex(3)}")
-    if spec is not None:
-        await client.create(an_object(key, spec))
+async def foretold(client: Client, *, name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The object as it would be, with its plan, by a dry run: nothing of it is kept. Raises Invalid where there is no
+    plan."""
+    made = an_object(Key(KIND, "", name or _some_name()), spec)
+    body: dict[str, Any] = orjson.loads((await client.create(made, dry_run=True)).body)
+    status = body.get("status", {})
+    if status.get("phase", "Pending") == "Pending":
+        raise Invalid(f"there is no plan: {status.get('message') or 'this server makes none in a dry run'}")
+    return body
+
+
+async def made(client: Client, *, name: str, spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A new object with its plan. Where there is none, nothing is made: a plan is asked for before, and an object that
+    has none after all is deleted again. Raises Invalid then."""
+    foreseen = await foretold(client, name=name, spec=spec)
+    key = Key(KIND, "", foreseen["metadata"]["name"])
+    await client.create(an_object(key, spec))
     try:
-        return await asyncio.wait_for(_plan(client, key), PLAN_SECONDS)
-    except TimeoutError:
-        raise Invalid(_no_plan(key.name, "nobody has planned it yet")) from None
+        return await _plan(client, key)
+    except BaseException:
+        # Nobody has approved it: what would be left is an object that nobody asked for.
+        with contextlib.suppress(NotFound):
+            await client.delete(key)
+        raise
+
+
+async def planned(client: Client, name: str) -> dict[str, Any]:
+    """The object with its plan. Raises Invalid where there is no plan."""
+    try:
+        return await _plan(client, Key(KIND, "", name))
+    except Invalid as error:
+        again = f"consolidation/{name} looks again now and then; `bessemer delete consolidation {name}` ends that"
+        raise Invalid(f"{error} ({again})") from None
 
 
 async def followed(client: Client, name: str) -> dict[str, Any]:
@@ -50,10 +75,11 @@ async def followed(client: Client, name: str) -> dict[str, Any]:
     raise Unavailable("The server ended the watch.", retry_after_seconds=1)
 
 
-def text(body: Mapping[str, Any], *, within: int = 0, yes: bool = False) -> str:
-    """The plan for a person: what it gains and costs, then a line per move."""
+def text(body: Mapping[str, Any], *, within: int = 0, kept: bool = True, yes: bool = False) -> str:
+    """The plan for a person: what it gains and costs, then a line per move. ``kept``: it is of an object that is
+    there."""
     name, status = body["metadata"]["name"], body.get("status", {})
-    lines = [f"consolidation/{name}: {_gain(body)}"]
+    lines = [f"consolidation/{name}: {_gain(body)}" if kept else f"The plan: {_gain(body)}"]
     steps = status.get("steps", ())
     if steps:
         head = ["MOVE", "FROM", "TO", "DEVICES", "LOST", "HOW", "STATE"]
@@ -72,7 +98,9 @@ def text(body: Mapping[str, Any], *, within: int = 0, yes: bool = False) -> str:
         lines += [render.columns(head, rows, within=within, spare=["STATE", "HOW"])]
         lost = _time(status.get("lostDeviceSeconds", 0))
         lines += [f"{len(steps)} move{'s' * (len(steps) != 1)}; at most {lost} of devices' work is lost."]
-    if status.get("phase") == "Planned" and not yes:
+    if not kept:
+        lines += ["Nothing is moved, and nothing of this is kept: the same with --yes carries it out."]
+    elif status.get("phase") == "Planned" and not yes:
         lines += [f"Nothing is moved yet: `bessemer consolidate {name} --yes` carries it out."]
     elif status.get("phase") != "Planned":
         lines += [f"{status.get('phase')}: {status.get('message', '')}"]
@@ -106,6 +134,14 @@ def _ready(status: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 async def _plan(client: Client, key: Key) -> dict[str, Any]:
+    """The object once it has a plan. Raises Invalid where it has none for now."""
+    try:
+        return await asyncio.wait_for(_told(client, key), PLAN_SECONDS)
+    except TimeoutError:
+        raise Invalid("there is no plan: nobody has planned it yet") from None
+
+
+async def _told(client: Client, key: Key) -> dict[str, Any]:
     async for body in _bodies(client, key):
         if _is_planned(body):
             return body
@@ -119,15 +155,12 @@ def _is_planned(body: Mapping[str, Any]) -> bool:
         return True
     ready = _ready(status)
     if ready.get("reason") not in (None, "Behind"):
-        raise Invalid(_no_plan(body["metadata"]["name"], ready["message"]))
+        raise Invalid(f"there is no plan: {status.get('message') or ready['message']}")
     return False
 
 
-def _no_plan(name: str, why: str) -> str:
-    return (
-        f"there is no plan: {why} (consolidation/{name} looks again every half minute; "
-        f"`bessemer delete consolidation {name}` ends that)"
-    )
+def _some_name() -> str:
+    return f"consolidation-{secrets.token_hex(3)}"
 
 
 async def _bodies(client: Client, key: Key) -> AsyncIterator[dict[str, Any]]:

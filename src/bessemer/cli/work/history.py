@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -26,18 +26,39 @@ _HEAD = """\
 _Group = tuple[str, int, int, int, int, int, bool, tuple[int, ...]]
 
 
-async def described(client: Client) -> str:
-    """The fleet's file. Fake hosts stand in it like others where there are no others."""
+async def described(client: Client, *, fakes: bool) -> tuple[str, Sequence[str]]:
+    """The fleet's file, and what is to be said of it. Fake hosts stand in it like others where there are no others, or
+    with ``fakes``."""
     bodies = await list_all(client, Scope(kind="Host"))
     found = [report for body in bodies if (report := body.get("status", {}).get("report")) is not None]
-    real = [report for report in found if not report.get("fake")]
     if not found:
         raise Invalid("no host has said what it is yet")
+    real = [report for report in found if not report.get("fake")]
     prices, currency = await _prices(client)
-    counts = Counter(_group(Inventory.model_validate(report)) for report in real or found)
+    told = found if fakes or not real else real
+    counts = Counter(_group(Inventory.model_validate(report)) for report in told)
     names = Counter[str]()
     groups = [_described(group, count, prices=prices, names=names) for group, count in sorted(counts.items())]
-    return _HEAD + as_yaml({"currency": currency, "groups": groups, "asks": []})
+    notes = _notes(hosts=len(bodies), found=len(found), fake=len(found) - len(real), told=len(told))
+    if not any("devices" in group for group in groups):
+        notes.append("No host of it has a device: there is nothing that a load could fill.")
+    return _HEAD + as_yaml({"currency": currency, "groups": groups, "asks": []}), notes
+
+
+def _notes(*, hosts: int, found: int, fake: int, told: int) -> list[str]:
+    """What is left out, and what of it is not real."""
+    notes = []
+    if silent := hosts - found:
+        notes.append(f"{_hosts(silent)} left out: nothing has been reported of {'it' if silent == 1 else 'them'} yet.")
+    if told < found:
+        notes.append(f"{_hosts(fake)} left out, being fake; --fake describes {'it' if fake == 1 else 'them'} too.")
+    elif fake:
+        notes.append(f"{_hosts(fake)} of it {'is' if fake == 1 else 'are'} fake: no such hardware stands anywhere.")
+    return notes
+
+
+def _hosts(count: int) -> str:
+    return f"{count} host{'s' if count != 1 else ''}"
 
 
 def _group(host: Inventory) -> _Group:

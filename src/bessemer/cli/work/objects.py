@@ -93,6 +93,41 @@ def show(kind: AnyKind, bodies: Sequence[dict[str, Any]], *, output: str, scope:
         typer.echo(shown(whole, output, text=lambda within: rows.table(bodies, within=within)))
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Objects of a kind: some by ``keys``, or those of the scope."""
+
+    kind: AnyKind
+    keys: Sequence[Key]
+    scope: Scope
+
+
+async def read_several(client: Client, asked: Sequence[Asked]) -> list[list[dict[str, Any]]]:
+    """The bodies of each. Raises NotFound."""
+    return [await read(client, one.keys) if one.keys else await list_known(client, one.scope) for one in asked]
+
+
+def show_several(
+    asked: Sequence[Asked], found: Sequence[Sequence[dict[str, Any]]], *, output: str, managed: bool
+) -> None:
+    """Print bodies of several kinds, as kubectl does: a document is one List of all; a table is one for each kind of
+    which there is something, with names that say the kind."""
+    parts = [(one, bodies) for one, bodies in zip(asked, found, strict=True) if bodies]
+    if output in DOCUMENTS:
+        told = [_document(body, managed=managed) for _, bodies in parts for body in bodies]
+        typer.echo(document(listed(told), output))
+    elif not parts:
+        place = next((one.scope.namespace for one in asked if one.scope.namespace), None)
+        typer.echo(nothing(", ".join(one.kind.plural for one in asked), place), err=True)
+    for number, (one, bodies) in enumerate(parts if output not in DOCUMENTS else ()):
+        if output == "name":
+            show(one.kind, bodies, output=output, scope=one.scope)
+            continue
+        named = [{**body, "metadata": {**body["metadata"], "name": _name(one.kind, body)}} for body in bodies]
+        typer.echo("\n" * bool(number), nl=False)
+        show(one.kind, named, output=output, scope=one.scope)
+
+
 def _document(body: dict[str, Any], *, managed: bool) -> dict[str, Any]:
     """A body as people read it: who set which field is longer than all else."""
     return body if managed else without(body, "managedFields")

@@ -16,11 +16,25 @@ from bessemer.core.errors import Invalid, Malformed
 from bessemer.core.resource import API_VERSION
 from bessemer.core.units import show_bytes, show_money
 from bessemer.kinds.asks import ASKS
+from bessemer.kinds.fleet.terms import cost_words
 
 PLANNED = frozenset(ASKS)
 _AFTER_MAX = 16
 _MEMBERS_LISTED, _HOSTS_DRAWN = 16, 4
 """Of a gang: where there are more, leaves are told in place of members, and no host is drawn."""
+
+_WAYS: Mapping[str, str] = {
+    "QuotaExceeded": "a quota",
+    "HostUnaddressed": "a network that hosts have no address in",
+    "FlavorNotFound": "a flavor that is not there",
+    "FlavorWithdrawn": "a flavor that is not offered any more",
+    "FlavorTooSmall": "a flavor that is too small",
+    "ImageNotFound": "an image that is not there",
+    "ModelNotFound": "a model that is not there",
+    "TenantWalled": "what its tenant may not use",
+    "TooManyReplicas": "the number of replicas",
+}
+"""What a reason is about."""
 
 _NUMBERED = re.compile(r"(.*?)([0-9]{1,9})")
 _NAME = 11
@@ -60,7 +74,7 @@ def text(told: Mapping[str, Any], *, within: int = 0) -> str:
     body, status = told["spec"]["object"], told["status"]
     name = f"{body['kind'].lower()}/{body['metadata']['name']}"
     fake = "FAKE HOSTS: nothing real would run" if any(one.get("fake") for one in status["replicas"]) else ""
-    head = f"{name}: {'fits' if status['fits'] else 'does not fit'}"
+    head = f"{name}: {_verdict(status)}"
     parts = [render.GAP.join(filter(None, (head, fake))), *_facts(status, within=within)]
     gang = status.get("gang")
     if gang is not None and gang["members"] > _MEMBERS_LISTED:
@@ -82,7 +96,7 @@ def _facts(status: Mapping[str, Any], *, within: int) -> Iterator[str]:
         lines.append(("room", status["message"].partition("; ")[0]))
     if replicas:
         lines.append(("why", gang["why"] if gang is not None else replicas[0].get("why", "")))
-        lines += [("score", _parts(replicas))] if gang is not None else []
+        lines += [("cost", _parts(replicas))] if gang is not None else []
         lines += [("next", _next(replicas[0]["others"]))] if replicas[0].get("others") else []
         lines += [("not on", _reasons(replicas[0]["reasons"]))] if replicas[0].get("reasons") else []
     if (refused := status.get("refusal")) is not None:
@@ -99,7 +113,23 @@ def _facts(status: Mapping[str, Any], *, within: int) -> Iterator[str]:
     return (render.line(["  " + name, words], wide, within=within, gap="") for name, words in lines)
 
 
+def _verdict(status: Mapping[str, Any]) -> str:
+    """Whether it fits, or what is in the way: not everything is want of room."""
+    if status["fits"]:
+        return "fits"
+    lasting = [one["reason"] for one in status["hindrances"] if not one.get("passing")]
+    ways = list(dict.fromkeys(_WAYS.get(reason, reason) for reason in lasting))
+    told = f"{' and '.join(ways)} {'are' if len(ways) > 1 else 'is'} in the way"
+    if not ways or status.get("refusal") is not None:
+        return f"does not fit{f', and {told}' if ways else ''}"
+    return f"{'there is room, but ' if status['replicas'] else ''}{told}"
+
+
 def _start(status: Mapping[str, Any], turn: Mapping[str, Any] | None) -> str:
+    if status.get("never"):
+        return f"never, as it is: {status['never']}"
+    if not status.get("expectedStart") and any(one["reason"] == "QuotaExceeded" for one in status["hindrances"]):
+        return "not before the quota has room for it"
     if turn is not None and (status.get("expectedStart") or not turn.get("start")):
         return str(turn["message"])
     return "at once" if status.get("expectedStart") else "not known"
@@ -129,11 +159,7 @@ def _reasons(reasons: Sequence[Mapping[str, Any]]) -> str:
 
 def _parts(members: Sequence[Mapping[str, Any]]) -> str:
     """What the first member's place costs, by its parts."""
-    parts = {name: figure for name, figure in members[0].get("parts", {}).items() if figure}
-    if not parts:
-        return "the first member costs the fleet nothing there"
-    told = ", ".join(f"{name} {figure:+g}" for name, figure in parts.items())
-    return f"of the first member {sum(parts.values()) / 1000:+.3g} of a device ({told}, in thousandths)"
+    return f"the first member costs the fleet {cost_words(members[0].get('parts', {})) or 'nothing'} there"
 
 
 def _leaves(gang: Mapping[str, Any], *, within: int) -> str:

@@ -24,15 +24,19 @@ from bessemer.kinds.workload import LABEL_KIND, LABEL_NAME
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """Whose events: those of a project, or of a kind in it, or of some objects of the kind."""
+    """Whose events: those of a project, or of a kind in it, or of some objects of the kind; with a ``uid`` of that very
+    object, and not of one that had its name before."""
 
     kind: AnyKind | None = None
     names: Collection[str] = ()
     project: str = ""
+    uid: str = ""
 
     def holds(self, event: Mapping[str, Any]) -> bool:
         about = event.get("involvedObject", {})
         if self.kind is not None and about.get("kind") != self.kind.name:
+            return False
+        if self.uid and about.get("uid", self.uid) != self.uid:
             return False
         return not self.names or about.get("name") in self.names
 
@@ -74,7 +78,7 @@ async def describe(client: Client, kind: AnyKind, *, names: Sequence[str], proje
     chosen = list(names) or [stored.key.name for stored in (await client.list(scope_of(kind, project))).items]
     for name in chosen:
         body = orjson.loads((await client.get(key_of(kind, name, project=project))).body)
-        lately = await events_of(client, About(kind, (name,), project))
+        lately = await events_of(client, About(kind, (name,), project, body["metadata"]["uid"]))
         typer.echo(render.described(body, lately, now=time.time(), within=render.width()))
 
 
@@ -88,7 +92,7 @@ async def why(client: Client, kind: AnyKind, *, keys: Sequence[Key], output: str
 async def called(client: Client, name: str, *, project: str) -> list[str]:
     """``["KIND/NAME"]`` of the workload of that name, [] where there is none. Raises Invalid where there are more."""
     found: list[str] = []
-    for kind in map(find_kind, ("instance", "endpoint")):
+    for kind in map(find_kind, ("instance", "endpoint", "job")):
         with contextlib.suppress(NotFound):
             await client.get(Key(kind.name, project, name))
             found.append(f"{kind.singular}/{name}")
@@ -133,8 +137,10 @@ class _Reason:
 
 async def _reason(client: Client, kind: AnyKind, *, key: Key) -> _Reason:
     body = orjson.loads((await client.get(key)).body)
-    lately = await events_of(client, About(kind, (key.name,), key.namespace))
-    return _Reason(body, await _claims(client, key), lately[-5:])
+    uid = body["metadata"]["uid"]
+    lately = await events_of(client, About(kind, (key.name,), key.namespace, uid))
+    claims = [one for one in await _claims(client, key) if one["spec"]["workload"].get("uid", uid) == uid]
+    return _Reason(body, claims, lately[-5:])
 
 
 def reasons(body: Mapping[str, Any], now: float) -> list[str]:
@@ -143,12 +149,19 @@ def reasons(body: Mapping[str, Any], now: float) -> list[str]:
     since = render.age(status.get("phaseSince"), now)
     lines = [f"{body['kind']} {body['metadata']['name']} is {status.get('phase', 'Pending')} for {since}."]
     for condition in _holding_up(status):
-        word = "It waits" if condition["type"] == "Ready" else "It is stuck"
+        word = _word(condition, status) if condition["type"] == "Ready" else "It is stuck"
         lines.append(f"{word}: {condition['reason']}: {condition['message']}")
     lines += _counts(status)
     if status.get("remedy"):
         lines.append(f"Cheapest change: {status['remedy']}")
     return lines if len(lines) > 1 else [*lines, "It waits for nothing."]
+
+
+def _word(condition: Mapping[str, Any], status: Mapping[str, Any]) -> str:
+    """What is not ready need not wait: a job is once it has ended, and what has failed never is."""
+    if status.get("phase") == "Failed":
+        return "It has failed"
+    return "It runs" if condition["reason"] == "Running" else "It waits"
 
 
 def _holding_up(status: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ last looked at; nothing is ever written in place. The cache knows no network: wh
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -99,4 +99,120 @@ class Importer(Protocol):
 
     async def file(self, path: Path, *, digest: str | None = None, progress: Progress | None = None) -> Imported:
         """Copy a regular file of the control side's machine. A device, a directory or a link is refused."""
+        ...
+
+
+# --- models, from wherever they are -------------------------------------------------------------------------------
+
+
+HUB = "https://huggingface.co"
+"""The endpoint of the hub, where no other is set."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HubPlace:
+    """A repository of a hub that speaks Hugging Face's protocol. ``revision`` is a branch, a tag or a commit; ``files``
+    are globs, empty for what a model needs."""
+
+    repository: str
+    revision: str = "main"
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class S3Place:
+    """What lies below ``prefix``, or the object of that key. ``endpoint`` is "" for Amazon's of the region."""
+
+    bucket: str
+    prefix: str = ""
+    region: str = "us-east-1"
+    endpoint: str = ""
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpPlace:
+    """One file."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PathPlace:
+    """A file or a folder of the control side's machine, below one that the operator allows."""
+
+    path: str
+    files: tuple[str, ...] = ()
+
+
+Place = HubPlace | S3Place | HttpPlace | PathPlace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """One file that a source has. ``size_bytes`` is -1 and ``digest`` "" where it does not say; ``blob`` is the id that
+    git gives it, ``version`` what changes when the file does (an ETag), ``where`` how the source finds it."""
+
+    path: str
+    size_bytes: int = -1
+    digest: str = ""
+    blob: str = ""
+    version: str = ""
+    where: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What is there at one revision, "" where a source knows none. ``gated`` is what is given to who accepted terms."""
+
+    revision: str
+    files: tuple[Listed, ...]
+    gated: bool = False
+
+
+class Origin(Protocol):
+    """One place. Both methods may raise DriverError ``SourceGated`` (who asks may not have it), ``SourceNotFound``,
+    ``AddressRefused`` (it is, or sends us, where nobody may be sent), ``ImportFailed``."""
+
+    async def listing(self) -> Listing:
+        """What is there now."""
+        ...
+
+    def source(self, file: Listed) -> Source:
+        """Opens one file of the listing. Where another version is there now, it raises DriverError ``SourceChanged``
+        for every offset but 0."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPart:
+    """One file of a model, as it came."""
+
+    path: str
+    digest: str
+    size_bytes: int
+    file: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """All files of one model, by path, the revision that they are of, and whether who gets them must accept terms."""
+
+    revision: str
+    parts: tuple[ModelPart, ...]
+    gated: bool = False
+
+
+class Models(Protocol):
+    """Brings models into the control side's store."""
+
+    async def bring(
+        self, place: Place, *, revision: str, secrets: Mapping[str, str], progress: Callable[[int, int], None]
+    ) -> Model:
+        """All files of the model that is there, at ``revision`` where that is not "". Cut short, it is resumed by the
+        next call, in another process too. ``progress`` is told bytes had and bytes in all, 0 where nobody knows.
+
+        Raises DriverError: what an `Origin` raises; ``FilesUnclear`` (which files are meant cannot be told),
+        ``PickleRefused``, ``DigestMismatch`` (a file is not what its source said), ``DiskFull``, ``FetchFailed``.
+        """
         ...

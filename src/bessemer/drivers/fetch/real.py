@@ -14,7 +14,7 @@ import asyncio
 import hashlib
 import os
 import time
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import aclosing, suppress
 from pathlib import Path
 from uuid import uuid4
@@ -25,6 +25,9 @@ from bessemer.drivers.fetch.pip import PipImporter
 from bessemer.drivers.fetch.protocol import Imported, Progress, Source, Stored, check_digest
 
 __all__ = ["HostContent", "PipImporter"]
+
+_FINAL = frozenset(("SourceGated", "SourceNotFound", "AddressRefused"))
+Judge = Callable[[Path], None]
 
 _WRITE_BYTES = 1 << 20
 _BUSY_SECONDS = 0.2
@@ -37,6 +40,11 @@ class HostContent:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._locks: dict[str, asyncio.Lock] = {}
+
+    @property
+    def root(self) -> Path:
+        """The folder."""
+        return self._root
 
     async def ensure(self, digest: str, sources: Sequence[Source], *, progress: Progress | None = None) -> Path:
         path = self._path(digest)
@@ -84,6 +92,32 @@ class HostContent:
         _sweep(self._root)
         return tuple(gone)
 
+    async def gather(
+        self, key: str, sources: Sequence[Source], *, judge: Judge, progress: Progress | None = None
+    ) -> Imported:
+        """Store what sources give whose digest is not known before. ``key`` names the very version of it, so that a
+        later call goes on where this one was cut short; ``judge`` looks at it, in a thread, before it gets its name.
+
+        Raises what ``judge`` raises, nothing is then kept; DriverError ``FetchFailed``, ``DiskFull``.
+        """
+        part = self._root / f"{hashlib.sha256(key.encode()).hexdigest()}.part"
+        intake = Intake(part)
+        if not await asyncio.to_thread(intake.open, resume=True):
+            raise DriverError("FetchFailed", "another process brings it at this moment")
+        try:
+            await _drain(sources, intake=intake, progress=progress)
+            try:
+                await asyncio.to_thread(judge, part)
+            except DriverError:
+                intake.discard()
+                raise
+            path, digest, size = self._path(intake.digest), intake.digest, intake.size_bytes
+            await asyncio.to_thread(intake.finish, path)
+        finally:
+            intake.close()
+        _mark(path, _likeness(path))
+        return Imported(digest, size, path)
+
     def adopt(self, chunks: Iterable[bytes], *, digest: str | None, progress: Progress | None = None) -> Imported:
         """Store bytes whose digest is not known before; blocks. Raises what `Importer` raises."""
         intake = Intake(self._root / f"{uuid4().hex}.part")
@@ -129,6 +163,10 @@ class HostContent:
 class _SourceFailed(Exception):
     """The source broke off; what came before stays."""
 
+    def __init__(self, text: str, cause: Exception) -> None:
+        super().__init__(text)
+        self.cause = cause
+
 
 async def _pour(digest: str, sources: Sequence[Source], *, intake: Intake, progress: Progress | None) -> None:
     """Fill the intake with exactly the content, from whichever source gives it."""
@@ -142,6 +180,8 @@ async def _pour(digest: str, sources: Sequence[Source], *, intake: Intake, progr
                 await _read(source, intake, progress=progress)
             except _SourceFailed as error:
                 failure = DriverError("FetchFailed", f"no source gave {digest} to its end", internal=str(error))
+                if final := _final(error):
+                    raise final from error
                 break
             if intake.digest == digest:
                 return
@@ -153,6 +193,29 @@ async def _pour(digest: str, sources: Sequence[Source], *, intake: Intake, progr
     if intake.size_bytes == 0:
         intake.discard()
     raise failure
+
+
+async def _drain(sources: Sequence[Source], *, intake: Intake, progress: Progress | None) -> None:
+    """Fill the intake with all that a source gives, from where it is; from the start where that is of another
+    version."""
+    said = "there is no source"
+    for source in sources:
+        try:
+            await _read(source, intake, progress=progress)
+        except _SourceFailed as error:
+            said = str(error)
+            if final := _final(error):
+                raise final from error
+            if isinstance(error.cause, DriverError) and error.cause.reason == "SourceChanged":
+                await asyncio.to_thread(intake.restart)
+        else:
+            return
+    raise DriverError("FetchFailed", f"the file did not come to its end: {said}")
+
+
+def _final(error: _SourceFailed) -> DriverError | None:
+    """What asking again would not change."""
+    return error.cause if isinstance(error.cause, DriverError) and error.cause.reason in _FINAL else None
 
 
 async def _read(source: Source, intake: Intake, *, progress: Progress | None) -> None:
@@ -172,7 +235,7 @@ async def _copy(stream: AsyncIterator[bytes], intake: Intake, *, progress: Progr
         except StopAsyncIteration:
             more = False
         except (OSError, BessemerError) as error:
-            failed, more = _SourceFailed(str(error)), False
+            failed, more = _SourceFailed(str(error), error), False
         if buffer and (len(buffer) >= _WRITE_BYTES or not more):
             await asyncio.to_thread(intake.write, bytes(buffer))
             buffer.clear()

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 _MINOR = re.compile(r"^Device Minor:\s*(\d+)\s*$", re.MULTILINE)
+_UUID = re.compile(r"^GPU UUID:\s*(GPU-[0-9A-Fa-f-]{8,64})\s*$", re.MULTILINE)
 _SHARED = ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset")
 _PREFIX = "gpu-"
 """Of the ids that the inspection gives, before the PCI address."""
@@ -24,12 +25,22 @@ def nodes_of(devices: Sequence[str], *, root: Path = Path("/")) -> tuple[Path, .
     return tuple(sorted(node for node in found if node.exists()))
 
 
-def _nvidia(address: str, root: Path) -> Iterator[Path]:
+def uuids_of(devices: Sequence[str], *, root: Path = Path("/")) -> tuple[str, ...]:
+    """What NVIDIA's driver calls the devices with these ids, in their order; of one that is unknown here, nothing."""
+    addresses = [device.removeprefix(_PREFIX) for device in devices if device.startswith(_PREFIX)]
+    found = (_UUID.search(_information(address, root)) for address in addresses)
+    return tuple(uuid[1] for uuid in found if uuid is not None)
+
+
+def _information(address: str, root: Path) -> str:
     try:
-        said = (root / "proc/driver/nvidia/gpus" / address / "information").read_text()
+        return (root / "proc/driver/nvidia/gpus" / address / "information").read_text()
     except OSError:
-        return
-    if minor := _MINOR.search(said):
+        return ""
+
+
+def _nvidia(address: str, root: Path) -> Iterator[Path]:
+    if minor := _MINOR.search(_information(address, root)):
         yield root / "dev" / f"nvidia{minor[1]}"
         yield from (root / "dev" / name for name in _SHARED)
 

@@ -1,1 +1,1 @@
-"""llama.cpp's server as a confined process behind a unix socket."""
+"""llama.cpp's server, as a sort of engine."""

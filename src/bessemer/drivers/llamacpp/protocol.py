@@ -1,158 +1,81 @@
-"""What can be asked of an inference engine on a host.
+"""llama.cpp as a sort of engine: what it serves, and which arguments may be given to it.
 
-An engine is a confined process that serves the OpenAI API on a unix socket, its *door*, which only its own user and
-root can reach; every request must also carry the replica's secret. It outlives the agent and is found by the Claim's
-uid. It does no metering: `metrics` are its own counters, against which what the gateway billed can be checked.
+An argument has the name of the option of ``llama-server`` without its dashes; `runner` sets each of them, so nothing is
+in the table that would be taken and not obeyed.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Protocol
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
-from bessemer.drivers.process.protocol import Ended, Stats
+from bessemer.drivers.engine.protocol import CODE, FILES, OURS, Option, Sort
+
+NAME = "llamacpp"
+
+_CACHE = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
+
+_OURS = (
+    *("alias", "api-key", "cpu-mask", "ctx-size", "host", "metrics", "numa", "parallel", "port", "prio", "props"),
+    *("reuse-port", "slots", "threads", "threads-batch", "threads-http"),
+)
+_FILES = (
+    *("api-key-file", "chat-template-file", "control-vector", "grammar-file", "hf-file", "hf-repo", "hf-token"),
+    *("json-schema-file", "log-file", "lora", "lora-scaled", "media-path", "mmproj", "mmproj-url", "model"),
+    *("model-draft", "model-url", "models-dir", "models-preset", "path", "prompt-cache", "rpc", "slot-save-path"),
+    *("ssl-cert-file", "ssl-key-file"),
+)
+
+OPTIONS: Mapping[str, Option] = MappingProxyType(
+    {
+        "batch-size": Option("int", "Tokens of a prompt that are taken at once.", 32, 16_384),
+        "ubatch-size": Option("int", "Tokens that are computed at once.", 32, 16_384),
+        "cache-prompt": Option("bool", "Whether a slot keeps a prompt, for the next one that begins alike."),
+        "cache-ram": Option("int", "MiB for prompts of idle slots; without it an eighth of the memory.", 0, 1 << 20),
+        "cache-reuse": Option("int", "Least length of a piece that is moved within the cache; 0: none is.", 0, 1 << 20),
+        "cache-type-k": Option("word", "How keys are kept in the cache.", choices=_CACHE),
+        "cache-type-v": Option("word", "How values are kept in the cache.", choices=_CACHE),
+        "context-shift": Option("bool", "Whether a context that is full loses its beginning and goes on."),
+        "flash-attn": Option("word", "Whether attention is fused.", choices=("auto", "on", "off")),
+        "keep": Option("int", "Tokens of a prompt that a shifted context keeps; -1: all.", -1, 1 << 22),
+        "kv-unified": Option("bool", "Whether slots share one cache, so that one may have more than its part."),
+        "pooling": Option(
+            "word",
+            "How a text's tokens become one vector; with it embeddings are served, and answers all the same.",
+            choices=("mean", "cls", "last"),
+        ),
+        "predict": Option("int", "The most tokens of an answer that names no length; -1: none.", -1, 1 << 22),
+        "reasoning-format": Option(
+            "word", "Where what it thinks goes.", choices=("none", "auto", "deepseek", "deepseek-legacy")
+        ),
+        "rope-freq-base": Option("float", "Base frequency of rotary positions; 0: the model's.", 0, 1e12),
+        "rope-freq-scale": Option("float", "What their frequency is scaled by; 0: the model's.", 0, 1e3),
+        "rope-scaling": Option("word", "How positions are stretched.", choices=("none", "linear", "yarn")),
+        "slot-prompt-similarity": Option("float", "How alike a slot's prompt must be to be chosen for it.", 0, 1),
+        "swa-full": Option("bool", "Whether models with a sliding window keep everything."),
+        "warmup": Option("bool", "Whether it computes something before it answers."),
+        "yarn-orig-ctx": Option("int", "The context that the model was made for; 0: what it says.", 0, 1 << 24),
+    }
+)
+
+REFUSED: Mapping[str, str] = MappingProxyType(
+    {
+        **dict.fromkeys(_OURS, OURS),
+        **dict.fromkeys(_FILES, FILES),
+        **dict.fromkeys(("chat-template", "mcp-config", "tools", "ui-mcp-proxy"), CODE),
+    }
+)
+
+LLAMACPP = Sort(NAME, formats=("gguf",), options=OPTIONS, refused=REFUSED, picks="number")
 
 
-@dataclass(frozen=True, slots=True)
-class EngineSpec:
-    """One replica. ``context_tokens`` is divided over ``slots``; ``alias`` is the model's name in its API. It
-    runs on ``own_cpus`` alone, where it has some."""
+def choosing(number: int | None) -> Mapping[str, Any]:
+    """The fields that a request must carry, whatever it brought of these names, at an engine that has adapters: those
+    by which it gets the adapter of that number, or none.
 
-    uid: str
-    model_path: Path
-    alias: str
-    slots: int
-    context_tokens: int
-    threads: int
-    memory_bytes: int
-    cores_milli: int
-    secret: str = field(repr=False)
-    own_cpus: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class RunningEngine:
-    """An engine that lives; whether it answers is what `Engine.probe` tells."""
-
-    uid: str
-    pid: int
-    started_ticks: int
-    door: str
-
-
-@dataclass(frozen=True, slots=True)
-class ProbeResult:
-    """A real completion that made sense."""
-
-    model: str
-    text: str
-    prompt_tokens: int
-    completion_tokens: int
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class EngineMetrics:
-    """The engine's own counters since its start. Cached prompt tokens are counted apart."""
-
-    prompt_tokens_total: int
-    prompt_tokens_cached_total: int
-    tokens_predicted_total: int
-
-
-@dataclass(frozen=True, slots=True)
-class Listen:
-    """Where a doorway listens and whom it believes: PEM files of the host's certificate and key, and of the CA.
-
-    ``port`` 0 takes a free one.
+    The server forgets what a slot has cached when an adapter is put on, and not when it is taken off: what was computed
+    with one would be the beginning of an answer without. So who wants none has nothing from the cache.
     """
-
-    host: str
-    port: int
-    certificate: Path
-    key: Path
-    authority: Path
-
-
-class Doorway(Protocol):
-    """The way to an engine's door for a gateway on another machine: TLS that only ``system:gateway`` may enter.
-
-    It lives beside the engine and dies with it; open it again after each start.
-    """
-
-    async def open(self, uid: str, listen: Listen) -> str:
-        """Open it, or keep the one that is open; the address as ``HOST:PORT``.
-
-        With a renewed certificate a new one takes over the port, and the old one stays for the streams it has.
-        Raises DriverError: ``EngineExited`` (no engine runs), ``EngineStarting`` (it has no door yet), ``PortTaken``.
-        """
-        ...
-
-    async def find(self, uid: str) -> str | None:
-        """The address of the one that is open."""
-        ...
-
-    async def close(self, uid: str) -> None:
-        """Close it at once, streams included. One that is closed is fine."""
-        ...
-
-
-class Engine(Protocol):
-    """Engines of one host, by Claim uid. Each method may raise what `Processes` raises; those named raise more."""
-
-    async def start(self, spec: EngineSpec) -> RunningEngine:
-        """Start it, or return the one that runs under this uid. Returns before the model is loaded.
-
-        Raises DriverError: ``PortTaken`` (something else sits at its door), ``ContentMissing`` (no such model file),
-        ``EngineMissing`` (the engine is not installed here).
-        """
-        ...
-
-    async def find(self, uid: str) -> RunningEngine | None:
-        """The living engine of the uid."""
-        ...
-
-    async def running(self) -> tuple[RunningEngine, ...]:
-        """All that live, by uid."""
-        ...
-
-    async def probe(self, uid: str, secret: str, *, alias: str | None = None) -> ProbeResult:
-        """Ask it for a short completion and judge the answer: the model called ``alias``, text, counts that add up.
-
-        Raises DriverError: ``EngineStarting`` (alive, the model still loads: ask again), ``EngineExited`` or
-        ``OutOfMemory`` (with what was asked and had), ``ProbeFailed`` (the answer is wrong or too late).
-        """
-        ...
-
-    async def check(self, uid: str) -> None:
-        """Return if its door answers; it costs no tokens, needs no secret, and an engine that is busy answers too.
-
-        Raises DriverError: ``EngineStarting``, ``EngineExited``, ``OutOfMemory``, ``ProbeFailed``.
-        """
-        ...
-
-    async def metrics(self, uid: str, secret: str) -> EngineMetrics:
-        """Its counters. Raises DriverError ``EngineExited`` or ``ProbeFailed``."""
-        ...
-
-    async def stats(self, uid: str) -> Stats | None:
-        """What its process uses; None where none lives."""
-        ...
-
-    async def ended(self, uid: str) -> Ended | None:
-        """How the last engine of the uid ended; None while one lives, or when there never was one."""
-        ...
-
-    def log(self, uid: str, *, follow: bool = False) -> AsyncIterator[bytes]:
-        """What it printed, as `Processes.log`."""
-        ...
-
-    async def stop(self, uid: str) -> None:
-        """End it and leave nothing behind. A uid that never was is fine."""
-        ...
-
-    def door(self, uid: str) -> str:
-        """The path of its unix socket, whether or not it runs."""
-        ...
+    chosen = [] if number is None else [{"id": number, "scale": 1.0}]
+    return {"lora": chosen, "cache_prompt": number is not None}

@@ -17,13 +17,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
-import os
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
 
+from bessemer.core import durable
 from bessemer.core.errors import DriverError
 from bessemer.drivers.passthrough.cards import Cards
 from bessemer.drivers.passthrough.protocol import Handed, Wanted
@@ -196,19 +196,17 @@ class VfioPassthrough:
     def _records(self) -> Iterator[tuple[str, _Taken]]:
         """A record that cannot be read says of its uid only that it may have something."""
         for file in sorted(self._state.iterdir()) if self._state.is_dir() else ():
-            if not file.name.startswith("."):
+            # What a killed agent had half written says nothing: nothing was taken by it.
+            if not file.name.startswith(".") and file.suffix != durable.HALF:
                 yield file.name, _read(file)
 
     def _keep(self, uid: str, taken: _Taken) -> None:
         """What is about to be taken; on the disk before it is."""
-        draft = self._state / f".{uid}"
         try:
-            self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with draft.open("w") as stream:
-                json.dump(taken, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            draft.replace(self._state / uid)
+            if not self._state.is_dir():
+                self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
+                durable.settle(self._state.parent)
+            durable.put(self._state / uid, json.dumps(taken).encode())
         except OSError as error:
             reason = "DiskFull" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "PassthroughUnavailable"
             raise DriverError(reason, "which devices are taken cannot be kept", internal=str(error)) from error

@@ -92,7 +92,8 @@ class _Process:
 
 
 class FakeProcesses:
-    """Confined processes of a fake host. ``isolation`` and ``refuse`` may be set at any time."""
+    """Confined processes of a fake host. ``isolation`` and ``refuse`` may be set at any time, and by uid who is
+    ``idle`` and what each has read from disks."""
 
     def __init__(self, clock: Clock, *, on_call: Hook = no_hook, isolation: Isolation = Isolation.STRONG) -> None:
         self._clock = clock
@@ -102,6 +103,8 @@ class FakeProcesses:
         self._users: dict[str, int] = {}
         self._next_pid = 20_000
         self.refuse: DriverError | None = None
+        self.idle: set[str] = set()
+        self.read_bytes: dict[str, int] = {}
 
     async def isolation(self) -> Isolation:
         self._on_call("process.isolation")
@@ -145,7 +148,8 @@ class FakeProcesses:
             return None
         lived = self._clock.monotonic() - process.started_at
         half = process.confined.memory_bytes // 2
-        return Stats(half, half, lived * process.confined.cores_milli / 1000, 1)
+        busy = 0.0 if uid in self.idle else lived * process.confined.cores_milli / 1000
+        return Stats(half, half, busy, 1, self.read_bytes.get(uid, 0))
 
     async def ended(self, uid: str) -> Ended | None:
         self._on_call("process.ended")

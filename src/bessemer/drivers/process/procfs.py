@@ -51,6 +51,15 @@ def entry(pid: int) -> Entry | None:
     )
 
 
+def read_bytes(pid: int) -> int:
+    """What the process has had fetched from disks, mapped files included; 0 where that may not be known."""
+    try:
+        lines = (_PROC / str(pid) / "io").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("read_bytes:")), 0)
+
+
 def arguments(pid: int) -> tuple[str, ...]:
     """The command line, or nothing."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -15,6 +16,9 @@ from bessemer.core.values import Asked
 from bessemer.kinds.fleet.tenure import tenure_of
 from bessemer.placement import Hold
 from bessemer.placement.shape import Shape
+
+_ASKED_KEPT = 1024
+"""What claims were asked for as, for many are asked for alike."""
 
 
 def hold_of(claim: Change) -> Hold:
@@ -32,13 +36,16 @@ def taken_of(claim: Change) -> tuple[str, Hold]:
 
 def _hold(body: Mapping[str, Any]) -> Hold:
     spec = body["spec"]
-    request, milli = _request(spec), spec.get("deviceMilli", WHOLE_MILLI)
+    milli = spec.get("deviceMilli", WHOLE_MILLI)
+    request, shape = None, None
+    if spec.get("asked"):
+        request, shape = _asked(orjson.dumps(spec["asked"]), spec["tenant"], milli=milli)
     return Hold(
         spec["host"],
         tuple(spec.get("devices", ())),
         tuple(Allocation.model_validate(part) for part in spec.get("allocations", ())),
         milli,
-        shape=Shape.of(request).taken(milli) if request is not None else None,
+        shape=shape,
         request=request,
         companions=tuple(CompanionUse.model_validate(use) for use in spec.get("companions", ())),
         device_profile=spec.get("deviceProfile", ""),
@@ -47,10 +54,12 @@ def _hold(body: Mapping[str, Any]) -> Hold:
     )
 
 
-def _request(spec: Mapping[str, Any]) -> Request | None:
-    """What was asked for. Where no sense can be made of that, as by a newer release, it is as nobody knows it: what the
-    claim holds counts all the same."""
+@lru_cache(_ASKED_KEPT)
+def _asked(said: bytes, tenant: str, *, milli: int) -> tuple[Request | None, Shape | None]:
+    """What was asked for, and as what it counts. Where no sense can be made of that, as by a newer release, it is as
+    nobody knows it: what the claim holds counts all the same."""
     try:
-        return Asked.model_validate(spec["asked"]).request(spec["tenant"]) if spec.get("asked") else None
+        request = Asked.model_validate(orjson.loads(said)).request(tenant)
     except ValueError:
-        return None
+        return None, None
+    return request, Shape.of(request).taken(milli)

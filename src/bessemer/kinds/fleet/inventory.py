@@ -45,6 +45,10 @@ one all would meet again."""
 CONTENDED_SLACK = 6.0
 """Steps of the policy. Throughout they would cost half a percent of a fleet; what is lost they make a third."""
 
+LOST_SECONDS = 0.5
+"""For so long what was lost counts as taken all the same: whoever was faster is heard of a while after, and until then
+each that decides here would go to the same host, and lose, too."""
+
 _REFUSALS_MAX = 1_000
 _KINDS = ("Tenant", "Host", "Claim", moved.KIND)
 
@@ -86,6 +90,8 @@ class FleetFeed:
         remedies = Remedies(self._arrays, self.own.place, told=_asked_of_others, timed=rfc3339)
         self.own.remedy((remedies.moved, remedies.ended))
         self._assumed: OrderedDict[str, float] = OrderedDict()
+        self._lost: OrderedDict[str, float] = OrderedDict()
+        """Until when each counts, those first that are over first: of either all count equally long."""
         self._following = Following(objects, clock)
         self._offered = Offered(self._following, self.demand.offers)
         self._unread = set(_KINDS)
@@ -181,15 +187,26 @@ class FleetFeed:
             hold = replace(Hold.of(decision), tenure=terms)
         rename(self._arrays, before, uid=claim_uid, hold=hold)
         # What is assumed anew has its whole time anew, and is the last to be over.
+        self._lost.pop(claim_uid, None)
         self._assumed[claim_uid] = self._clock.monotonic() + ASSUMED_SECONDS
         self._assumed.move_to_end(claim_uid)
 
-    def forget(self, claim_uid: str) -> None:
-        """Take an assumption back: the Claim was not taken."""
-        if claim_uid not in self._told.known["Claim"]:
+    def forget(self, claim_uid: str, *, lost: bool = False) -> None:
+        """Take an assumption back: the Claim was not taken. What was ``lost`` to another process counts a while yet."""
+        if claim_uid in self._told.known["Claim"]:
+            return
+        if self._alone or not lost or self._assumed.pop(claim_uid, None) is None:
             self._arrays.drop(claim_uid)
-            if not self._alone:
-                self._contended_until = self._clock.monotonic() + CONTENDED_SECONDS
+            return
+        now = self._clock.monotonic()
+        self._contended_until = now + CONTENDED_SECONDS
+        self._lost[claim_uid] = now + LOST_SECONDS
+
+    def recall(self, workload_uid: str) -> None:
+        """Whoever asks anew has waited for a moment and heard who was faster: what it lost keeps nothing from it."""
+        for name in [name for name in self._lost if name.partition("/")[0] == workload_uid]:
+            del self._lost[name]
+            self._arrays.drop(name)
 
     def expire(self) -> None:
         """Count no more what was assumed for too long."""
@@ -197,10 +214,11 @@ class FleetFeed:
             # What is taken back in thought would be there again after it.
             return
         now = self._clock.monotonic()
-        while self._assumed and self._assumed[uid := next(iter(self._assumed))] <= now:
-            del self._assumed[uid]
-            if uid not in self._told.known["Claim"]:
-                self._arrays.drop(uid)
+        for some in (self._assumed, self._lost):
+            while some and some[uid := next(iter(some))] <= now:
+                del some[uid]
+                if uid not in self._told.known["Claim"]:
+                    self._arrays.drop(uid)
         self.moving.settle()
 
     def _course_changed(self, change: Change) -> None:

@@ -205,6 +205,7 @@ class Outline(ApiModel):
     expected_start: str | None = Field(
         None, description="When it would begin to start at the latest; absent where nobody knows."
     )
+    never: str = Field("", description="Why it can never begin, as it and the fleet are; empty where it may.")
     hosts: list[RoomHost] = Field(default_factory=list, description="The chosen hosts, as they stand.")
     leaves: list[RoomLeaf] = Field(default_factory=list, description="What there is under each leaf.")
 

@@ -22,6 +22,7 @@ from bessemer.kinds.fleet.outline import (
     RoomNode,
 )
 from bessemer.kinds.fleet.planning import REPLICAS_MAX, Planned, Planner
+from bessemer.kinds.fleet.terms import cost_words, of_a_device
 from bessemer.kinds.workload import shown
 from bessemer.placement import FleetArrays
 from bessemer.placement.preview import HostRoom, Scored, host_room, leaf_rooms, models_at, switches_above
@@ -162,16 +163,6 @@ def _spread(score: Mapping[str, float], *, fitting: int) -> str:
 
 # --- why there --------------------------------------------------------------------------------------------------------
 
-_TERMS: Mapping[str, str] = {
-    "fragments": "left-overs that fit nothing typical",
-    "waste": "left-overs of a device that cannot be cut up",
-    "blocks": "a free host broken up",
-    "strand": "devices left without cores",
-    "plan": "a scarce kind of host",
-    "surcharge": "more than this shape's part of a scarce kind of host",
-}
-"""A part of a policy's score in words."""
-
 _SPANS = "spansNumaNodes"
 
 _EQUAL = "as good, but for the order of hosts"
@@ -182,19 +173,11 @@ def why(decision: Decision, beside: Sequence[Scored]) -> str:
     if decision.fitting <= 1:
         return "no other host has room"
     parts = beside[0].parts if beside else {}
-    told = [f"{_TERMS.get(name, name)} {figure:+g}" for name, figure in parts.items() if figure]
-    words = ["it costs the fleet nothing there" if parts else "it costs the fleet least there"]
-    if told:
-        words = [
-            f"it costs the fleet least there, {_of_a_device(sum(parts.values()))} ({', '.join(told)}, in thousandths)"
-        ]
+    cost = cost_words(parts)
+    words = [f"it costs the fleet {f'least there, {cost}' if cost else 'nothing there' if parts else 'least there'}"]
     if _SPANS in decision.score:
         words.append("it spans NUMA nodes" if decision.score[_SPANS] else "all lies on one NUMA node")
     return f"of {decision.fitting} hosts with room: {'; '.join(words)}"
-
-
-def _of_a_device(milli: float) -> str:
-    return f"{milli / 1000:.3g} of a device"
 
 
 def _against(other: Scored, chosen: Scored) -> str:
@@ -205,7 +188,7 @@ def _against(other: Scored, chosen: Scored) -> str:
     if not any(value > chosen.score.get(name, value) for name, value in other.score.items() if name != _SPANS):
         return _EQUAL
     more = sum(other.parts.values()) - sum(chosen.parts.values())
-    return f"it would cost the fleet {f'{_of_a_device(more)} more' if other.parts else 'more'}"
+    return f"it would cost the fleet {f'{of_a_device(more)} more' if other.parts else 'more'}"
 
 
 # --- the chosen hosts -------------------------------------------------------------------------------------------------

@@ -4,6 +4,8 @@ were given and are not taken yet.
 
 from __future__ import annotations
 
+from itertools import islice
+
 from bessemer.core.asking import Decision, Gang, GangDecision, Refusal, Request
 from bessemer.kinds.fleet.inventory import FleetFeed
 from bessemer.placement.arrays import Arrays
@@ -38,6 +40,7 @@ class Promised:
 
     def promise(self, uid: str, decision: Decision, *, tenure: Tenure) -> None:
         """Count it for the workload."""
+        self._expire_first()
         # Never the same name twice: the feed forgets by name, at a time of its own.
         self._told += 1
         name = f"{uid}/promised/{self._told}"
@@ -62,6 +65,13 @@ class Promised:
         for uid, some in list(self._by.items()):
             for name in [name for name in some if self._feed.arrays.held.of(name) is None]:
                 self._drop(uid, name)
+
+    def _expire_first(self) -> None:
+        """The same of those who were told longest ago, at most two: more than come, so that none are left behind where
+        nobody waits, and nobody has all of them looked at."""
+        for uid in list(islice(self._by, 2)):
+            if self._feed.arrays.held.of(next(iter(self._by[uid]))) is None:
+                self.end(uid)
 
     def _drop(self, uid: str, name: str) -> None:
         self._pop(uid, name)

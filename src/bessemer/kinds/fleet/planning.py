@@ -11,7 +11,9 @@ from typing import Protocol
 
 from bessemer.core.asking import Asker, Decision, Gang, GangDecision, Refusal, Request
 from bessemer.kinds.fleet.foresight import Foreseen
+from bessemer.kinds.fleet.moving import Fork
 from bessemer.placement import FleetArrays
+from bessemer.placement.ever import ever, takers
 from bessemer.placement.gangs import place_gang
 from bessemer.placement.own import Own
 from bessemer.placement.preview import Scored, ranked
@@ -29,6 +31,9 @@ OTHERS = 3
 
 EXPLAINED = 4
 
+TAKERS_MAX = 64
+"""Hosts that are looked at for what would be in the way on them besides room."""
+
 
 class Planner(Protocol):
     """Who decides over the fleet, and the arrays by which it does."""
@@ -40,6 +45,10 @@ class Planner(Protocol):
     def own(self) -> Own: ...
 
     def ready(self) -> bool: ...
+
+    def forked(self) -> Fork:
+        """The fleet of this moment, for who plans moves. Raises Unavailable until it has been read."""
+        ...
 
     def decide(self, request: Request) -> Decision | Refusal: ...
 
@@ -58,7 +67,9 @@ class Planner(Protocol):
 class Planned:
     """What was decided of ``asked`` replicas or gangs, with what was beside each; ``refusal`` says why there are not
     more. ``before`` is what went before, of which not everything was ``counted`` where it was too many. ``decisions``
-    are of replicas, or of the members of the ``gang`` by rank. ``foreseen`` is of the first replica, or the gang."""
+    are of replicas, or of the members of the ``gang`` by rank. ``foreseen`` is of the first replica, or the gang. What
+    is ``never`` placed finds no room for one of it in an empty fleet either; ``takers`` are hosts that would take a
+    member of a gang then."""
 
     wants: Request | Gang
     asked: int
@@ -69,6 +80,8 @@ class Planned:
     gang: GangDecision | None = None
     refusal: Refusal | None = None
     foreseen: Foreseen | None = None
+    never: bool = False
+    takers: Sequence[str] = ()
 
     @property
     def request(self) -> Request:
@@ -116,6 +129,10 @@ def plan(fleet: Planner, wants: Request | Gang, *, replicas: int, earlier: Earli
             _together(fleet, wants, found=found)
         else:
             _by_turns(fleet, wants, found=found, thought=thought)
+    if found.refusal is not None and not found.decisions:
+        found.never = not ever(fleet.arrays, wants)
+    if isinstance(wants, Gang):
+        found.takers = takers(fleet.arrays, wants, most=TAKERS_MAX)
     return found
 
 

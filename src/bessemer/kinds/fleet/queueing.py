@@ -123,11 +123,11 @@ class Queueing:
         tenure = _tenure(asked, since=int(self._clock.now())) if asked is not None else None
         self._feed.assume(decision, claim_uid, tenure=tenure, before=self._promised.kept(uid, decision))
 
-    def forget(self, claim_uid: str) -> None:
+    def forget(self, claim_uid: str, *, lost: bool = False) -> None:
         """Take an assumption back: the Claim was not taken; or where there is none, a turn that nobody can use."""
         uid = claim_uid.partition("/")[0]
         assumed = self._feed.arrays.held.of(claim_uid) is not None
-        self._feed.forget(claim_uid)
+        self._feed.forget(claim_uid, lost=lost)
         self.line.leave(uid)
         if assumed:
             self._vain.add(uid)
@@ -141,6 +141,7 @@ class Queueing:
             return _ask(self._feed, wants)
         pending = Pending(asker, wants)
         self._promised.end(asker.uid)
+        self._feed.recall(asker.uid)
         # Whoever is moved waits for nobody: its place is kept for it, and it gives another one back.
         there = self.moving.kept(asker.uid, wants)
         if there is not None:
@@ -258,6 +259,7 @@ class Foresight:
     def __init__(self, feed: FleetFeed, queue: Queueing) -> None:
         self.arrays, self.own = feed.arrays, feed.own
         self.ready, self.decide, self.decide_gang = queue.ready, queue.decide, queue.decide_gang
+        self.forked = queue.forked
         self._queue = queue
         self._forecasts = Forecasts(queue._clock)
 

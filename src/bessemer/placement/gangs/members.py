@@ -19,6 +19,7 @@ from bessemer.placement.beside import BESIDE
 from bessemer.placement.choose import place_at
 from bessemer.placement.gangs.alone import Alone
 from bessemer.placement.gangs.room import understood
+from bessemer.placement.portions import CORE, memory_unit, portions
 from bessemer.placement.sight import Sight
 from bessemer.placement.vectors import Ints
 
@@ -132,20 +133,22 @@ def _dealt(
 ) -> Sequence[tuple[Allocation, ...]]:
     """[rows]: cores and memory as `place_at` deals them where they need not lie on one node: first on one that has all,
     a device's own before others, on the fullest of those; else on the emptiest. ``near`` [rows] are the nodes of the
-    devices, each as often as it has one."""
-    cores, memory = fleet.cores_free[rows], fleet.memory_free[rows]
-    nodes = np.broadcast_to(np.arange(cores.shape[1]), cores.shape)
-    order = nodes
+    devices, each as often as it has one; of several nodes each gives its part first."""
+    have, wanted = (fleet.cores_free[rows], fleet.memory_free[rows]), (ask.milli_cores, ask.memory_bytes)
+    order = nodes = np.broadcast_to(np.arange(have[0].shape[1]), have[0].shape)
+    begun = [np.zeros_like(here) for here in have]
     if ask.numa == "preferred":
-        counts = {some: np.bincount([n for n in some if n >= 0], minlength=cores.shape[1]) for some in set(near)}
-        beside = np.array([counts[some] for some in near]).reshape(cores.shape)
-        whole = (cores >= ask.milli_cores) & (memory >= ask.memory_bytes)
-        order = np.lexsort((nodes, np.where(whole, cores, -cores), -beside, ~whole), axis=1)
-    taken = [
-        np.clip(want - (np.cumsum(free, axis=1) - free), 0, free)
-        for want, have in ((ask.milli_cores, cores), (ask.memory_bytes, memory))
-        for free in (np.take_along_axis(have, order, axis=1),)
-    ]
+        numbers = {some: number for number, some in enumerate(dict.fromkeys(near))}
+        counts = [[some.count(node) for node in range(nodes.shape[1])] for some in numbers]
+        index = np.array([numbers[some] for some in near], dtype=np.int64)
+        beside = np.array(counts, dtype=np.int64).reshape(-1, nodes.shape[1])[index]
+        wide = np.count_nonzero(beside, axis=1, keepdims=True) > 1
+        whole = (have[0] >= wanted[0]) & (have[1] >= wanted[1]) & ~wide
+        order = np.lexsort((nodes, np.where(whole, have[0], -have[0]), -beside, ~whole), axis=1)
+        for what, unit in enumerate((CORE, memory_unit(ask))):
+            ideal = np.array([portions(wanted[what], some, unit=unit) for some in counts], dtype=np.int64)
+            begun[what] = np.where(wide, np.minimum(ideal.reshape(-1, nodes.shape[1])[index], have[what]), 0)
+    taken = [_filled(want, here, begun=of, order=order) for want, here, of in zip(wanted, have, begun, strict=True)]
     known: dict[Hashable, tuple[Allocation, ...]] = {}
     dealt: list[tuple[Allocation, ...]] = []
     for ids, *one in zip(map(fleet.node_ids, rows.tolist()), order.tolist(), *(t.tolist() for t in taken), strict=True):
@@ -158,3 +161,12 @@ def _dealt(
             )
         dealt.append(same)
     return dealt
+
+
+def _filled(want: int, have: Ints, *, begun: Ints, order: Ints) -> Ints:
+    """[rows, nodes in order]: what is ``begun`` [rows, nodes], and the rest from the nodes as they come."""
+    given = np.take_along_axis(begun, order, axis=1)
+    free = np.take_along_axis(have, order, axis=1) - given
+    rest = want - given.sum(axis=1, keepdims=True)
+    filled: Ints = given + np.clip(rest - (np.cumsum(free, axis=1) - free), 0, free)
+    return filled

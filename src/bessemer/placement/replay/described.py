@@ -142,14 +142,17 @@ class DescribedFleet(ApiModel):
         return [host for group in self.groups for host in group.hosts()]
 
     def with_more(self, more: dict[str, int]) -> DescribedFleet:
-        """The same with so many more hosts of each group, or fewer. Raises Invalid for a group that there is not."""
+        """The same with so many more hosts of each group, or fewer. Raises Invalid for a group that there is not, for
+        more hosts than one may have, and for fewer than none."""
         unknown = more.keys() - {group.name for group in self.groups}
         if unknown:
             there = ", ".join(group.name for group in self.groups)
             raise Invalid(f"no group is called {', '.join(sorted(unknown))}; there are {there}")
-        groups = [
-            group.model_copy(update={"count": max(0, group.count + more.get(group.name, 0))}) for group in self.groups
-        ]
+        for group in self.groups:
+            if not 0 <= group.count + more.get(group.name, 0) <= HOSTS_MAX:
+                bound = f"a group has {HOSTS_MAX:,} at most" if more[group.name] > 0 else "no more can be left out"
+                raise Invalid(f"{group.name} {more[group.name]:+d}: it has {group.count:,} hosts; {bound}")
+        groups = [group.model_copy(update={"count": group.count + more.get(group.name, 0)}) for group in self.groups]
         return self.model_copy(update={"groups": groups})
 
 

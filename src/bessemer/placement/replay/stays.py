@@ -174,7 +174,7 @@ class _Day:
         mover = self.desk.mover
         if stay.comes >= self.start:
             if mover is not None and not self._came:
-                # As under churn: what was saved before anything counts is not spent now.
+                # As under churn: what came before anything counts allows no moves now, but for those that are saved.
                 mover.forget()
             self._came.append((size_of(stay.request), milli_of(stay.request)))
             self._never[n] = self._came[-1]

@@ -1,5 +1,5 @@
 """Consolidation: claims are moved so that what is free lies together (see `spec`): `plan` makes its plan, `carry`
-carries it out, `control` is what stands before both."""
+carries it out, `control` is what stands before both, and `obstacles` says what is in the way."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from bessemer.core.resource import ALL, READ, Change, Column, Key, Kind, Outcome
-from bessemer.kinds.context import Context
+from bessemer.kinds.context import Context, Looks
 from bessemer.kinds.fields import at
 from bessemer.kinds.fleet.consolidation.spec import Consolidation, ConsolidationSpec, ConsolidationStatus, validate
 
@@ -33,6 +33,12 @@ async def _reconcile(ctx: Context, asked: Consolidation) -> Outcome:
     from bessemer.kinds.fleet.consolidation import control
 
     return await control.reconcile(ctx, asked)
+
+
+async def _preview(ctx: Looks, asked: Consolidation) -> ConsolidationStatus:
+    from bessemer.kinds.fleet.consolidation import control
+
+    return await control.preview(ctx, asked)
 
 
 async def _finalize(ctx: Context, asked: Consolidation) -> Outcome:
@@ -65,6 +71,7 @@ KIND: Kind[Context, Consolidation] = Kind(
     validate=validate,
     reconcile=_reconcile,
     finalize=_finalize,
+    preview=_preview,
     wakes={"Claim": _wake_by_claim},
     deadlines={"Pending": 600.0, "Moving": 1200.0, "Terminating": 1200.0},
 )

@@ -22,7 +22,8 @@ from bessemer.kinds import turns, workload
 from bessemer.kinds.asks import ASKS
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
-from bessemer.kinds.fleet.consolidation.plan import NoPlan, counted, how, open_now, opening, target
+from bessemer.kinds.fleet.consolidation.obstacles import NoPlan, counted, how
+from bessemer.kinds.fleet.consolidation.plan import open_now, opening, target
 from bessemer.kinds.fleet.consolidation.spec import Consolidation, ConsolidationStatus, Step
 from bessemer.kinds.fleet.host import Host
 from bessemer.kinds.fleet.moved import KeptPlace

@@ -9,11 +9,12 @@ import orjson
 
 from bessemer.core.clock import epoch, rfc3339
 from bessemer.core.ports import Scope
-from bessemer.core.resource import Done, Fail, Outcome, Wait
+from bessemer.core.resource import Done, Fail, Outcome, Wait, set_condition
 from bessemer.kinds import workload
-from bessemer.kinds.context import Context
+from bessemer.kinds.context import Context, Looks
 from bessemer.kinds.fleet.consolidation import carry
-from bessemer.kinds.fleet.consolidation.plan import NoPlan, counted, how, legal, opening, planned
+from bessemer.kinds.fleet.consolidation.obstacles import NoPlan, counted, how
+from bessemer.kinds.fleet.consolidation.plan import legal, opening, planned
 from bessemer.kinds.fleet.consolidation.spec import Consolidation, ConsolidationStatus
 from bessemer.kinds.fleet.host import Host
 
@@ -62,6 +63,19 @@ async def reconcile(ctx: Context, asked: Consolidation) -> Outcome:
     return Wait(reason="Moving", message=message, status=status, again=0.0, remedy=carry.REMEDY)
 
 
+async def preview(ctx: Looks, asked: Consolidation) -> ConsolidationStatus:
+    """The plan of this moment, or why there is none, of one that nobody stored: nothing is left of it. Raises
+    Unavailable until the fleet has been read."""
+    found, now = await planned(ctx, asked), rfc3339(ctx.clock.now())
+    if isinstance(found, NoPlan):
+        status, reason, message = ConsolidationStatus(message=found.words), found.reason, found.message
+    else:
+        message, reason = f"{_offer(found)}: nothing is kept of a dry run", "Planned"
+        status = found.model_copy(update={"phase": "Planned", "message": message, "planned_at": now})
+    conditions = set_condition(status.conditions, "Ready", False, reason=reason, message=message, now=now)
+    return status.model_copy(update={"conditions": conditions})
+
+
 async def finalize(ctx: Context, asked: Consolidation) -> Outcome:
     """What is under way ends first: whoever was told to go has its place kept until it came there. No further step
     begins, and what was cordoned for it is open again, but for hosts that are empty as they were to be."""
@@ -102,10 +116,14 @@ def _look(age: float) -> float:
 
 
 def _shown(status: ConsolidationStatus, *, again: float) -> Outcome:
-    gain = counted(status.places, "place") if status.places else counted(len(status.hosts), "empty host")
-    message = f"{counted(status.moves, 'move')} for {gain}: nothing is moved until spec.approved says so"
+    message = f"{_offer(status)}: nothing is moved until spec.approved says so"
     status = status.model_copy(update={"phase": "Planned", "message": message})
     return Done(status=status, ready=False, reason="Planned", message=message, again=again)
+
+
+def _offer(status: ConsolidationStatus) -> str:
+    gain = counted(status.places, "place") if status.places else counted(len(status.hosts), "empty host")
+    return f"{counted(status.moves, 'move')} for {gain}"
 
 
 def _without(asked: Consolidation, found: NoPlan, *, now: float) -> Outcome:
@@ -118,7 +136,7 @@ def _without(asked: Consolidation, found: NoPlan, *, now: float) -> Outcome:
         if status.phase == "Pending" and age >= spec.deadline_seconds:
             message = f"there is no plan {spec.deadline_seconds} s after it was made: {found.message}"
             return _given_up(asked, message, reason="NoPlan", now=now)
-    status = status.model_copy(update={"phase": "Pending", "message": found.message})
+    status = status.model_copy(update={"phase": "Pending", "message": found.words})
     again = LOOK_SECONDS if spec.approved else _look(age)
     return Wait(reason=found.reason, message=found.message, status=status, again=again, remedy=found.remedy)
 

@@ -7,25 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from bessemer.core.asking import Decision, Request
 from bessemer.core.ports import Scope
-from bessemer.core.quota import MONEY, by_claims
-from bessemer.core.resource import Resource, tenant_of
-from bessemer.core.values import Movable
 from bessemer.kinds import workload
-from bessemer.kinds.asks import ASKS
-from bessemer.kinds.context import Context
+from bessemer.kinds.context import Looks
 from bessemer.kinds.fleet.claim import Claim
+from bessemer.kinds.fleet.consolidation.obstacles import (
+    NoPlan,
+    counted,
+    how,
+    impossible,
+    staying,
+    stuck_in,
+    told,
+)
 from bessemer.kinds.fleet.consolidation.spec import Consolidation, ConsolidationStatus, Empty, Open, Step
 from bessemer.kinds.fleet.flavor import Flavor
 from bessemer.kinds.fleet.host import Host
 from bessemer.kinds.fleet.moved import KeptPlace
 from bessemer.kinds.fleet.moving import Fork
-from bessemer.kinds.tenancy.tenant import Tenant
 from bessemer.kinds.workload import Reads, Terms
 from bessemer.placement import Hold
 from bessemer.placement.fleet import set_open
@@ -41,15 +44,6 @@ _ROUNDS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class NoPlan:
-    """Why there is none, and what would help."""
-
-    reason: str
-    message: str
-    remedy: str
-
-
-@dataclass(frozen=True, slots=True)
 class _Found:
     """A plan in the words of placement. ``milli`` are thousandths of devices that come free together."""
 
@@ -60,7 +54,7 @@ class _Found:
     milli: int = 0
 
 
-async def planned(ctx: Context, asked: Consolidation) -> ConsolidationStatus | NoPlan:
+async def planned(ctx: Looks, asked: Consolidation) -> ConsolidationStatus | NoPlan:
     """A plan for it, as its status has it. Raises Unavailable until the fleet has been read."""
     request = await opening(ctx, asked.spec.open) if asked.spec.open is not None else None
     if isinstance(request, NoPlan):
@@ -71,14 +65,14 @@ async def planned(ctx: Context, asked: Consolidation) -> ConsolidationStatus | N
     for _ in range(_ROUNDS):
         # Of the moment: whoever was read in between may have gone, and a fork is none once a host is set.
         found = _found(ctx.fleet.forked(), asked, request=request, refused=refused, now=int(ctx.clock.now()))
-        if isinstance(found, NoPlan):
-            return found
-        claims = await _claims(ctx, found.moves)
-        steps = [_step(move, claims[move.uid], now=ctx.clock.now()) for move in found.moves if move.uid in claims]
+        # Where there is none, who would refuse to go is told together with what is in the way.
+        moves = found.going if isinstance(found, NoPlan) else found.moves
+        claims = await _claims(ctx, moves)
+        steps = [_step(move, claims[move.uid], now=ctx.clock.now()) for move in moves if move.uid in claims]
         more = {step.claim_uid for step in steps if not await how(ctx, step)}
-        more |= {move.uid for move in found.moves} - claims.keys()
+        more |= {move.uid for move in moves} - claims.keys()
         if not more:
-            return _status(asked.status, found, steps=steps)
+            return await told(ctx, found) if isinstance(found, NoPlan) else _status(asked.status, found, steps=steps)
         refused |= more
     return NoPlan("NoPlan", "claims come and go, or their owners refuse: it is tried again", "Wait a moment.")
 
@@ -90,36 +84,6 @@ async def opening(ctx: Reads, wanted: Open) -> Request | NoPlan:
         return NoPlan("FlavorNotFound", f"there is no Flavor {wanted.flavor}", "Create it, or name another.")
     request = workload.request_of(Terms(tenant=""), flavor.spec, tolerations=wanted.tolerations)
     return replace(request, bearable=None)
-
-
-async def how(ctx: Context, step: Step) -> Movable:
-    """How the claim's owner lets it be moved by now; "" where it does not, is gone, or would get no place anew."""
-    known = ASKS.get(step.workload_kind)
-    found = await workload.read(ctx, known.kind, name=step.workload, namespace=step.project) if known else None
-    if found is None or found.uid != step.workload_uid or found.deleting:
-        return ""
-    moves: Movable = found.spec.moves
-    return "" if moves and await _kept_out(ctx, found) else moves
-
-
-async def _kept_out(ctx: Context, holder: Resource[Any, Any]) -> bool:
-    """Whether it would have no place again, whatever is free: what it is made of is gone or withdrawn, its tenant is
-    suspended, or a bound was lowered or is spent. What stands may stay; once it is stopped, it is lost."""
-    if (await ASKS[holder.KIND].of(ctx, holder)).hindrances:
-        return True
-    project = holder.metadata.namespace or ""
-    tenant = await workload.read(ctx, Tenant, name=tenant_of(project))
-    if tenant is not None and tenant.spec.state != "Active":
-        return True
-    for scope in (f"project/{project}", f"tenant/{tenant_of(project)}"):
-        for use in await ctx.capacity.use(scope):
-            if use.limit is not None and (
-                use.used + use.held >= use.limit
-                if use.meter == MONEY
-                else use.used > use.limit and by_claims(use.meter)
-            ):
-                return True
-    return False
 
 
 def legal(fork: Fork, asked: Consolidation, *, request: Request | None) -> bool:
@@ -187,51 +151,49 @@ def _found(
 def _opened(planner: Planner, request: Request, *, wanted: Open, most: int) -> _Found | NoPlan:
     found = open_places(planner, request, count=wanted.count, most=most)
     if len(found.places) < wanted.count:
+        if not found.places and (never := impossible(planner, request, flavor=wanted.flavor)) is not None:
+            return never
         places = f"{len(found.places)} of {counted(wanted.count, 'place')}"
         message = f"{places} of Flavor {wanted.flavor} can be had by {counted(most, 'move')}"
-        remedy = "Raise spec.maxMoves, ask for fewer, or have more workloads say that they may be moved (spec.movable)."
-        return NoPlan("NoPlan", message, remedy)
+        remedy = "Raise spec.maxMoves (`--max-moves`), ask for fewer places, or make room on other hosts."
+        return NoPlan("NoPlan", message, remedy, staying(planner, request))
     milli = sum(len(place.devices) * place.device_milli for place in found.places[found.there :])
     return _Found(found.moves, found.hosts, len(found.places), found.there, milli)
 
 
 def _emptied(planner: Planner, wanted: Empty, *, most: int) -> _Found | NoPlan:
-    remedy = "Raise spec.maxMoves, make room on other hosts, or have its workloads say that they may be moved."
     if wanted.count:
         best = emptiest(planner, count=wanted.count, most=most)
         if best is None:
             message = f"no {counted(wanted.count, 'host')} can be emptied by {counted(most, 'move')}"
-            return NoPlan("NoPlan", message, remedy)
+            remedy = "Raise spec.maxMoves (`--max-moves`), ask for fewer hosts, or make room on other hosts."
+            return NoPlan("NoPlan", message, remedy, staying(planner))
         hosts, plan = best.hosts, best.plan
     else:
         hosts, plan = tuple(wanted.hosts), planner.emptied(wanted.hosts)
     if plan.stuck:
-        message = f"{counted(len(plan.stuck), 'claim')} of these hosts: not to be moved, or without another place"
-        return NoPlan("NoPlan", message, remedy)
+        message = f"{', '.join(hosts)} cannot be emptied"
+        return NoPlan("NoPlan", message, "", stuck_in(planner, plan, hosts=hosts), plan.moves)
     if len(plan.moves) > most:
         message = f"it takes {counted(len(plan.moves), 'move')}, and spec.maxMoves is {most}"
-        return NoPlan("NoPlan", message, remedy)
+        return NoPlan("NoPlan", message, "Raise spec.maxMoves (`--max-moves`), or empty fewer hosts.")
     rows = [row for row in map(planner.fleet.row, hosts) if row is not None]
     return _Found(plan.moves, hosts, milli=sum(len(planner.fleet.devices(row)) for row in rows) * 1000)
 
 
-def counted(count: int, word: str) -> str:
-    """``1 move``, ``2 moves``."""
-    return f"{count} {word}{'s' * (count != 1)}"
-
-
-async def _unknown(ctx: Context, wanted: Empty) -> NoPlan | None:
-    for name in wanted.hosts:
-        host = await workload.read(ctx, Host, name=name)
-        if host is None:
-            return NoPlan("HostNotFound", f"there is no Host {name}", "Name another, by another consolidation.")
-        if not host.reachable:
-            remedy = "Bring its agent back, or fence it: then its claims are placed anew by themselves."
-            return NoPlan("HostSilent", f"Host {name} is silent: nothing can be stopped there", remedy)
+async def _unknown(ctx: Looks, wanted: Empty) -> NoPlan | None:
+    """All hosts that are not there, or all that are silent."""
+    found = {name: await workload.read(ctx, Host, name=name) for name in wanted.hosts}
+    if missing := [name for name, host in found.items() if host is None]:
+        remedy = "`bessemer get hosts` lists those that there are."
+        return NoPlan("HostNotFound", f"there is no Host {', '.join(missing)}", remedy)
+    if silent := [name for name, host in found.items() if host is not None and not host.reachable]:
+        remedy = "Bring its agent back, or fence it: then its claims are placed anew by themselves."
+        return NoPlan("HostSilent", f"Host {', '.join(silent)} is silent: nothing can be stopped there", remedy)
     return None
 
 
-async def _claims(ctx: Context, moves: Sequence[Move]) -> Mapping[str, Claim]:
+async def _claims(ctx: Looks, moves: Sequence[Move]) -> Mapping[str, Claim]:
     wanted = {move.uid for move in moves}
     pages = [await ctx.objects.list(Scope(kind="Claim", host=host)) for host in sorted({m.source.host for m in moves})]
     return {stored.uid: Claim.load(stored.body) for page in pages for stored in page.items if stored.uid in wanted}

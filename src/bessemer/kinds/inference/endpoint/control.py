@@ -18,6 +18,7 @@ from bessemer.kinds import turns, workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.flavor import Flavor
+from bessemer.kinds.inference.endpoint.engines import Engine, adapter_keys, engine_of, keep_adapters
 from bessemer.kinds.inference.endpoint.shift import is_moved, numbers_of, relieve, shift, told
 from bessemer.kinds.inference.endpoint.spec import Endpoint, EndpointIntent, EndpointStatus, ReplicaStatus
 from bessemer.kinds.inference.model import Model
@@ -76,8 +77,9 @@ class Seen:
 
 async def reconcile(ctx: Context, endpoint: Endpoint) -> Outcome:
     seen = await _shed(ctx, endpoint)
+    await keep_adapters(ctx, endpoint, seen.claims)
     missing, moved, trouble = seen.missing, seen.moved, ""
-    parts = (Key("Flavor", "", endpoint.spec.flavor), Key("Model", "", endpoint.spec.model))
+    parts = (Key("Flavor", "", endpoint.spec.flavor), Key("Model", "", endpoint.spec.model), *adapter_keys(endpoint))
     ctx.parts.note(endpoint.key, parts, waits=bool(missing))
     if missing or seen.coming:
         hold = await _take(ctx, endpoint, missing=missing, coming=seen.coming)
@@ -137,7 +139,9 @@ async def _shed(ctx: Context, endpoint: Endpoint) -> Seen:
 
 async def wanted(ctx: workload.Reads, endpoint: Endpoint) -> Want[Model]:
     """What a replica asks of the fleet, and what keeps it from asking."""
-    return await want(ctx, endpoint, part=Model, name=endpoint.spec.model, isolation=True)
+    found = await want(ctx, endpoint, part=Model, name=endpoint.spec.model, isolation=True)
+    engine = await engine_of(ctx, endpoint, model=found.part)
+    return replace(found, hindrances=[*found.hindrances, *engine.hindrances])
 
 
 async def _take(ctx: Context, endpoint: Endpoint, *, missing: Sequence[int], coming: Sequence[int]) -> Hold | None:
@@ -149,7 +153,8 @@ async def _take(ctx: Context, endpoint: Endpoint, *, missing: Sequence[int], com
         found = asks.hindrances[0]
         return Hold(found.reason, found.message, again(found), remedy=found.remedy)
     asker, moves = turns.asker_of(endpoint, terms=terms, now=ctx.clock.now()), endpoint.spec.moves
-    make = workload.Make(flavor, intent_of(endpoint, flavor=flavor, model=model).dump(), terms, asker, moves)
+    intent = intent_of(endpoint, flavor=flavor, model=model, engine=await engine_of(ctx, endpoint, model=model))
+    make = workload.Make(flavor, intent.dump(), terms, asker, moves)
     for number in [*coming, *missing][:GROUP]:
         kept = ctx.fleet.moving.place(endpoint.uid, asks.request) if number in coming else None
         if number in coming and kept is None:
@@ -173,7 +178,7 @@ async def _take(ctx: Context, endpoint: Endpoint, *, missing: Sequence[int], com
     return Hold("Placing", f"{rest} more replicas are being placed", 0.0) if rest > 0 else None
 
 
-def intent_of(endpoint: Endpoint, *, flavor: Flavor, model: Model) -> EndpointIntent:
+def intent_of(endpoint: Endpoint, *, flavor: Flavor, model: Model, engine: Engine) -> EndpointIntent:
     """What each replica's host side is asked for, frozen at this moment."""
     return EndpointIntent(
         model=model.status.digest,
@@ -183,6 +188,9 @@ def intent_of(endpoint: Endpoint, *, flavor: Flavor, model: Model) -> EndpointIn
         cores_milli=flavor.spec.cores * 1000,
         memory_bytes=parse_bytes(flavor.spec.memory),
         needs_bytes=parse_bytes(model.spec.memory),
+        engine=engine.name,
+        arguments=endpoint.spec.engine.arguments,
+        adapters=list(engine.adapters),
     )
 
 

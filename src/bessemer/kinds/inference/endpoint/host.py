@@ -9,23 +9,22 @@ but checked at its door, and one that does not answer there for `SILENT_SECONDS`
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import Literal
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Literal
 
 from bessemer.core.clock import rfc3339
 from bessemer.core.errors import DriverError
 from bessemer.core.resource import Outcome
 from bessemer.core.units import show_bytes
-from bessemer.drivers.llamacpp.protocol import EngineSpec, RunningEngine
+from bessemer.drivers.engine.protocol import EngineSpec, RunningEngine
 from bessemer.drivers.process.protocol import End
 from bessemer.kinds.context import HostContext
 from bessemer.kinds.fleet.claim import Claim, ClaimStatus
 from bessemer.kinds.host_side import LOOK_SECONDS, Pass, clear
+from bessemer.kinds.inference.endpoint import loading
+from bessemer.kinds.inference.endpoint.adapting import adapt, adapters_of, brought
 from bessemer.kinds.inference.endpoint.spec import EndpointIntent
 from bessemer.kinds.retry import Retry
-
-LOAD_SECONDS = 180.0
-"""How long an engine may load its model before it is started anew."""
 
 SILENT_SECONDS, SILENT_LOOKS, CHECK_SECONDS = 30.0, 6, 4.0
 """How long, and how many looks in a row, a door may stay silent; and how long one look waits for an answer. Both, for
@@ -67,7 +66,7 @@ class EndpointHost:
 
     async def converge(self, ctx: HostContext, claim: Claim) -> Outcome:
         this = Pass(ctx, claim, EndpointIntent.model_validate(claim.spec.intent))
-        ctx.content.pin(claim.uid, (this.intent.model,))
+        ctx.content.pin(claim.uid, this.intent.digests)
         engine = await ctx.drivers.engine.find(claim.uid)
         step = decide(claim.status, engine, now=ctx.clock.now())
         try:
@@ -105,7 +104,8 @@ async def _start(this: _Pass) -> Outcome:
     """Bring the model and start the engine. Each is found again when this is run twice."""
     ctx, claim, intent = this.ctx, this.claim, this.intent
     secret = await _secret(this)
-    path = await ctx.content.ensure(intent.model)
+    path, files = await brought(ctx, intent.model, files=intent.files)
+    adapters = await adapters_of(ctx, intent)
     engine = await ctx.drivers.engine.start(
         EngineSpec(
             uid=claim.uid,
@@ -118,6 +118,11 @@ async def _start(this: _Pass) -> Outcome:
             cores_milli=intent.cores_milli,
             secret=secret,
             own_cpus=claim.spec.own_cpus,
+            engine=intent.engine,
+            arguments=intent.arguments,
+            adapters=adapters,
+            devices=tuple(claim.spec.devices),
+            files=files,
         )
     )
     return _started(this, engine)
@@ -125,7 +130,11 @@ async def _start(this: _Pass) -> Outcome:
 
 def _started(this: _Pass, engine: RunningEngine) -> Outcome:
     """A process that has still to be found good: its time begins now."""
-    changes = {"detail": {"process": identity(engine)}, "pid": engine.pid, "started_at": rfc3339(this.ctx.clock.now())}
+    changes = {
+        "detail": {"process": identity(engine), "loading": None},
+        "pid": engine.pid,
+        "started_at": rfc3339(this.ctx.clock.now()),
+    }
     return this.wait(
         "Starting", "EngineStarting", message="the engine loads the model", again=LOAD_LOOK_SECONDS, **changes
     )
@@ -145,13 +154,23 @@ async def _probe(this: _Pass, engine: RunningEngine) -> Outcome:
         if error.reason in ("EngineExited", "OutOfMemory"):
             return await _ended(this)
         return await _restart(this, error)
-    return this.running(detail={"silent": None}, address=this.ctx.advertise(this.claim.uid, engine.door))
+    address = this.ctx.advertise(this.claim.uid, engine.door)
+    return this.running(detail={"silent": None, "loading": None}, address=address)
 
 
 async def _loading(this: _Pass) -> Outcome:
-    if this.age() > LOAD_SECONDS:
-        return await _restart(this, DriverError("EngineSilent", f"the engine loads for {int(this.age())} s already"))
-    return this.wait("Starting", "EngineStarting", message="the engine loads the model", again=LOAD_LOOK_SECONDS)
+    """It may take its time as long as it gets on."""
+    now, stats = this.ctx.clock.now(), await this.ctx.drivers.engine.stats(this.claim.uid)
+    seen = loading.look(this.claim.status.detail.get("loading"), stats, now=now)
+    if words := loading.stuck(seen, now=now):
+        return await _restart(this, DriverError("EngineSilent", words))
+    return this.wait(
+        "Starting",
+        "EngineStarting",
+        message="the engine loads the model",
+        again=LOAD_LOOK_SECONDS,
+        detail={"loading": dict(seen)},
+    )
 
 
 async def _watch(this: _Pass, engine: RunningEngine) -> Outcome:
@@ -166,7 +185,19 @@ async def _watch(this: _Pass, engine: RunningEngine) -> Outcome:
             return await _ended(this)
         return await _silent(this, error)
     # The address is said anew each time: an agent that keeps a door before the engine opens it again after a restart.
-    return this.running(detail={"silent": None}, address=this.ctx.advertise(this.claim.uid, engine.door))
+    address, detail = this.ctx.advertise(this.claim.uid, engine.door), {"silent": None}
+    try:
+        return this.running(detail={**detail, **await _adapted(this)}, address=address)
+    except DriverError as error:
+        # It serves what it has.
+        message = f"its adapters are not those that are wanted: {error.message}"
+        return this.wait("Running", error.reason, message=message, again=LOOK_SECONDS, detail=detail, address=address)
+
+
+async def _adapted(this: _Pass) -> Mapping[str, Any]:
+    if not this.intent.adapters and not this.claim.status.detail.get("adapters"):
+        return {}
+    return await adapt(this, await _secret(this))
 
 
 async def _silent(this: _Pass, error: DriverError) -> Outcome:
@@ -207,7 +238,7 @@ def _down(this: _Pass, error: DriverError) -> Outcome:
         started_at=None,
         address="",
         restarts=this.claim.status.restarts + 1,
-        detail={"process": None, "silent": None},
+        detail={"process": None, "silent": None, "loading": None, "adapters": None},
     )
 
 

@@ -6,17 +6,42 @@ completion; losing replicas makes it Degraded while one is left; it is not the g
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from bessemer.core.asking import Toleration
 from bessemer.core.errors import Cause
 from bessemer.core.resource import ApiModel, Resource, keyed_by
-from bessemer.core.values import Movable
+from bessemer.core.values import Movable, nothing
+from bessemer.drivers.engine.protocol import Sort
+from bessemer.drivers.llamacpp.protocol import LLAMACPP
+from bessemer.drivers.vllm.protocol import VLLM
 from bessemer.kinds.fields import Name, Names, duplicates, label_problems, unchangeable
 from bessemer.kinds.turns import Turned, WaitingStatus
+
+ADAPTERS_MAX = 32
+"""Of an endpoint: each is in the memory of each of its engines."""
+
+SORTS = (LLAMACPP, VLLM)
+"""In the order in which one is chosen."""
+
+ArgumentName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
+Argument = bool | int | float | Annotated[str, StringConstraints(max_length=256)]
+
+
+class EngineChoice(ApiModel):
+    """Which engine serves the model, and what it is told."""
+
+    name: Literal["auto", "llamacpp", "vllm"] = Field(
+        "auto", description="Which one: auto takes the first that serves models of the format."
+    )
+    arguments: dict[ArgumentName, Argument] = Field(
+        default_factory=dict,
+        max_length=64,
+        description="Its own arguments, by the names of its options without their dashes. An engine must be named.",
+    )
 
 
 class EndpointSpec(Turned):
@@ -31,6 +56,17 @@ class EndpointSpec(Turned):
     replicas: int = Field(1, ge=0, le=10_000, description="Replicas that are wanted; 0 stops it.")
     slots: int = Field(4, ge=1, le=256, description="Requests that one replica answers at the same time.")
     context_tokens: int = Field(2048, ge=64, le=1 << 22, description="Context of one slot.")
+    engine: EngineChoice = Field(
+        default_factory=EngineChoice,
+        exclude_if=lambda said: said == EngineChoice(),
+        description="Which engine serves the model, and what it is told.",
+    )
+    adapters: list[Annotated[Name, Names("Model")]] = Field(
+        default_factory=list,
+        max_length=ADAPTERS_MAX,
+        exclude_if=nothing,
+        description="Names of the Models that are adapters of the model; clients ask for ENDPOINT:ADAPTER.",
+    )
     tolerations: list[Toleration] = Field(
         default_factory=list,
         max_length=64,
@@ -85,8 +121,24 @@ class Endpoint(Resource[EndpointSpec, EndpointStatus]):
     status: EndpointStatus = Field(default_factory=EndpointStatus)
 
 
+class FileIntent(ApiModel):
+    """A file of a model of several: its path within the model, and the digest of its content."""
+
+    path: str
+    digest: str
+
+
+class AdapterIntent(ApiModel):
+    """An adapter, by the name that clients ask for it by; ``files`` where it is several."""
+
+    name: str
+    digest: str
+    files: list[FileIntent] = Field(default_factory=list, exclude_if=nothing)
+
+
 class EndpointIntent(ApiModel):
-    """What the control side asks of one replica's host side; frozen. ``model`` is a digest."""
+    """What the control side asks of one replica's host side; frozen. ``model`` is a digest; the adapters' places in
+    their list are the numbers by which llama.cpp knows them."""
 
     model: str
     alias: str
@@ -95,6 +147,16 @@ class EndpointIntent(ApiModel):
     cores_milli: int
     memory_bytes: int
     needs_bytes: int = Field(0, description="What the Model says that an engine needs.")
+    engine: str = Field("llamacpp", exclude_if=lambda said: said == "llamacpp")
+    arguments: dict[str, Argument] = Field(default_factory=dict, exclude_if=nothing)
+    adapters: list[AdapterIntent] = Field(default_factory=list, exclude_if=nothing)
+    files: list[FileIntent] = Field(default_factory=list, exclude_if=nothing)
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """All content that it is made of."""
+        adapters = (digest for one in self.adapters for digest in (one.digest, *(file.digest for file in one.files)))
+        return tuple(dict.fromkeys((self.model, *(file.digest for file in self.files), *adapters)))
 
 
 _WHY = "replicas are made with it; make another endpoint"
@@ -103,6 +165,8 @@ _WHY = "replicas are made with it; make another endpoint"
 def validate(new: Endpoint, old: Endpoint | None) -> Sequence[Cause]:
     """Its name is what clients call the model; what its replicas are made of cannot change."""
     causes = [*duplicates("spec.tolerations", [t.key for t in new.spec.tolerations], field="key")]
+    causes += duplicates("spec.adapters", new.spec.adapters)
+    causes += _engine_problems(new.spec)
     if old is None:
         causes += label_problems(new.metadata.name)
     else:
@@ -110,4 +174,35 @@ def validate(new: Endpoint, old: Endpoint | None) -> Sequence[Cause]:
         causes += unchangeable("spec.flavor", new=new.spec.flavor, old=old.spec.flavor, why=_WHY)
         causes += unchangeable("spec.slots", new=new.spec.slots, old=old.spec.slots, why=_WHY)
         causes += unchangeable("spec.contextTokens", new=new.spec.context_tokens, old=old.spec.context_tokens, why=_WHY)
+        causes += unchangeable("spec.engine", new=new.spec.engine, old=old.spec.engine, why=_WHY)
+        if not _takes_adapters(old.spec):
+            why = "only an engine that is named vllm, with enable-lora, takes them while it runs"
+            causes += unchangeable("spec.adapters", new=new.spec.adapters, old=old.spec.adapters, why=why)
     return causes
+
+
+def sort_of(choice: EngineChoice, *, format: str) -> Sort | None:
+    """The engine that serves models of a format: the one that is named, or the first that can; None where none does.
+    A model that does not say its format is taken for one that any can serve: the engine will tell."""
+    named = [sort for sort in SORTS if choice.name in ("auto", sort.name)]
+    return next((sort for sort in named if not format or format in sort.formats), None)
+
+
+def _engine_problems(spec: EndpointSpec) -> Iterator[Cause]:
+    """What the engine would not take, by the argument."""
+    choice = spec.engine
+    sort = next((sort for sort in SORTS if sort.name == choice.name), None)
+    if sort is None:
+        if choice.arguments:
+            yield Cause("spec.engine.name", "an engine must be named, for arguments are of one alone")
+        return
+    for name, words in sort.wrong(choice.arguments):
+        yield Cause(f"spec.engine.arguments.{name}", words)
+    if spec.adapters and sort is LLAMACPP and choice.arguments.get("cache-prompt") is True:
+        words = "must not be true with adapters: what one has computed would be taken for another's"
+        yield Cause("spec.engine.arguments.cache-prompt", words)
+
+
+def _takes_adapters(spec: EndpointSpec) -> bool:
+    """Whether its engines take adapters while they run, whenever they were started."""
+    return spec.engine.name == VLLM.name and spec.engine.arguments.get("enable-lora") is True

@@ -55,6 +55,19 @@ async def reached(ctx: workload.Reads, job: Job, *, members: Sequence[Decision])
     return [Hindrance(reason="HostUnaddressed", message=found, remedy=_ADDRESS)] if isinstance(found, str) else []
 
 
+async def unreached(ctx: workload.Reads, job: Job, *, hosts: Sequence[str]) -> Sequence[Hindrance]:
+    """What would keep its members from reaching each other on any of these hosts: none has an address that it asks
+    for."""
+    for name in hosts if job.spec.subnet else ():
+        report = await _report(ctx, name)
+        if report is not None and ranks.address_of(report.addresses, subnet=job.spec.subnet):
+            return []
+    if not hosts or not job.spec.subnet:
+        return []
+    message = f"of {len(hosts)} hosts that could take a member none has an address in {job.spec.subnet}"
+    return [Hindrance(reason="HostUnaddressed", message=message, remedy=_ADDRESS)]
+
+
 async def place(ctx: Context, job: Job, *, attempt: int) -> Hold | None:
     """Take a place for each member; None when all have one."""
     asks = await wanted(ctx, job)
@@ -144,19 +157,19 @@ async def _world(ctx: Context, job: Job, *, decision: GangDecision, attempt: int
 
 async def _reports(ctx: workload.Reads, members: Sequence[Decision]) -> dict[str, Inventory | None]:
     """What the agents of their hosts found."""
-    found: dict[str, Inventory | None] = {}
-    for name in sorted({member.host for member in members}):
-        host = await workload.read(ctx, Host, name=name)
-        found[name] = host.status.report if host is not None else None
-    return found
+    return {name: await _report(ctx, name) for name in sorted({member.host for member in members})}
+
+
+async def _report(ctx: workload.Reads, host: str) -> Inventory | None:
+    found = await workload.read(ctx, Host, name=host)
+    return found.status.report if found is not None else None
 
 
 async def _addressed(ctx: Context, job: Job, *, hosts: Sequence[str]) -> bool:
     """Whether members there could reach each other: nobody is stopped for a place that would not be taken."""
     if not job.spec.subnet and len(hosts) < 2:
         return True
-    found = [await workload.read(ctx, Host, name=name) for name in hosts]
-    reports = [host.status.report if host is not None else None for host in found]
+    reports = [await _report(ctx, name) for name in hosts]
     return all(r is not None and ranks.address_of(r.addresses, subnet=job.spec.subnet) for r in reports)
 
 

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Protocol
 
 from bessemer.core.errors import DriverError
-from bessemer.drivers.llamacpp import relay
-from bessemer.drivers.llamacpp.doors import Doors
-from bessemer.drivers.llamacpp.protocol import Listen
-from bessemer.drivers.llamacpp.sense import engine_ended
+from bessemer.drivers.engine import relay
+from bessemer.drivers.engine.doors import Doors
+from bessemer.drivers.engine.protocol import Listen
+from bessemer.drivers.engine.sense import engine_ended
 from bessemer.drivers.process import procfs
 from bessemer.drivers.process.protocol import Companions, Part, Processes, Running
 from bessemer.drivers.process.users import USERS

@@ -18,12 +18,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from bessemer.core.errors import DriverError
-from bessemer.drivers.llamacpp.doorway import HostDoorway
-from bessemer.drivers.llamacpp.fake import FakeDoorway
-from bessemer.drivers.llamacpp.protocol import Doorway, Listen
+from bessemer.drivers.engine.doorway import HostDoorway
+from bessemer.drivers.engine.fake import FakeDoorway
+from bessemer.drivers.engine.protocol import Doorway, Listen
 from bessemer.drivers.process import procfs
 from bessemer.drivers.process.protocol import Isolation
-from tests.drivers.llamacpp.conftest import SECRET, FakeHost, RealHost, ready
+from tests.drivers.engine.conftest import SECRET, FakeHost, RealHost, ready
 
 ASK = f"GET /v1/models HTTP/1.1\r\nHost: e\r\nAuthorization: Bearer {SECRET}\r\nConnection: close\r\n\r\n".encode()
 

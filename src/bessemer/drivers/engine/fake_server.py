@@ -79,9 +79,10 @@ class Answer:
 
 @dataclass(slots=True)
 class FakeModel:
-    """What answers: alias, behaviour, counters, and the last prompt, which is what a slot caches."""
+    """What answers: alias, adapters, behaviour, counters, and the last prompt, which is what a slot caches."""
 
     alias: str
+    adapters: list[str] = field(default_factory=list)
     behaviour: Behaviour = field(default_factory=Behaviour)
     counters: Counters = field(default_factory=Counters)
     _cached: tuple[str, ...] = ()

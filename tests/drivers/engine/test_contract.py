@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from bessemer.core.errors import DriverError
-from bessemer.drivers.llamacpp.protocol import EngineMetrics, RunningEngine
+from bessemer.drivers.engine.protocol import EngineMetrics, RunningEngine
 from bessemer.drivers.process.protocol import End
-from tests.drivers.llamacpp.conftest import ALIAS, SECRET, Host, ready, talk
+from tests.drivers.engine.conftest import ALIAS, SECRET, Host, ready, talk
 
 
 async def early(host: Host, ask: Callable[[], Awaitable[object]]) -> RunningEngine:

@@ -17,10 +17,11 @@ import pytest
 
 from bessemer.core.clock import FakeClock
 from bessemer.core.errors import DriverError
+from bessemer.drivers.engine.fake import FakeEngine
+from bessemer.drivers.engine.protocol import Engine, EngineSpec, ProbeResult
+from bessemer.drivers.engine.real import HostEngines
 from bessemer.drivers.fetch.known import SMOLLM2_135M_INSTRUCT as SMOLLM2
 from bessemer.drivers.fetch.real import HostContent, PipImporter
-from bessemer.drivers.llamacpp.fake import FakeEngine
-from bessemer.drivers.llamacpp.protocol import Engine, EngineSpec, ProbeResult
 from bessemer.drivers.llamacpp.real import LlamaCpp
 from bessemer.drivers.process.protocol import End
 from bessemer.drivers.process.real import HostProcesses
@@ -87,14 +88,23 @@ class RealHost:
         self.state = state
         self.model = model
         self.processes = HostProcesses(state / "engines", users=state / "users")
-        self.engine = LlamaCpp(self.processes, state / "doors")
+        self.engine = self.engines()
 
     def spec(self, uid: str = "a", *, memory_bytes: int = 600 << 20) -> EngineSpec:
         return EngineSpec(uid, self.model, ALIAS, 2, 4096, 1, memory_bytes, 1000, SECRET)
 
+    def engines(self, *, probe_seconds: float = 30.0) -> HostEngines:
+        return HostEngines(
+            self.processes,
+            self.state / "doors",
+            state=self.state / "adapters",
+            recipes=(LlamaCpp(),),
+            probe_seconds=probe_seconds,
+        )
+
     def another(self) -> Engine:
-        processes = HostProcesses(self.state / "engines", users=self.state / "users")
-        return LlamaCpp(processes, self.state / "doors")
+        self.processes = HostProcesses(self.state / "engines", users=self.state / "users")
+        return self.engines()
 
     async def wait(self) -> None:
         await asyncio.sleep(0.05)

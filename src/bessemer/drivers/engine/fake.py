@@ -14,14 +14,14 @@ from pathlib import Path
 from bessemer.core.clock import Clock
 from bessemer.core.errors import DriverError
 from bessemer.drivers import Hook, no_hook
-from bessemer.drivers.llamacpp.doors import Doors
-from bessemer.drivers.llamacpp.fake_server import Behaviour, Counters, FakeModel, FakeServer
-from bessemer.drivers.llamacpp.protocol import EngineMetrics, EngineSpec, Listen, ProbeResult, RunningEngine
-from bessemer.drivers.llamacpp.sense import PROBE_BODY, engine_ended, judge
+from bessemer.drivers.engine.doors import Doors
+from bessemer.drivers.engine.fake_server import Behaviour, Counters, FakeModel, FakeServer
+from bessemer.drivers.engine.protocol import Adapter, EngineMetrics, EngineSpec, Listen, ProbeResult, RunningEngine
+from bessemer.drivers.engine.sense import PROBE_BODY, engine_ended, judge
 from bessemer.drivers.process.fake import FakeProcesses
 from bessemer.drivers.process.protocol import Confined, End, Ended, Stats
 
-__all__ = ["Behaviour", "Counters", "FakeDoorway", "FakeEngine", "FakeModel", "Trouble"]
+__all__ = ["Behaviour", "Counters", "FakeAdapters", "FakeDoorway", "FakeEngine", "FakeModel", "Trouble"]
 
 
 @dataclass(slots=True)
@@ -55,10 +55,16 @@ class FakeEngine:
         self.processes = FakeProcesses(clock)
         self.trouble: dict[str, Trouble] = {}
         self.models: dict[str, FakeModel] = {}
+        self.starts = 0
+        """True ones: of an engine that did not run."""
+        self.sorts: tuple[str, ...] = ("llamacpp",)
+
+    def installed(self) -> tuple[str, ...]:
+        return self.sorts
 
     async def start(self, spec: EngineSpec) -> RunningEngine:
         self._on_call("engine.start")
-        running = await self.find(spec.uid) or await self._spawn(spec)
+        running = await self.find(spec.uid) or await _spawn(self, spec)
         self._on_call("engine.start.done")
         return running
 
@@ -130,26 +136,30 @@ class FakeEngine:
         for engine in self._engines.values():
             await _shut(engine)
 
-    async def _spawn(self, spec: EngineSpec) -> RunningEngine:
-        trouble = self.trouble.get(spec.uid, Trouble())
-        if trouble.port_taken:
-            raise DriverError("PortTaken", "something else sits at the engine's door")
-        await _shut(self._engines.get(spec.uid))
-        if self._listens:
-            self._doors.clear(spec.uid)
-        model = self.models[spec.uid] = FakeModel(spec.alias)
-        engine = _Fake(spec, self._clock.monotonic() + self._load_seconds)
-        self._engines[spec.uid] = engine
-        process = await self.processes.start(
-            Confined(spec.uid, ("engine",), cores_milli=spec.cores_milli, memory_bytes=spec.memory_bytes)
-        )
-        self.processes.say(spec.uid, b"fake engine: loading " + spec.alias.encode() + b"\n")
-        if self._listens:
-            engine.server = FakeServer(model, secret=spec.secret, clock=self._clock)
-            await engine.server.open(self._doors.socket(spec.uid))
-        if trouble.ends is not None:
-            await self.end(spec.uid, trouble.ends)
-        return RunningEngine(spec.uid, process.pid, process.started_ticks, self.door(spec.uid))
+
+async def _spawn(host: FakeEngine, spec: EngineSpec) -> RunningEngine:
+    host.starts += 1
+    if spec.engine not in host.sorts:
+        raise DriverError("EngineMissing", f"no engine {spec.engine} is installed on this host")
+    trouble = host.trouble.get(spec.uid, Trouble())
+    if trouble.port_taken:
+        raise DriverError("PortTaken", "something else sits at the engine's door")
+    await _shut(host._engines.get(spec.uid))
+    if host._listens:
+        host._doors.clear(spec.uid)
+    model = host.models[spec.uid] = FakeModel(spec.alias, adapters=[one.name for one in spec.adapters])
+    engine = _Fake(spec, host._clock.monotonic() + host._load_seconds)
+    host._engines[spec.uid] = engine
+    process = await host.processes.start(
+        Confined(spec.uid, ("engine",), cores_milli=spec.cores_milli, memory_bytes=spec.memory_bytes)
+    )
+    host.processes.say(spec.uid, b"fake engine: loading " + spec.alias.encode() + b"\n")
+    if host._listens:
+        engine.server = FakeServer(model, secret=spec.secret, clock=host._clock)
+        await engine.server.open(host._doors.socket(spec.uid))
+    if trouble.ends is not None:
+        await host.end(spec.uid, trouble.ends)
+    return RunningEngine(spec.uid, process.pid, process.started_ticks, host.door(spec.uid))
 
 
 async def _answering(host: FakeEngine, uid: str, *, secret: str | None = None) -> FakeModel:
@@ -164,6 +174,38 @@ async def _answering(host: FakeEngine, uid: str, *, secret: str | None = None) -
     if secret is not None and secret != engine.spec.secret:
         raise DriverError("ProbeFailed", "the engine refused the replica's secret")
     return model
+
+
+class FakeAdapters:
+    """The adapters of the engines of a `FakeEngine`; those that it calls vllm take more while they run."""
+
+    def __init__(self, engine: FakeEngine, *, on_call: Hook = no_hook) -> None:
+        self._engine = engine
+        self._on_call = on_call
+
+    async def names(self, uid: str, secret: str) -> tuple[str, ...]:
+        self._on_call("adapters.names")
+        return tuple((await _answering(self._engine, uid, secret=secret)).adapters)
+
+    async def load(self, uid: str, secret: str, *, adapter: Adapter) -> None:
+        self._on_call("adapters.load")
+        model = await self._loading(uid, secret)
+        if adapter.name not in model.adapters:
+            model.adapters.append(adapter.name)
+        self._on_call("adapters.load.done")
+
+    async def unload(self, uid: str, secret: str, *, name: str) -> None:
+        self._on_call("adapters.unload")
+        model = await self._loading(uid, secret)
+        if name in model.adapters:
+            model.adapters.remove(name)
+        self._on_call("adapters.unload.done")
+
+    async def _loading(self, uid: str, secret: str) -> FakeModel:
+        model = await _answering(self._engine, uid, secret=secret)
+        if self._engine._engines[uid].spec.engine != "vllm":
+            raise DriverError("AdaptersFixed", "it gets its adapters when it starts")
+        return model
 
 
 async def _shut(engine: _Fake | None) -> None:

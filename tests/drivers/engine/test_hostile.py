@@ -12,12 +12,11 @@ from pathlib import Path
 import pytest
 
 from bessemer.core.errors import DriverError
+from bessemer.drivers.engine.doors import Doors, default_folder
 from bessemer.drivers.llamacpp import real
-from bessemer.drivers.llamacpp.doors import Doors, default_folder
-from bessemer.drivers.llamacpp.real import LlamaCpp
 from bessemer.drivers.process import procfs
 from bessemer.drivers.process.protocol import End, Isolation
-from tests.drivers.llamacpp.conftest import ALIAS, SECRET, RealHost, ready
+from tests.drivers.engine.conftest import ALIAS, SECRET, RealHost, ready
 
 STAND_IN = """
 import http.server, json, os, socketserver, sys, threading
@@ -90,7 +89,7 @@ async def test_a_stand_in_that_makes_sense_passes(real_host: RealHost, pretend: 
 async def test_nonsense_is_told(real_host: RealHost, pretend: Callable[..., None], act: str, message: str) -> None:
     pretend(act)
     seconds = 1.0 if message == "no answer within" else 60.0
-    real_host.engine = LlamaCpp(real_host.processes, real_host.state / "doors", probe_seconds=seconds)
+    real_host.engine = real_host.engines(probe_seconds=seconds)
     await real_host.engine.start(real_host.spec())
     with pytest.raises(DriverError, match=message) as refusal:
         await ready(real_host)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from bessemer.core.errors import DriverError
-from bessemer.drivers.llamacpp.protocol import ProbeResult
+from bessemer.drivers.engine.protocol import ProbeResult
 from bessemer.drivers.process.protocol import End, Ended
 
 PROBE_TOKENS = 4
@@ -34,6 +35,22 @@ def judge(reply: Any, *, alias: str | None, seconds: float) -> ProbeResult:
     if prompt < 1 or not 1 <= completion <= PROBE_TOKENS or total != prompt + completion:
         raise DriverError("ProbeFailed", f"the counts do not add up: {prompt} + {completion} tokens, {total} in total")
     return ProbeResult(model, text, prompt, completion, seconds)
+
+
+def series(raw: bytes) -> dict[str, float]:
+    """The sums of Prometheus series over their labels, by name; what cannot be read is passed over."""
+    sums: dict[str, float] = {}
+    for line in raw.decode("utf-8", "replace").splitlines():
+        name, brace, rest = line.partition("{")
+        words = rest.rpartition("}")[2].split() if brace else line.split()[1:]
+        name = name if brace else line.partition(" ")[0]
+        try:
+            value = float(words[0])
+        except (ValueError, IndexError):
+            continue
+        if not line.startswith("#") and math.isfinite(value):
+            sums[name] = sums.get(name, 0.0) + value
+    return sums
 
 
 def engine_ended(end: Ended | None) -> DriverError:

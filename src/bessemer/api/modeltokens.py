@@ -1,0 +1,32 @@
+"""What a model's source is shown: a hub's token, or keys of a bucket. Sealed with the Model, never shown again."""
+
+from __future__ import annotations
+
+import orjson
+from starlette.responses import Response
+
+from bessemer.api import body as bodies
+from bessemer.api.resources import load
+from bessemer.api.state import Call, answer
+from bessemer.core.errors import Malformed
+from bessemer.kinds.inference.model import SOURCE_SECRET
+
+FIELDS = frozenset(("token", "accessKey", "secretKey", "sessionToken"))
+LENGTH_MAX = 4096
+
+
+async def keep(call: Call) -> Response:
+    """POST models/NAME/token: in the place of what was kept; ``{}`` takes it away. It is used from the next try on."""
+    limits = call.state.context.limits
+    said = bodies.as_object(bodies.parse_json(await bodies.read(call.request, limits), limits.depth))
+    if not said.keys() <= FIELDS:
+        raise Malformed(f"these can be kept: {', '.join(sorted(FIELDS))}")
+    for name, value in said.items():
+        # They become headers.
+        if not isinstance(value, str) or len(value) > LENGTH_MAX or not value.isascii() or not value.isprintable():
+            raise Malformed(f"{name} must be printable ASCII of at most {LENGTH_MAX} characters")
+    model = await load(call, call.about)
+    await call.still()
+    await call.note(model)
+    await call.state.ports.sealed.put(model.uid, SOURCE_SECRET, orjson.dumps(said))
+    return answer({})

@@ -1,0 +1,48 @@
+"""What is known of a model: what its files say of themselves, and which files they are.
+
+All of it was read from hostile files (`drivers.weights`) and judged there: words are short and printable, numbers
+within what a model can have. 0 and "" stand for what the files do not say.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from bessemer.core.resource import ApiModel
+from bessemer.core.values import nothing
+
+
+class ModelFile(ApiModel):
+    """One file of a model of several."""
+
+    path: str = Field(description="Its path within the model.")
+    digest: str = Field(description="sha256:… of its bytes.")
+    size_bytes: int = Field(description="Its size.")
+
+
+class AdapterFacts(ApiModel):
+    """Weights that are added to another model's."""
+
+    rank: int = Field(0, description="The rank of its matrices, the largest where they differ.")
+    base: str = Field("", description="What its files call the model that it was made for.")
+
+
+class ModelFacts(ApiModel):
+    """What weights say of themselves. What a token takes in the cache of keys and values is
+    ``2 × layers × kv_heads × head_dim`` numbers."""
+
+    format: str = Field("", description="Format of the weights: gguf or safetensors.")
+    architecture: str = Field("", description="What its makers call its architecture.")
+    parameters: int = Field(0, description="Numbers in its tensors; packed ones count as they are stored.")
+    layers: int = Field(0, description="Blocks of attention and feed-forward.")
+    hidden: int = Field(0, description="Width of what goes from block to block.")
+    heads: int = Field(0, description="Attention heads of a block, the most where blocks differ.")
+    kv_heads: int = Field(0, description="Heads whose keys and values are kept, the most where blocks differ.")
+    head_dim: int = Field(0, description="Numbers in a key.")
+    experts: int = Field(0, description="Experts of a block; 0 where there is one path alone.", exclude_if=nothing)
+    context_tokens: int = Field(0, description="The longest context that it was made for.")
+    vocabulary: int = Field(0, description="Tokens that it knows.")
+    quantisation: str = Field("", description="How most of its bytes are stored, or what its files call the method.")
+    weight_bytes: int = Field(0, description="Bytes of its tensors.")
+    chat_template: bool = Field(False, description="Whether it brings a template for conversations.")
+    adapter: AdapterFacts | None = Field(None, description="Set where it is an adapter of another model.")

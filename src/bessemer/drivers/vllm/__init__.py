@@ -1,0 +1,1 @@
+"""vLLM's server, as a sort of engine."""

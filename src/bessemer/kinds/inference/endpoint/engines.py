@@ -1,0 +1,84 @@
+"""Which engine a replica gets, and with which adapters: what its intent says of both, and what keeps it from them.
+
+The engine is chosen by the format of the model as it is when a replica is taken, and named in its intent. Adapters are
+all that may change of an intent, where the engine takes them while it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from bessemer.core.ports import CONTROLLER
+from bessemer.core.resource import Key
+from bessemer.kinds import workload
+from bessemer.kinds.context import Context
+from bessemer.kinds.fleet.claim import Claim
+from bessemer.kinds.fleet.outline import Hindrance
+from bessemer.kinds.inference.endpoint.spec import SORTS, AdapterIntent, Endpoint, EndpointIntent, sort_of
+from bessemer.kinds.inference.model import Model
+
+_LOADS = {sort.name: sort.loads for sort in SORTS}
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """``name`` is "" while it is not known; ``hindrances`` come in the order in which they count."""
+
+    name: str
+    adapters: Sequence[AdapterIntent]
+    hindrances: Sequence[Hindrance]
+
+
+def adapter_keys(endpoint: Endpoint) -> tuple[Key, ...]:
+    """The Models that are its adapters."""
+    return tuple(Key("Model", "", name) for name in endpoint.spec.adapters)
+
+
+async def engine_of(ctx: workload.Reads, endpoint: Endpoint, *, model: Model | None) -> Engine:
+    """What a replica that is taken now would get. A model that is not there, or not ready, is no word of ours."""
+    ready = model is not None and model.status.phase == "Ready"
+    adapters, hindrances = await _adapters_of(ctx, endpoint)
+    if not ready or model is None:
+        return Engine("", adapters, hindrances)
+    sort = sort_of(endpoint.spec.engine, format=model.status.format)
+    if sort is None:
+        return Engine("", adapters, [_unfit(endpoint, model), *hindrances])
+    return Engine(sort.name, adapters, hindrances)
+
+
+async def keep_adapters(ctx: Context, endpoint: Endpoint, claims: Sequence[Claim]) -> None:
+    """Tell the claims whose engines take adapters while they run which ones there are now; all at once, or none yet."""
+    intents = [(claim, EndpointIntent.model_validate(claim.spec.intent)) for claim in claims if not claim.deleting]
+    loading = [(claim, intent) for claim, intent in intents if _LOADS.get(intent.engine)]
+    if all([one.name for one in intent.adapters] == endpoint.spec.adapters for _, intent in loading):
+        return
+    adapters, hindrances = await _adapters_of(ctx, endpoint)
+    if not hindrances:
+        for claim, intent in loading:
+            wanted = intent.model_copy(update={"adapters": adapters})
+            await ctx.capacity.amend(claim.key, wanted.dump(), CONTROLLER, uid=claim.uid)
+
+
+async def _adapters_of(ctx: workload.Reads, endpoint: Endpoint) -> tuple[list[AdapterIntent], list[Hindrance]]:
+    """Those that are there, and what keeps the others."""
+    found = [(name, await workload.read_part(ctx, Model, name=name)) for name in endpoint.spec.adapters]
+    hindrances = [one for name, adapter in found for one in _of_adapter(name, adapter)]
+    return [AdapterIntent(name=name, digest=one.status.digest) for name, one in found if one is not None], hindrances
+
+
+def _of_adapter(name: str, adapter: Model | None) -> Iterator[Hindrance]:
+    if adapter is None:
+        remedy = "Create it: `bessemer get models` lists them."
+        yield Hindrance(reason="ModelNotFound", message=f"there is no Model {name}, an adapter", remedy=remedy)
+    elif adapter.status.phase != "Ready":
+        remedy = "See the Model: it says how far it is, and what keeps it."
+        message = f"Model {name}, an adapter, is not imported yet"
+        yield Hindrance(reason="ModelNotReady", message=message, remedy=remedy, passing=True)
+
+
+def _unfit(endpoint: Endpoint, model: Model) -> Hindrance:
+    choice = endpoint.spec.engine.name
+    who = "no engine serves" if choice == "auto" else f"engine {choice} does not serve"
+    message = f"{who} Model {model.metadata.name}, whose format is {model.status.format}"
+    return Hindrance(reason="EngineUnfit", message=message, remedy="Make another endpoint, with an engine that does.")

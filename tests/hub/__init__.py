@@ -1,0 +1,1 @@
+"""A hub for tests, which speaks Hugging Face's protocol on loopback."""

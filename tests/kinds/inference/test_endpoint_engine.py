@@ -1,0 +1,212 @@
+"""Which engine an Endpoint gets, what may be said to it, and which adapters it has: by field, and as its claims say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bessemer.core.errors import DriverError
+from bessemer.core.resource import Metadata
+from bessemer.core.units import GIB
+from bessemer.drivers.engine.protocol import EngineSpec, RunningEngine
+from bessemer.kinds.inference.endpoint.host import EndpointHost
+from bessemer.kinds.inference.endpoint.spec import (
+    AdapterIntent,
+    Endpoint,
+    EndpointIntent,
+    EndpointSpec,
+    EngineChoice,
+    FileIntent,
+    sort_of,
+    validate,
+)
+from tests.kinds.host_bench import DIGEST, HostBench
+from tests.kinds.world import MODEL_SHA, World
+
+SPEC = {"model": "smol", "flavor": "serve"}
+
+
+def endpoint(**spec: Any) -> Endpoint:
+    metadata = Metadata(name="chat", namespace="acme--research")
+    return Endpoint(metadata=metadata, spec=EndpointSpec.model_validate({**SPEC, **spec}))
+
+
+def fields(**spec: Any) -> list[str]:
+    return [cause.field for cause in validate(endpoint(**spec), None)]
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"engine": {"name": "llamacpp", "arguments": {"batch-size": 1}}}, "spec.engine.arguments.batch-size"),
+        ({"engine": {"name": "llamacpp", "arguments": {"host": "0.0.0.0"}}}, "spec.engine.arguments.host"),
+        (
+            {"engine": {"name": "vllm", "arguments": {"trust-remote-code": True}}},
+            "spec.engine.arguments.trust-remote-code",
+        ),
+        ({"engine": {"name": "vllm", "arguments": {"batch-size": 64}}}, "spec.engine.arguments.batch-size"),
+        ({"engine": {"arguments": {"batch-size": 64}}}, "spec.engine.name"),
+        ({"adapters": ["a", "b", "a"]}, "spec.adapters[2]"),
+        (
+            {"adapters": ["a"], "engine": {"name": "llamacpp", "arguments": {"cache-prompt": True}}},
+            "spec.engine.arguments.cache-prompt",
+        ),
+    ],
+)
+def test_what_no_engine_would_take_is_refused_by_its_field(spec: dict[str, Any], field: str) -> None:
+    assert fields(**spec) == [field]
+
+
+def test_what_an_engine_takes_is_taken() -> None:
+    assert fields(engine={"name": "llamacpp", "arguments": {"pooling": "mean", "flash-attn": "on"}}) == []
+    assert fields(engine={"name": "vllm", "arguments": {"enable-prefix-caching": False, "max-loras": 4}}) == []
+    assert fields(adapters=["a", "b"]) == []
+
+
+def test_the_engine_is_the_first_that_serves_the_format() -> None:
+    def name(choice: str, form: str) -> str:
+        sort = sort_of(EngineChoice.model_validate({"name": choice}), format=form)
+        return sort.name if sort else ""
+
+    assert [name("auto", form) for form in ("gguf", "safetensors", "onnx", "")] == ["llamacpp", "vllm", "", "llamacpp"]
+    assert [name("vllm", form) for form in ("gguf", "safetensors")] == ["", "vllm"]
+
+
+def test_an_endpoint_that_says_nothing_of_it_is_what_it_was() -> None:
+    assert not {"engine", "adapters"} & endpoint().spec.dump().keys()
+    old = {"model": DIGEST, "alias": "chat", "slots": 4, "contextTokens": 64, "coresMilli": 1, "memoryBytes": 1}
+    intent = EndpointIntent.model_validate(old)
+    assert intent.engine == "llamacpp"
+    assert intent.dump() == {**old, "needsBytes": 0}
+
+
+async def test_its_claims_name_the_engine_and_the_adapters() -> None:
+    async with World() as world:
+        await world.create("Endpoint", "chat", {**SPEC, "adapters": ["greet"]})
+        said = await world.until_reason("Endpoint", "chat", "ModelNotFound")
+        assert "there is no Model greet, an adapter" in said["message"]
+        source = {"wheel": {"package": "x", "version": "1", "member": "m.gguf"}}
+        await world.create("Model", "greet", {"source": source, "sha256": MODEL_SHA}, namespace="")
+        await world.until_ready("Endpoint", "chat")
+        [claim] = await world.bodies("Claim")
+        assert claim["spec"]["intent"]["adapters"] == [{"name": "greet", "digest": f"sha256:{MODEL_SHA}"}]
+        assert "engine" not in claim["spec"]["intent"], "what agents of yesterday know is said as they know it"
+
+
+async def test_an_engine_that_cannot_serve_the_model_takes_no_place() -> None:
+    async with World() as world:
+        await world.create("Endpoint", "chat", {**SPEC, "engine": {"name": "vllm"}})
+        said = await world.until_reason("Endpoint", "chat", "EngineUnfit")
+        assert "engine vllm does not serve Model smol, whose format is gguf" in said["message"]
+        assert await world.bodies("Claim") == []
+
+
+async def test_the_engine_gets_what_its_intent_says() -> None:
+    other, file = "sha256:" + "cd" * 32, "sha256:" + "ef" * 32
+    intent = EndpointIntent(
+        model=DIGEST,
+        alias="chat",
+        slots=1,
+        context_tokens=64,
+        cores_milli=1000,
+        memory_bytes=GIB,
+        engine="vllm",
+        arguments={"enable-prefix-caching": False},
+        adapters=[AdapterIntent(name="greet", digest=other)],
+        files=[FileIntent(path="model.safetensors", digest=file)],
+    )
+    bench = HostBench(EndpointHost(), intent.dump(), kind="Endpoint")
+    bench.engine.sorts = ("vllm",)
+    specs: list[EngineSpec] = []
+    start = bench.engine.start
+
+    async def noted(spec: EngineSpec) -> RunningEngine:
+        specs.append(spec)
+        return await start(spec)
+
+    bench.engine.start = noted  # type: ignore[method-assign]
+    await bench.until_phase("Running")
+    [spec] = specs
+    assert (spec.engine, spec.arguments) == ("vllm", {"enable-prefix-caching": False})
+    assert [(one.name, one.path.name) for one in spec.adapters] == [("greet", "cd" * 32)]
+    assert spec.files == {"model.safetensors": Path("/fake/content") / ("ef" * 32)}
+    assert bench.content.pins["c-1"] == (DIGEST, file, other)
+
+
+async def test_a_host_without_the_engine_says_so() -> None:
+    intent = EndpointIntent(
+        model=DIGEST, alias="chat", slots=1, context_tokens=64, cores_milli=1000, memory_bytes=GIB, engine="vllm"
+    )
+    bench = HostBench(EndpointHost(), intent.dump(), kind="Endpoint")
+    await bench.until_reason("EngineMissing")
+    assert bench.status.message == "no engine vllm is installed on this host"
+
+
+def loading(*names: str) -> EndpointIntent:
+    adapters = [AdapterIntent(name=name, digest="sha256:" + "cd" * 32) for name in names]
+    return EndpointIntent(
+        model=DIGEST,
+        alias="chat",
+        slots=1,
+        context_tokens=64,
+        cores_milli=1000,
+        memory_bytes=GIB,
+        engine="vllm",
+        adapters=adapters,
+    )
+
+
+async def test_adapters_come_and_go_while_it_runs() -> None:
+    bench = HostBench(EndpointHost(), loading("one", "two").dump(), kind="Endpoint")
+    bench.engine.sorts = ("vllm",)
+    await bench.until_phase("Running")
+    pid = bench.status.pid
+    for names in (("two", "three"), ("two", "three"), (), ("one",)):
+        bench.amend(**{"adapters": [], **loading(*names).dump()})
+        await bench.step()
+        assert (bench.status.phase, bench.status.pid, bench.status.restarts) == ("Running", pid, 0)
+        assert bench.engine.models["c-1"].adapters == [*names]
+        assert [*bench.status.detail.get("adapters", ())] == [*names]
+    bench.amend(adapters=[{"name": "one", "digest": "sha256:" + "ef" * 32}])
+    await bench.step()
+    assert bench.engine.models["c-1"].adapters == ["one"]
+    assert bench.content.fetched[-1] == "sha256:" + "ef" * 32, "another content of the same name is loaded anew"
+
+
+async def test_an_adapter_that_does_not_come_ends_nothing() -> None:
+    bench = HostBench(EndpointHost(), loading().dump(), kind="Endpoint")
+    bench.engine.sorts = ("vllm",)
+    await bench.until_phase("Running")
+    address = bench.status.address
+    bench.content.refuse = DriverError("FetchFailed", "no")
+    bench.amend(**loading("one").dump())
+    await bench.step()
+    assert (bench.status.phase, bench.status.reason, bench.status.address) == ("Running", "FetchFailed", address)
+    bench.content.refuse = None
+    await bench.step()
+    assert (bench.status.reason, bench.engine.models["c-1"].adapters) == ("", ["one"])
+
+
+async def test_an_endpoint_of_vllm_may_change_its_adapters() -> None:
+    engine = {"name": "vllm", "arguments": {"enable-lora": True}}
+    before, after = endpoint(engine=engine), endpoint(engine=engine, adapters=["greet"])
+    assert [*validate(after, before)] == []
+    assert [cause.field for cause in validate(endpoint(adapters=["greet"]), endpoint())] == ["spec.adapters"]
+    async with World() as world:
+        world.importer.format = "safetensors"
+        for host in world.hosts.values():
+            host.engine.sorts = ("vllm",)
+        source = {"wheel": {"package": "x", "version": "1", "member": "m"}}
+        await world.create("Model", "safe", {"source": source, "sha256": MODEL_SHA}, namespace="")
+        await world.create("Endpoint", "chat", {**SPEC, "model": "safe", "engine": engine})
+        await world.until_ready("Endpoint", "chat")
+        await world.patch("Endpoint", "chat", adapters=["safe"])
+
+        async def told() -> bool:
+            [claim] = await world.bodies("Claim")
+            return [one["name"] for one in claim["spec"]["intent"].get("adapters", ())] == ["safe"]
+
+        await world.until(told)
+        assert sum(host.engine.starts for host in world.hosts.values()) == 1
