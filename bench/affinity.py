@@ -238,6 +238,8 @@ def _costs(options: Options) -> Iterator[Figure]:
 def _cost(replicas: int, kib: int) -> float:
     """Microseconds of a choice, with the marks that are wanted where there are several."""
     draw, mine = random.Random(3), pool(replicas)
+    for one in mine.replicas.values():
+        mine.began(one, 100)
     prompts = [memoryview(draw.randbytes(kib << 10)) for _ in range(2000)]
     began = time.process_time()
     for turn in range(2):

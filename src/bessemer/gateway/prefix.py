@@ -1,8 +1,8 @@
 """Which replica has read the beginning of a prompt before: what is known of that without asking. Pure.
 
-A prompt is told by its **marks**: checksums of its first 256, 512, 1024, 1536, 2048, 3072 … bytes, each of all before
+A prompt is told by its **marks**: checksums of its first 512, 1024, 1536, 2048, 3072 … bytes, each of all before
 it. Two prompts that begin alike have the first marks in common, and a longer conversation has those of the shorter one.
-As the steps grow, a prompt has at most `MARKS_MAX` of them, and at least two thirds of what two have in common is seen.
+As the steps grow, a prompt has at most `MARKS_MAX` of them, and two thirds of what two have in common is seen.
 They are of bytes as the client wrote them, not of tokens: no tokenizer is needed, and all gateways agree.
 
 A mark is 32 bits of CRC. Two that collide send a request to a replica that answers it as well, only not sooner.
@@ -25,7 +25,6 @@ READ_BYTES = 1 << 16
 
 
 def _steps() -> Iterator[int]:
-    yield 256
     size = 512
     while size < READ_BYTES:
         yield size
@@ -42,8 +41,8 @@ Marks = tuple[int, ...]
 
 
 def marks(text: memoryview, seed: int = 0) -> Marks:
-    """Of a prompt; none where it is shorter than 256 bytes. ``seed`` tells prompts apart that have no cache in common:
-    another tenant's, another adapter's."""
+    """Of a prompt; none where it is shorter than 512 bytes, which are soon read. ``seed`` tells prompts apart that have
+    no cache in common: another tenant's, another adapter's."""
     found, size, start, value = [], len(text), 0, seed
     for end in STEPS:
         if end > size:
@@ -71,11 +70,11 @@ class Trail:
     def find(self, sought: Sequence[int]) -> tuple[int, tuple[str, ...]]:
         """How many of the marks are known, and who has the last of those: the latest stands last."""
         young, old = self._young, self._old
-        for at in range(len(sought) - 1, -1, -1):
-            mark = sought[at]
-            holders = young.get(mark) or old.get(mark)
-            if holders:
-                return at + 1, holders
+        depth = len(sought)
+        for mark in reversed(sought):
+            if (holders := young.get(mark) or old.get(mark)) is not None:
+                return depth, holders
+            depth -= 1
         return 0, ()
 
     def keep(self, sent: Sequence[int], uid: str) -> None:

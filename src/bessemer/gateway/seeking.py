@@ -29,7 +29,6 @@ _SESSIONS = ("prompt_cache_key", "user")
 _BEFORE = ("tools", "instructions")
 """What templates put before the messages."""
 _PROMPTS = ("messages", "prompt", "input")
-_SHORT = 256
 
 
 def sought(wanted: Wanted, headers: Mapping[bytes, bytes], *, project: str, several: bool) -> Sought:
@@ -42,8 +41,7 @@ def sought(wanted: Wanted, headers: Mapping[bytes, bytes], *, project: str, seve
     for name in _BEFORE:
         if name in fields:
             seed = crc32(fields[name], seed)
-    found = marks(prompt, seed) if len(prompt) >= _SHORT else ()
-    return Sought(_session(headers, fields, seed=seed), found, cost=1 + len(prompt) // BYTES_PER_TOKEN)
+    return Sought(_session(headers, fields, seed=seed), marks(prompt, seed), cost=1 + len(prompt) // BYTES_PER_TOKEN)
 
 
 def path(wanted: Wanted, key: KeyEntry) -> tuple[str, str, str]:
