@@ -282,14 +282,14 @@ def _point(name: str) -> int:
 
 def _lightest(some: Iterable[Replica]) -> Replica:
     """With least to do; of those that have as much, the first."""
-    least = None
+    found, least = None, 0
     for one in some:
         load = one.tokens + REQUEST_TOKENS * one.busy
         if not load:
             return one
-        if least is None or load < least:
+        if found is None or load < least:
             found, least = one, load
-    assert least is not None, "somebody is there"
+    assert found is not None, "somebody is there"
     return found
 
 
