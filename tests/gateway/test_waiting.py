@@ -114,7 +114,7 @@ async def test_a_replica_has_no_more_than_its_slots_and_the_others_wait(tmp_path
     engine = Engine(turns=asyncio.Semaphore(0))
     async with gateway(tmp_path, engine, slots=2) as to:
         asked = [asyncio.ensure_future(ask(to)) for _ in range(6)]
-        await until(lambda: to.tables.tally.waiting == 4)
+        await until(lambda: to.tables.tally.waiting == 4 and engine.now == 2)
         for _ in range(6):
             engine.turns.release()
         assert await asyncio.gather(*asked) == [(200, "", 0)] * 6
