@@ -147,7 +147,7 @@ async def test_the_next_replica_is_tried_before_a_streams_first_byte(tmp_path: P
             to.tables.apply(claim(name, f"unix:{tmp_path}/{name}.sock", of="words"))
         assert (await ask(to, stream=True))[0] == 200
         assert len(asked) == 1
-        (silent,) = [r for r in to.tables.endpoints["acme--lab", "words"].replicas.values() if r.failures]
+        (silent,) = [r for r in to.tables.endpoints["acme--lab", "words"].replicas.values() if r.health.failures]
         assert silent.address.endswith("a.sock")
         assert (silent.busy, to.spool.waiting) == (0, 1)
 
@@ -167,5 +167,5 @@ async def test_an_answer_that_takes_too_long_is_asked_of_nobody_else(tmp_path: P
                 await asyncio.sleep(0.01)
         assert (len(first), len(second)) == (1, 0)
         replicas = to.tables.endpoints["acme--lab", "words"].replicas.values()
-        assert [(r.failures, r.busy, r.not_before) for r in replicas] == [(0, 0, 0.0)] * 2
+        assert [(r.health.failures, r.busy, r.health.not_before) for r in replicas] == [(0, 0, 0.0)] * 2
         assert to.spool.waiting == 0

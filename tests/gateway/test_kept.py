@@ -100,7 +100,7 @@ async def test_one_that_died_meanwhile_is_nobodys_fault(engine: Engine, tmp_path
         assert logs == []
         assert len(engine.asked) == 4
         [only] = to.tables.endpoints["acme--lab", "words"].replicas.values()
-        assert (only.failures, only.busy) == (0, 0)
+        assert (only.health.failures, only.busy) == (0, 0)
 
 
 async def test_a_server_of_threads_is_left_none_that_waits_while_others_wait_for_it(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import orjson
 from bessemer.core.notices import Notice
 from bessemer.core.resource import Change
 from bessemer.gateway import Tables
+from bessemer.gateway.route import Sought
 from tests.gateway.harness import claim, endpoint
 
 
@@ -47,8 +48,8 @@ def test_a_replica_that_was_told_has_nothing_new_where_another_answers() -> None
     entry.replicas[told.uid].busy, entry.replicas[other.uid].busy = 3, 5
     tables.apply(with_notice(told))
     assert entry.replicas[told.uid].busy == 3
-    assert entry.choose(0.0) is entry.replicas[other.uid], "busier, and it stays"
-    assert entry.choose(0.0, tried=frozenset([other.uid])) is entry.replicas[told.uid]
+    assert entry.pool.choose(Sought(), 0.0) is entry.replicas[other.uid], "busier, and it stays"
+    assert entry.pool.choose(Sought(), 0.0, tried=frozenset([other.uid])) is entry.replicas[told.uid]
 
 
 def with_notice(change: Change) -> Change:

@@ -341,7 +341,7 @@ def test_the_check_names_what_is_wrong(paths: Paths, capsys: pytest.CaptureFixtu
     assert check(CheckOptions(state=paths.state)) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["CHECK", "ROWS", "RESULT", "HOLDS"]
-    assert len(lines) == 26
+    assert len(lines) == 27
     with closing(connect(paths.store)) as connection:
         connection.execute("UPDATE objects SET generation = 9")
     assert check(CheckOptions(state=paths.state)) == 1

@@ -55,7 +55,15 @@ class Answering:
         self._exchange.end(ended="cancelled")
 
     def late(self) -> None:
-        """An answer that has begun may take as long as it likes."""
+        """Its client wants it no more; else an answer that has begun may take as long as it likes."""
+        exchange = self._exchange
+        if exchange.link is not None:
+            exchange.link.drop()
+        if self._events is None:
+            exchange.refuse(errors.deadline_passed())
+        else:
+            exchange.end()
+            exchange.call.finish(b"data: " + errors.deadline_passed().body() + b"\n\n")
 
     def flow(self, paused: bool) -> None:
         """Let the replica wait while its reader does not keep up."""
@@ -81,8 +89,7 @@ class Answering:
             if shown and exchange.ticket is not None:
                 exchange.sent()
             return
-        if exchange.replica is not None:
-            exchange.replica.failures = 0
+        exchange.well()
         exchange.end()
         exchange.call.finish(shown)
 
@@ -102,9 +109,8 @@ class Answering:
         body, status = link.take(), link.status
         if 200 <= status < 300:
             body = _metered(exchange, body)
-        if exchange.replica is not None:
-            exchange.replica.failures = 0
         exchange.status = status
+        exchange.well()
         now = exchange.first_byte = exchange.means.clock.monotonic()
         exchange.end(now)
         exchange.call.answer(status, body, extra=exchange.headers)

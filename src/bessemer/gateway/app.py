@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import orjson
 
 from bessemer.core.clock import Clock
-from bessemer.gateway import errors, request
+from bessemer.gateway import errors, request, seeking
 from bessemer.gateway.admission import Admission
 from bessemer.gateway.asking import Asking, Entering
 from bessemer.gateway.books import Books
@@ -21,6 +21,7 @@ from bessemer.gateway.reply import Call
 from bessemer.gateway.request import ROUTES
 from bessemer.gateway.spool import Spool
 from bessemer.gateway.tables import KeyEntry, Tables
+from bessemer.gateway.turns import Turns
 from bessemer.gateway.upstream import Links
 from bessemer.gateway.vessels import Ticket
 
@@ -62,7 +63,9 @@ class Gateway:
         self._ready = ready
         self._links = Links(facts.tls, facts.clock.monotonic())
         books = Books(facts.spool, facts.admission)
-        self._means = Means(books, facts.clock, facts.metrics, facts.secret, self._links, facts.patience)
+        self._turns = Turns(facts.clock)
+        self._means = Means(books, facts.clock, facts.metrics, facts.secret, self._links, facts.patience, self._turns)
+        facts.metrics.routing = facts.tables.tally
         self._cut_off = facts.cut_off
         facts.metrics.silent = facts.cut_off.silent
         facts.metrics.unsettled = lambda: facts.spool.waiting
@@ -96,8 +99,9 @@ class Gateway:
         self._metrics.clients = lambda: front.connections
 
     def sweep(self, now: float) -> None:
-        """Let go of connections to replicas that nobody uses."""
+        """Let go of connections to replicas that nobody uses; look whose turn it is."""
         self._links.sweep(now)
+        self._turns.sweep()
 
     def _who(self, call: Call) -> KeyEntry:
         token = request.bearer(call.headers.get(b"authorization"))
@@ -133,8 +137,10 @@ class Gateway:
             raise errors.no_model(wanted.model)
         if not call.id:
             call.name()
+        started = self._clock.monotonic()
+        late = seeking.until(call.headers, started)
         ticket = self._means.books.enter(key, wanted, endpoint=endpoint, request_id=call.id)
-        exchange = Exchange(self._means, call, key, endpoint, wanted, self._clock.monotonic())
+        exchange = Exchange(self._means, call, key, endpoint, wanted, started, until=late)
         if isinstance(ticket, Ticket):
             Asking(exchange).begin(ticket)
         else:

@@ -12,17 +12,20 @@ import asyncio
 import structlog
 
 from bessemer.core.tokens import replica_secret
-from bessemer.gateway import errors, upstream
+from bessemer.gateway import errors, seeking, upstream
 from bessemer.gateway.answering import Answering
 from bessemer.gateway.errors import Refused
 from bessemer.gateway.exchange import Exchange
 from bessemer.gateway.request import shortened
-from bessemer.gateway.tables import Replica
+from bessemer.gateway.route import FULL, Full, Replica
 from bessemer.gateway.upstream import Link, Lost, Silent
 from bessemer.gateway.vessels import Ticket
 
 _TRIES = 2
-_NEVER = float("inf")
+_ELSEWHERE = (502, 503)
+"""By which a replica says that it cannot now: another is asked, where there is one."""
+WAIT_SECONDS = 60.0
+"""For a slot."""
 _log = structlog.get_logger("gateway")
 
 
@@ -62,17 +65,73 @@ class Entering:
             raise error
 
 
+class Queueing:
+    """Waits until a replica has a slot free, where there is room for that."""
+
+    __slots__ = ("_asking", "_exchange", "_path")
+
+    def __init__(self, asking: Asking, exchange: Exchange) -> None:
+        self._asking = asking
+        self._exchange = exchange
+        self._path = seeking.path(exchange.wanted, exchange.key)
+        exchange.call.work = self
+
+    def begin(self, now: float, *, cost: int) -> None:
+        """Wait; another may have to give way."""
+        exchange = self._exchange
+        pool, cost = exchange.endpoint.pool, cost + seeking.written(exchange.wanted)
+        room, other = pool.waiting.add(self, self._path, cost=cost, slots=pool.slots * len(pool.replicas))
+        if not room:
+            self.crowded()
+            return
+        exchange.call.deadline = min(now + WAIT_SECONDS, exchange.until)
+        exchange.means.turns.add(pool)
+        if other is not None:
+            other.crowded()
+
+    def turn(self) -> None:
+        """There is room."""
+        self._asking.go_on()
+
+    def crowded(self) -> None:
+        """There is none to wait."""
+        pool = self._exchange.endpoint.pool
+        seconds = pool.waiting.retry_after(pool.slots * len(pool.replicas))
+        self._exchange.refuse(errors.overloaded(self._exchange.endpoint.name, retry_after_seconds=seconds))
+
+    def gone(self) -> None:
+        """The client has left."""
+        self._exchange.endpoint.pool.waiting.leave(self, self._path)
+        self._exchange.end()
+
+    def late(self) -> None:
+        """It has waited for too long."""
+        exchange = self._exchange
+        exchange.endpoint.pool.waiting.leave(self, self._path)
+        if exchange.means.clock.monotonic() >= exchange.until:
+            exchange.refuse(errors.deadline_passed())
+        else:
+            self.crowded()
+
+    def flow(self, paused: bool) -> None:
+        """Nothing is written yet."""
+
+
 class Asking:
     """Of one request that was let in, until its answer begins."""
 
-    __slots__ = ("_body", "_dialling", "_exchange", "_tried")
+    __slots__ = ("_body", "_dialling", "_exchange", "_sought", "_tried")
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
         self._body = exchange.wanted.body
         self._dialling: asyncio.Future[Link] | None = None
         self._tried: frozenset[str] = frozenset()
-        exchange.call.work = self
+        wanted, call = exchange.wanted, exchange.call
+        several = len(exchange.endpoint.pool.replicas) > 1
+        self._sought = seeking.sought(wanted, call.headers, project=exchange.key.project, several=several)
+        wanted.fields = None
+        call.work = self
 
     def begin(self, ticket: Ticket) -> None:
         """Ask the first."""
@@ -81,20 +140,29 @@ class Asking:
             self._body = shortened(self._body, ticket.writes)
         self._ask(None)
 
-    def _ask(self, failed: Refused | None) -> None:
+    def go_on(self) -> None:
+        """It has waited, and there is room."""
+        self._exchange.call.work = self
+        self._ask(None, waited=True)
+
+    def _ask(self, failed: Refused | None, *, waited: bool = False) -> None:
         exchange = self._exchange
-        if not self._tried:
-            now, replica = exchange.started, exchange.endpoint.choose(exchange.started)
-        elif len(self._tried) < _TRIES:
-            now = exchange.means.clock.monotonic()
-            replica = exchange.endpoint.choose(now, tried=self._tried)
-        else:
-            now, replica = 0.0, None
-        if replica is None:
+        pool = exchange.endpoint.pool
+        now = exchange.started if failed is None and not waited else exchange.means.clock.monotonic()
+        chosen: Replica | Full | None = None
+        if len(self._tried) < _TRIES:
+            chosen = pool.choose(self._sought, now, tried=self._tried, waited=waited)
+        if chosen is FULL:
+            Queueing(self, exchange).begin(now, cost=self._sought.cost)
+        elif chosen is None:
             exchange.refuse(failed or errors.no_replica(exchange.endpoint.name))
-            return
+        else:
+            self._ask_of(chosen, now)
+
+    def _ask_of(self, replica: Replica, now: float) -> None:
+        exchange = self._exchange
         try:
-            exchange.ask(replica)
+            exchange.ask(replica, self._sought, now=now)
         except Refused as refused:
             exchange.refuse(refused)
             return
@@ -107,7 +175,7 @@ class Asking:
 
     def _dial(self, replica: Replica) -> None:
         self._exchange.means.metrics.dialled += 1
-        self._exchange.call.deadline = _NEVER
+        self._exchange.call.deadline = self._exchange.until
         self._dialling = asyncio.ensure_future(self._exchange.means.links.dial(replica))
         self._dialling.add_done_callback(self._dialled)
 
@@ -133,7 +201,7 @@ class Asking:
         exchange, replica = self._exchange, link.replica
         call, means, stream = exchange.call, exchange.means, exchange.wanted.stream
         exchange.link = link
-        call.deadline = now + exchange.patience
+        call.deadline = min(now + exchange.patience, exchange.until)
         head = replica.heads.get((call.path, stream))
         if head is None:
             secret = replica_secret(means.secret, replica.claim_uid)
@@ -148,7 +216,12 @@ class Asking:
             link.drop()
             self._fail(Lost(f"it answered with status {link.status}"))
             return
-        exchange.call.deadline = _NEVER
+        if link.status in _ELSEWHERE and len(self._tried) + 1 < min(_TRIES, len(exchange.endpoint.replicas)):
+            link.drop()
+            self._fail(Lost(f"it answered with status {link.status}"))
+            return
+        exchange.call.deadline = exchange.until
+        exchange.was_read()
         answering = Answering(exchange)
         link.owner = answering
         answering.heard(link)
@@ -171,6 +244,10 @@ class Asking:
     def late(self) -> None:
         """No answer has begun in time."""
         exchange = self._exchange
+        if exchange.means.clock.monotonic() >= exchange.until:
+            self.gone()
+            exchange.call.refuse(errors.deadline_passed())
+            return
         name, seconds = exchange.endpoint.name, exchange.patience
         error, refused = Silent(f"no answer began within {seconds:g} s"), errors.replica_silent(name, seconds)
         if exchange.wanted.stream:

@@ -132,6 +132,17 @@ def replica_silent(name: str, seconds: float) -> Refused:
     return Refused(504, Words(text, "server_error", "replica_timeout", None, 5))
 
 
+def overloaded(name: str, *, retry_after_seconds: int) -> Refused:
+    """All replicas are busy, and too many wait already or it has waited too long."""
+    text = f"All replicas of `{name}` are busy, and so many requests wait that yours cannot. Try again later."
+    return Refused(503, Words(text, "server_error", "overloaded", None, retry_after_seconds))
+
+
+def deadline_passed() -> Refused:
+    text = "The answer was not there within the time that `x-request-timeout` gave it."
+    return Refused(504, Words(text, "server_error", "deadline_exceeded"))
+
+
 def rate_limited(words: str, *, retry_after_seconds: int) -> Refused:
     """``words`` say whose bound it is, and what is left of it."""
     text = f"Rate limit reached: {words}. Let `max_tokens` be less, or try again once there is room."

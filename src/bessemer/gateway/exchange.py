@@ -19,7 +19,9 @@ from bessemer.gateway.metrics import GatewayMetrics
 from bessemer.gateway.record import Ended, Record
 from bessemer.gateway.reply import Call
 from bessemer.gateway.request import Wanted
-from bessemer.gateway.tables import EndpointEntry, KeyEntry, Replica
+from bessemer.gateway.route import Replica, Sought
+from bessemer.gateway.tables import EndpointEntry, KeyEntry
+from bessemer.gateway.turns import Turns
 from bessemer.gateway.upstream import Link, Links
 from bessemer.gateway.vessels import Ticket
 
@@ -27,8 +29,7 @@ UNTOLD_MAX = 32
 """After so many chunks of a stream, or tokens, it is written how far that has come."""
 
 _MS_MAX = (1 << 32) - 1
-_REST_SECONDS = 2.0
-_REST_DOUBLINGS_MAX = 5
+_NEVER = float("inf")
 _log = structlog.get_logger("gateway")
 
 
@@ -51,14 +52,15 @@ class Means:
     secret: bytes
     links: Links
     patience: Patience
+    turns: Turns
 
 
 @dataclass(slots=True)
 class Exchange:
-    """``status`` 0 is one that no replica has answered; ``replica`` is who is asked, and counts as busy for it;
-    ``link`` the connection to it. Whoever has a ``ticket`` has to give it back: `end`, once. ``slot`` is where the
-    journal has its ``start``, 0 nowhere. ``untold`` chunks may come, and answers be as long as ``told`` tokens, until
-    it is to be written how far it has come."""
+    """``status`` 0 is one that no replica has answered; ``replica`` is who is asked, and counts as busy for it, and as
+    reading ``tokens``; ``link`` the connection to it; ``until`` is when its client wants it no more. Whoever has a
+    ``ticket`` has to give it back: `end`, once. ``slot`` is where the journal has its ``start``, 0 nowhere. ``untold``
+    chunks may come, and answers be as long as ``told`` tokens, until it is to be written how far it has come."""
 
     means: Means
     call: Call
@@ -77,6 +79,10 @@ class Exchange:
     slot: int = 0
     untold: int = UNTOLD_MAX
     told: int = 1
+    until: float = _NEVER
+    tokens: int = 0
+    asked: float = 0.0
+    probe: bool = False
 
     @property
     def patience(self) -> float:
@@ -91,10 +97,11 @@ class Exchange:
         if ticket.headers:
             self.headers = b"".join(b"%b: %b\r\n" % header for header in ticket.headers)
 
-    def ask(self, replica: Replica) -> None:
+    def ask(self, replica: Replica, sought: Sought, *, now: float) -> None:
         """It is this one's to answer, and the journal says so. Raises Refused where that cannot be written."""
         self.replica = replica
-        replica.busy += 1
+        self.tokens, self.asked = sought.cost, now
+        self.probe = self.endpoint.pool.began(replica, sought.cost)
         start = self.start
         if start is None:
             start = self.start = self._start(replica)
@@ -102,11 +109,21 @@ class Exchange:
             start.replica = replica.claim_uid
         self.slot = self.means.books.start(start, self.slot)
 
+    def was_read(self) -> None:
+        """The replica begins to answer."""
+        if self.replica is not None:
+            self.replica.tokens -= self.tokens
+            self.tokens = 0
+
     def let_go(self) -> None:
         """Nobody is asked any more: a connection that may not be kept is closed."""
         replica, self.replica = self.replica, None
         if replica is not None:
-            replica.busy -= 1
+            pool = self.endpoint.pool
+            pool.ended(replica, self.tokens, probe=self.probe)
+            self.tokens, self.probe = 0, False
+            if pool.waiting.count:
+                self.means.turns.freed(pool)
         link, self.link = self.link, None
         if link is not None:
             self.means.links.give_back(link)
@@ -117,15 +134,22 @@ class Exchange:
         if self.untold <= 0 or self.counts.output_tokens >= self.told:
             self._tell()
 
+    def well(self) -> None:
+        """The replica has answered, all of it: with an error of its own, maybe."""
+        if self.replica is None:
+            return
+        if self.status >= 500:
+            self.endpoint.pool.erred(self.replica, self.means.clock.monotonic())
+        else:
+            self.endpoint.pool.answered(self.replica)
+
     def unwell(self, event: str, error: Exception) -> None:
         """Let the replica rest, the longer the more often in a row."""
         replica = self.replica
         if replica is None:
             return
         _log.warning(event, request_id=self.call.id, object_uid=replica.claim_uid, error=str(error)[:200])
-        rest = _REST_SECONDS * 2 ** min(replica.failures, _REST_DOUBLINGS_MAX)
-        replica.failures += 1
-        replica.not_before = self.means.clock.monotonic() + rest
+        self.endpoint.pool.lost(replica, self.means.clock.monotonic())
 
     def refuse(self, refused: Refused) -> None:
         """End it with an error of ours."""
@@ -184,6 +208,7 @@ class Exchange:
 
     def _account(self, ticket: Ticket, now: float, *, ended: Ended | None) -> None:
         metrics = self.means.metrics
+        self.endpoint.pool.waiting.took(now - self.asked)
         counts = self.counts = ticket.billed(self.counts)
         # A client takes it for an answer: then it is one that is paid for, unless nothing of it was sent.
         if 200 <= self.status < 300 and (ended is None or self.first_byte is not None):

@@ -14,6 +14,8 @@ from itertools import accumulate
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from bessemer.gateway.waiting import Tally
+
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
@@ -51,6 +53,7 @@ class GatewayMetrics:
         self.unsettled: Callable[[], int] = int
         self.clients: Callable[[], int] = int
         self.silent: Callable[[], float] = float
+        self.routing = Tally()
         registry.register(self)
 
     def collect(self) -> Iterator[Metric]:
@@ -71,6 +74,7 @@ class GatewayMetrics:
         yield dials
         yield self.first.told("bessemer_gateway_first_token_seconds", "Time to the first byte of an answer.")
         yield self.whole.told("bessemer_gateway_answer_seconds", "Time to the end of an answer.")
+        yield from self._routed()
         yield GaugeMetricFamily("bessemer_gateway_busy", "Requests being answered.", value=self.busy)
         yield GaugeMetricFamily("bessemer_gateway_connections", "Connections of clients.", value=self.clients())
         yield GaugeMetricFamily(
@@ -81,4 +85,20 @@ class GatewayMetrics:
         )
         yield CounterMetricFamily(
             "bessemer_gateway_retries", "Replicas that were lost before they answered.", value=self.retries
+        )
+
+    def _routed(self) -> Iterator[Metric]:
+        """Who was asked, and why."""
+        routing = self.routing
+        chosen = CounterMetricFamily(
+            "bessemer_gateway_choices", "Requests that several replicas could answer, by what decided.", labels=["by"]
+        )
+        for name in ("session", "prefix", "ring", "load"):
+            chosen.add_metric([name], getattr(routing, name))
+        yield chosen
+        yield CounterMetricFamily("bessemer_gateway_ejections", "Replicas that were ejected.", value=routing.ejected)
+        yield GaugeMetricFamily("bessemer_gateway_waiting", "Requests that wait for a slot.", value=routing.waiting)
+        yield CounterMetricFamily("bessemer_gateway_waited", "Requests that had to wait.", value=routing.queued)
+        yield CounterMetricFamily(
+            "bessemer_gateway_turned_away", "Requests for which there was no room to wait.", value=routing.turned_away
         )

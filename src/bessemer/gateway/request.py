@@ -76,6 +76,10 @@ class Wanted:
     """It asked for the usage so far in each event."""
     generates: bool = True
     """Whether its answers are written, and so may be shorter."""
+    tier: str = "default"
+    """The class in which it waits."""
+    fields: Mapping[str, msgspec.Raw] | None = None
+    """The outermost names, until somebody has looked who is to answer."""
 
 
 def bearer(authorization: bytes | None) -> str:
@@ -100,13 +104,13 @@ def read(raw: bytes, route: Route) -> Wanted:
     said = fields.get("stream")
     timings = "timings_per_token" in fields and bool(_value(fields, "timings_per_token"))
     if said is None or not route.streams or not _truth(bytes(said)):
-        return Wanted(name, False, False, timings, raw, writes, sequences, False, route.streams)
+        return Wanted(name, False, False, timings, raw, writes, sequences, False, route.streams, _tier(fields), fields)
     options = _value(fields, "stream_options")
     options = options if isinstance(options, dict) else {}
     shown, counts = bool(options.get("include_usage")), bool(options.get("continuous_usage_stats"))
     onward = _asking(raw, fields, options=options, usage=route.usage_if_asked)
     shown = shown or not route.usage_if_asked
-    return Wanted(name, True, shown, timings, onward, writes, sequences, counts)
+    return Wanted(name, True, shown, timings, onward, writes, sequences, counts, True, _tier(fields), fields)
 
 
 def _fields(raw: bytes) -> dict[str, msgspec.Raw]:
@@ -172,6 +176,11 @@ def _read(said: msgspec.Raw) -> Any:
         return orjson.loads(memoryview(said))
     except orjson.JSONDecodeError as error:
         raise malformed("We could not parse the JSON body of your request.") from error
+
+
+def _tier(fields: Mapping[str, msgspec.Raw]) -> str:
+    """What OpenAI calls flex waits behind the others; more than that is not a client's to choose."""
+    return "flex" if "service_tier" in fields and fields["service_tier"] == b'"flex"' else "default"
 
 
 def _truth(said: bytes) -> bool:

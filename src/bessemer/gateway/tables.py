@@ -20,6 +20,8 @@ from bessemer.core.notices import Notice
 from bessemer.core.resource import Change
 from bessemer.core.tokens import token_digest
 from bessemer.gateway.doors import FolderOf, nowhere, refusal
+from bessemer.gateway.route import Pool, Replica
+from bessemer.gateway.waiting import Tally
 
 CONTEXT_TOKENS = 2048
 """Of a slot, where the Endpoint does not say: the default of its kind."""
@@ -61,27 +63,8 @@ class KeyEntry:
 
 
 @dataclass(slots=True)
-class Replica:
-    """One replica that answered its probe. ``folder`` holds its host's doors, if that shares this machine; ``busy``
-    counts the requests that it answers now, ``failures`` those in a row that it did not. One that is ``leaving`` was
-    told when it ends: it answers what it has, and new ones only where nobody else does. ``links`` are the connections
-    to it that wait (`upstream`), ``heads`` what each request to it begins with."""
-
-    claim_uid: str
-    host: str
-    address: str
-    folder: Path | None = None
-    busy: int = 0
-    failures: int = 0
-    not_before: float = 0.0
-    leaving: bool = False
-    links: list[Any] = field(default_factory=list)
-    heads: dict[tuple[str, bool], bytes] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
 class EndpointEntry:
-    """An Endpoint and its replicas by Claim uid."""
+    """An Endpoint and its replicas."""
 
     uid: str
     project: str
@@ -89,16 +72,11 @@ class EndpointEntry:
     model: str
     created: int
     context_tokens: int = CONTEXT_TOKENS
-    replicas: dict[str, Replica] = field(default_factory=dict)
+    pool: Pool = field(default_factory=Pool)
 
-    def choose(self, now: float, *, tried: frozenset[str] = frozenset()) -> Replica | None:
-        """The least busy replica that is not resting after a failure, one that stays before one that is leaving; a
-        resting one before none."""
-        if len(self.replicas) == 1 and not tried:
-            return next(iter(self.replicas.values()))
-        candidates = [r for r in self.replicas.values() if r.claim_uid not in tried]
-        rested = [r for r in candidates if r.not_before <= now]
-        return min(rested or candidates, key=lambda r: (r.leaving, r.busy, r.claim_uid), default=None)
+    @property
+    def replicas(self) -> dict[str, Replica]:
+        return self.pool.replicas
 
 
 def _bounds(spec: Mapping[str, Any]) -> bytes:
@@ -116,7 +94,8 @@ class Tables:
         self.endpoints: dict[tuple[str, str], EndpointEntry] = {}
         self._digests: dict[str, str] = {}
         self._claims: dict[str, tuple[str, str]] = {}
-        self._homeless: dict[tuple[str, str], dict[str, Replica]] = {}
+        self._homeless: dict[tuple[str, str], Pool] = {}
+        self.tally = Tally()
 
     def find_key(self, token: str) -> KeyEntry | None:
         """The key of a bearer, valid or not."""
@@ -174,14 +153,16 @@ class Tables:
             if (old := self.endpoints.get(place)) is not None and old.uid == uid:
                 del self.endpoints[place]
                 if old.replicas:
-                    self._homeless[place] = old.replicas
+                    self._homeless[place] = old.pool
             return
         known = self.endpoints.get(place)
-        replicas = known.replicas if known is not None else self._homeless.pop(place, {})
+        homeless = self._homeless.pop(place, Pool(tally=self.tally))
+        pool = known.pool if known is not None else homeless
         created = int(epoch(metadata["creationTimestamp"])) if metadata.get("creationTimestamp") else 0
         spec = body["spec"]
         context = spec.get("contextTokens", CONTEXT_TOKENS)
-        self.endpoints[place] = EndpointEntry(uid, place[0], place[1], spec["model"], created, context, replicas)
+        pool.slots = spec.get("slots", 0)
+        self.endpoints[place] = EndpointEntry(uid, place[0], place[1], spec["model"], created, context, pool)
 
     def _apply_claim(self, uid: str, body: Mapping[str, Any], *, gone: bool) -> None:
         workload, status = body["spec"]["workload"], body.get("status", {})
@@ -199,11 +180,14 @@ class Tables:
             return
         place = (body["metadata"]["namespace"], workload["name"])
         entry = self.endpoints.get(place)
-        home = entry.replicas if entry is not None else self._homeless.setdefault(place, {})
-        known = home.get(uid)
+        home = entry.pool if entry is not None else self._homeless.setdefault(place, Pool(tally=self.tally))
+        known = home.replicas.get(uid)
         if known is None or known.address != address:
-            home[uid] = Replica(uid, host, address, folder)
-        home[uid].leaving = Notice.read(body["metadata"].get("annotations") or {}) is not None
+            known = Replica(uid, host, address, folder)
+            home.add(known)
+        known.leaving = Notice.read(body["metadata"].get("annotations") or {}) is not None
+        known.adapters = frozenset((status.get("detail") or {}).get("adapters") or ())
+        home.changed()
         self._claims[uid] = place
 
     def _admits(self, uid: str, address: str, *, folder: Path | None) -> bool:
@@ -221,8 +205,8 @@ class Tables:
         if place is None:
             return
         if (entry := self.endpoints.get(place)) is not None:
-            entry.replicas.pop(uid, None)
-        homeless = self._homeless.get(place, {})
-        homeless.pop(uid, None)
-        if not homeless:
-            self._homeless.pop(place, None)
+            entry.pool.drop(uid)
+        elif (homeless := self._homeless.get(place)) is not None:
+            homeless.drop(uid)
+            if not homeless.replicas:
+                del self._homeless[place]

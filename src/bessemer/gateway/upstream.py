@@ -21,7 +21,7 @@ import httptools
 
 from bessemer.core.hosts import door_name
 from bessemer.gateway import doors
-from bessemer.gateway.tables import Replica
+from bessemer.gateway.route import Replica
 
 CONNECT_SECONDS = 5.0
 IDLE_SECONDS = 4.0
