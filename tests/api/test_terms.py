@@ -166,7 +166,7 @@ async def test_anothers_object_is_named_like_one_that_is_nowhere(
     mia, told = await w.login("mia"), []
     for name in ("theirs", "nobody"):
         body = {"metadata": {"name": f"probe-{name}"}, "spec": with_name(SPECS[kind.name], path[1:], name)}
-        assert [one[2] for one in named(references(kind.resource), body) if one[1] == of] == [name]
+        assert [one[2] for one in named({path: of}, body)] == [name]
         for query in ("?dryRun=All", ""):
             reply = await w.call("POST", f"{LAB}/{kind.plural}{query}", body, token=mia)
             told.append((name, reply))
