@@ -180,6 +180,14 @@ def test_what_is_taken_of_what_lies_there(files: set[str], taken: set[str]) -> N
     assert {file.path for file in chosen(listing, ())} == taken
 
 
+def test_names_that_are_shown_command_no_terminal() -> None:
+    files = tuple(Listed(path=f"{name}.gguf") for name in ("\x1b[2Ja", "\x9bb", "c\udcff"))
+    with pytest.raises(DriverError, match="several GGUF") as refusal:
+        chosen(Listing("", files), ())
+    assert refusal.value.message.isprintable()
+    refusal.value.message.encode()
+
+
 @pytest.mark.parametrize("path", ["model.safetensors", "config.json"])
 async def test_other_bytes_than_the_hub_said_are_kept_nowhere(hub: Hub, tmp_path: Path, path: str) -> None:
     """Large files are known by SHA-256, small ones by git's id."""
