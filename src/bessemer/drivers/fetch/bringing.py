@@ -145,12 +145,15 @@ class SourceModels:
                     unseen += len(part)
                     if unseen >= LOOK_BYTES:
                         unseen = 0
-                        free = _free(self._store.root)
-                        if free < self._limits.reserve_bytes:
-                            raise DriverError("DiskFull", f"{show_bytes(free)} are free, and that stays free")
+                        self._check_reserve()
                     yield part
 
         return read
+
+    def _check_reserve(self) -> None:
+        free = _free(self._store.root)
+        if free < self._limits.reserve_bytes:
+            raise DriverError("DiskFull", f"{show_bytes(free)} are free, and that stays free")
 
     def _check_room(self, files: Sequence[Listed]) -> None:
         """That what is still to come has room: before it comes, and not when the disk is full."""
