@@ -112,3 +112,20 @@ def test_terms_are_accepted_by_who_says_so_and_by_nobody_else(cli: Cli) -> None:
         assert (reply.code, reply.json["spec"]["accepted"]["by"]) == (200, by)
         assert reply.json["spec"]["accepted"]["at"] != forged["at"]
     assert "v2, by boss at" in cli("model", "show", "terms").raw
+
+
+def test_terms_accepted_of_one_source_are_not_those_of_another(cli: Cli) -> None:
+    path, media = "/apis/bessemer.dev/v1alpha1/models/moved", "application/merge-patch+json"
+    boss = Peer("boss", ("system:masters",), "")
+
+    def change(peer: Peer, **spec: Any) -> Any:
+        reply = cli.do(lambda w: w.call("PATCH", path, {"spec": spec}, peer=peer, media=media))
+        assert reply.code == 200
+        return reply.json["spec"].get("accepted", {}).get("by")
+
+    cli("model", "add", "hub:tiny/moved", "--no-wait")
+    cli("model", "accept", "moved", "--licence", "llama3.1")
+    assert change(boss, source={"hub": {"revision": "v2"}}) == "admin"
+    assert change(boss, source={"hub": {"repository": "tiny/other"}}) is None, "nobody has accepted those"
+    assert change(boss, accepted={"licence": "llama3.1"}) == "boss"
+    assert change(ADMIN, source={"hub": {"repository": "tiny/third"}}, accepted={"licence": "v3"}) == "admin"

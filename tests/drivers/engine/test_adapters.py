@@ -6,15 +6,19 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import pytest
 
 from bessemer.core.errors import DriverError
+from bessemer.drivers.engine.adapters import HostAdapters
+from bessemer.drivers.engine.asking import Asking
 from bessemer.drivers.engine.fake import FakeAdapters
+from bessemer.drivers.engine.loaded import Loaded
 from bessemer.drivers.engine.protocol import Adapter
 from bessemer.drivers.llamacpp.protocol import choosing
+from bessemer.drivers.vllm.real import Vllm
 from tests.drivers.engine import tiny
 from tests.drivers.engine.conftest import ALIAS, SECRET, FakeHost, RealHost, ready, talk
 
@@ -127,6 +131,44 @@ async def test_each_event_counts(real_host: RealHost) -> None:
     counts = [event["timings"]["predicted_n"] for event in reply.events if "timings" in event]
     assert counts == sorted(counts)
     assert len(counts) > 2
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [{"id": "m:../../kept", "parent": "m"}],
+        [{"id": "m:{kept}", "parent": "m"}],
+        [{"id": "m:", "parent": "m"}],
+        [{"id": "m:.", "parent": "m"}],
+        ["m:late"],
+    ],
+    ids=lambda entries: str(entries[0]),
+)
+async def test_an_engine_names_no_folder_to_be_removed(tmp_path: Path, entries: list[Any]) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    said = json.dumps({"data": [{"id": "m"}, *entries]}).replace("{kept}", str(kept)).encode()
+    loaded, asked = Loaded(tmp_path / "state"), list[str]()
+    loaded.folder("a").mkdir(parents=True)
+
+    class Hostile:
+        async def recipe(self, uid: str) -> Vllm:
+            return Vllm(tmp_path)
+
+        async def ask(self, uid: str, path: str, *, secret: str, body: dict[str, Any] | None = None) -> bytes:
+            asked.append(path)
+            return said
+
+    adapters = HostAdapters(cast(Asking, Hostile()), loaded)
+    with pytest.raises(DriverError) as refusal:
+        await adapters.names("a", SECRET)
+    assert refusal.value.reason == "ProbeFailed"
+    for name in (str(kept), "../../kept", ""):
+        with pytest.raises((DriverError, ValueError)):
+            await adapters.unload("a", SECRET, name=name)
+        with pytest.raises(ValueError, match="no name"):
+            loaded.drop("a", name)
+    assert (kept.is_dir(), loaded.folder("a").is_dir(), set(asked)) == (True, True, {"/v1/models"})
 
 
 @pytest.mark.parametrize("engine", ["llamacpp", "vllm"])

@@ -9,18 +9,21 @@ import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bessemer.core.errors import DriverError
+from bessemer.drivers.fetch import bringing
 from bessemer.drivers.fetch.bringing import Limits, SourceModels
 from bessemer.drivers.fetch.choose import chosen
 from bessemer.drivers.fetch.manifest import check_paths, manifest_of
 from bessemer.drivers.fetch.protocol import HttpPlace, HubPlace, Listed, Listing, Model, PathPlace, Place
 from bessemer.drivers.fetch.reach import Reach
 from bessemer.drivers.fetch.real import HostContent
+from bessemer.drivers.fetch.web import Asking, Web
 from tests.drivers.weights import made
 from tests.hub.server import LOOPBACK, Hub
 
@@ -51,7 +54,9 @@ class Bench:
 
     def __init__(self, folder: Path, url: str = "", *, allowed: str = LOOPBACK) -> None:
         self.store = HostContent(folder / "content")
-        self.limits = Limits(reach=Reach.of(allowed), endpoint=url, folders=(folder / "models",), pause_seconds=0.0)
+        self.limits = Limits(
+            reach=Reach.of(allowed), endpoint=url, folders=(folder / "models",), pause_seconds=0.0, reserve_bytes=0
+        )
         self.told: list[tuple[int, int]] = []
 
     async def bring(self, place: Place, *, revision: str = "", **secrets: str) -> Model:
@@ -175,6 +180,14 @@ def test_what_is_taken_of_what_lies_there(files: set[str], taken: set[str]) -> N
     assert {file.path for file in chosen(listing, ())} == taken
 
 
+def test_names_that_are_shown_command_no_terminal() -> None:
+    files = tuple(Listed(path=f"{name}.gguf") for name in ("\x1b[2Ja", "\x9bb", "c\udcff"))
+    with pytest.raises(DriverError, match="several GGUF") as refusal:
+        chosen(Listing("", files), ())
+    assert refusal.value.message.isprintable()
+    refusal.value.message.encode()
+
+
 @pytest.mark.parametrize("path", ["model.safetensors", "config.json"])
 async def test_other_bytes_than_the_hub_said_are_kept_nowhere(hub: Hub, tmp_path: Path, path: str) -> None:
     """Large files are known by SHA-256, small ones by git's id."""
@@ -235,6 +248,27 @@ async def test_what_has_no_room_does_not_begin(hub: Hub, tmp_path: Path, monkeyp
     refusal = await other.refusal(HubPlace(repository=REPO))
     assert refusal.reason == "DiskFull"
     assert hub.gets("/resolve/") == []
+
+
+async def test_a_disk_is_not_filled_by_what_says_no_size(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A control plane has its store there, too."""
+    bench, free = Bench(tmp_path, hub.url), [100, 99]
+    bench.limits = replace(bench.limits, reserve_bytes=100)
+    monkeypatch.setattr(bringing, "LOOK_BYTES", 1)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(1 << 40, 0, free.pop(0)))
+    monkeypatch.setattr(Web, "likeness", likeness)
+    refusal = await bench.refusal(HttpPlace(url=f"{hub.url}/{REPO}/resolve/main/model.safetensors"))
+    assert refusal.reason == "DiskFull"
+    assert free == []
+    free[:] = [99]
+    assert (await bench.refusal(HubPlace(repository=REPO))).reason == "DiskFull"
+
+
+async def likeness(_: Web, asking: Asking) -> tuple[int, str]:
+    """That of a server which says nothing."""
+    return -1, ""
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"sha": "main"}', b'{"sha": 5}', b"{" * 10_000, b'"x"'])
@@ -298,6 +332,10 @@ async def test_redirects_end(hub: Hub, tmp_path: Path) -> None:
         "https://10.1.2.3/a",
         "https://100.64.0.1/a",
         "https://[fd00::1]/a",
+        "https://[fec0::1]/a",
+        "https://[64:ff9b:1::7f00:1]/a",
+        "https://[::ffff:0:7f00:1]/a",
+        "https://[::7f00:1]/a",
         "https://169.254.169.254/latest",
         "https://[fe80::1]/a",
         "https://0.0.0.0/a",

@@ -76,6 +76,7 @@ async def test_one_object_goes_on_where_it_was_cut_unless_it_has_changed(tmp_pat
         b"<",
         b"[]",
         b'<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>',
+        '<!DOCTYPE a [<!ENTITY b "c">]><ListBucketResult>&b;</ListBucketResult>'.encode("utf-16"),
         b"<a><Contents><Key>k</Key><Size>x</Size></Contents></a>",
         b"<a><Contents><Key>k</Key><Size>-1</Size></Contents></a>",
         b"<a><Contents><Key>k</Key><Size>99999999999999999999999</Size></Contents></a>",

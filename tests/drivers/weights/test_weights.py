@@ -21,7 +21,7 @@ from bessemer.core.errors import DriverError
 from bessemer.core.inference import AdapterFacts, ModelFacts
 from bessemer.drivers.fetch.known import SMOLLM2_135M_INSTRUCT as SMOLLM2
 from bessemer.drivers.fetch.real import HostContent, PipImporter
-from bessemer.drivers.weights import gguf, safetensors
+from bessemer.drivers.weights import gguf, safetensors, texts
 from bessemer.drivers.weights.fake import FakeWeights
 from bessemer.drivers.weights.protocol import Part, Weights
 from bessemer.drivers.weights.real import FileWeights
@@ -433,12 +433,29 @@ def test_a_file_cut_at_any_byte_is_refused(name: str) -> None:
             READERS[name](BytesIO(whole[:end]), end, tensors=Tensors())
 
 
+def test_a_name_that_stands_twice_is_found_at_once() -> None:
+    """Of so many names, not by looking through all of them for each."""
+    names = ",".join(f'"{n}":0' for n in (*range(300_000), 299_999))
+    with pytest.raises(DriverError, match="says '299999' twice"):
+        texts.parse(f"{{{names}}}".encode(), what="it")
+
+
 def test_memory_is_bounded_whatever_a_file_says() -> None:
     """Headers of the largest sizes that are read, and ones that say they are larger."""
     many = key("a", 9, struct.pack("<IQ", 8, 300_000)) + bytes(8 * 300_000)
     files = {
         "strings": ("gguf", head(0, 1, many)),
         "numbers": ("gguf", head(0, 1, key("a", 9, struct.pack("<IQ", 10, 300_000)) + bytes(8 * 300_000))),
+        "arrays": (
+            "gguf",
+            head(
+                0, 200, b"".join(key(str(n), 9, struct.pack("<IQ", 2, 4096) + bytes([255]) * 8192) for n in range(200))
+            ),
+        ),
+        "texts": (
+            "gguf",
+            head(0, 200, b"".join(key(str(n), 8, struct.pack("<Q", 60_000) + bytes(60_000)) for n in range(200))),
+        ),
         "text": ("gguf", head(0, 1, key("a", 8, struct.pack("<Q", 2_400_000)) + bytes(2_400_000))),
         "brackets": ("safetensors", made.safetensors(b'{"a":' + b"[]," * 500_000 + b"}")),
         "quotes": ("safetensors", made.safetensors(b'{"a":"' + b'\\"' * 500_000 + b'"}')),

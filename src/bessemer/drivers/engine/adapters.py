@@ -9,7 +9,7 @@ import orjson
 from bessemer.core.errors import DriverError
 from bessemer.drivers.engine.asking import Asking
 from bessemer.drivers.engine.loaded import Loaded
-from bessemer.drivers.engine.protocol import Adapter
+from bessemer.drivers.engine.protocol import Adapter, check_adapter
 from bessemer.drivers.engine.recipe import LoadingRecipe, Recipe
 
 
@@ -47,10 +47,12 @@ class HostAdapters:
         return recipe
 
     async def _listed(self, uid: str, secret: str, *, recipe: Recipe) -> Any:
+        """What the engine says of its adapters, in which nothing is believed that is no name of one."""
         raw = await self._asking.ask(uid, recipe.listing, secret=secret)
         try:
             listed = orjson.loads(raw)
-            recipe.names(listed)
-        except (ValueError, TypeError, KeyError) as error:
+            for name in recipe.names(listed):
+                check_adapter(name)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise DriverError("ProbeFailed", "the engine's adapters cannot be read", internal=repr(error)) from error
         return listed

@@ -15,7 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from bessemer.core.errors import DriverError
-from bessemer.drivers.engine.protocol import Adapter, EngineSpec
+from bessemer.drivers.engine.protocol import Adapter, EngineSpec, check_adapter
 
 _FILES_MAX = 64
 _PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,200}")
@@ -57,6 +57,8 @@ class Loaded:
             raise DriverError("DiskFull", "an adapter cannot be brought to its engine", internal=str(error)) from error
 
     def drop(self, uid: str, name: str) -> None:
+        """Take one away; one that is not there is fine. Raises ValueError for what is no name of one."""
+        check_adapter(name)
         shutil.rmtree(self.folder(uid) / name, ignore_errors=True)
 
     def remove(self, uid: str) -> None:

@@ -89,6 +89,12 @@ class Sort:
                 yield name, words
 
 
+def check_adapter(name: str) -> None:
+    """Raises ValueError for what is no name of an adapter: it becomes a folder's, which is made and removed."""
+    if _LABEL.fullmatch(name) is None:
+        raise ValueError(f"no name of an adapter: {name[:63]!r}")
+
+
 @dataclass(frozen=True, slots=True)
 class Adapter:
     """A LoRA adapter of a replica's model, by the ``name`` that requests choose it by: a GGUF file for llama.cpp, for
@@ -99,8 +105,7 @@ class Adapter:
     files: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))
 
     def __post_init__(self) -> None:
-        if _LABEL.fullmatch(self.name) is None:
-            raise ValueError(f"no name of an adapter: {self.name[:63]!r}")
+        check_adapter(self.name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,10 @@ from bessemer.drivers.fetch.reach import Reach
 
 TRIES = 5
 PAUSE_SECONDS = 1.0
+RESERVE_BYTES = 512 << 20
+"""What a model leaves free on its disk, on which the control plane mostly has its store, too."""
+LOOK_BYTES = 64 << 20
+"""After so many it is seen again whether that is still free, for nothing says how much some sources give."""
 GIT_BYTES_MAX = 64 << 20
 """Of a file that a hub keeps in git itself, by whose id alone it can be checked."""
 
@@ -63,13 +67,15 @@ class Store(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What the operator allows: ``folders`` of this machine, the hub's ``endpoint``, bytes of one model."""
+    """What the operator allows: ``folders`` of this machine, the hub's ``endpoint``, bytes of one model; and how many
+    bytes of the disk stay free."""
 
     reach: Reach = field(default_factory=Reach)
     endpoint: str = HUB
     folders: tuple[Path, ...] = ()
     bytes_max: int = 4 << 40
     pause_seconds: float = PAUSE_SECONDS
+    reserve_bytes: int = RESERVE_BYTES
 
 
 class SourceModels:
@@ -97,7 +103,7 @@ class SourceModels:
             progress(had + count, total)
 
         for file in files:
-            sources = list(_again(origin.source(file), file, limits=self._limits))
+            sources = list(_again(self._watched(origin.source(file)), file, limits=self._limits))
             parts.append(await self._part(place, file, sources=sources, progress=tell))
             had += parts[-1].size_bytes
         return Model(listing.revision, tuple(parts), listing.gated)
@@ -129,13 +135,39 @@ class SourceModels:
         kept = await self._store.gather(key, sources, judge=lambda part: _judge(file, part), progress=progress)
         return ModelPart(file.path, kept.digest, kept.size_bytes, kept.path)
 
+    def _watched(self, source: Source) -> Source:
+        """The same, given up where the disk gets full while it comes."""
+
+        async def read(at: int) -> AsyncGenerator[bytes, None]:
+            unseen = 0
+            async with aclosing(source(at)) as stream:
+                async for part in stream:
+                    unseen += len(part)
+                    if unseen >= LOOK_BYTES:
+                        unseen = 0
+                        self._check_reserve()
+                    yield part
+
+        return read
+
+    def _check_reserve(self) -> None:
+        free = _free(self._store.root)
+        if free < self._limits.reserve_bytes:
+            raise DriverError("DiskFull", f"{show_bytes(free)} are free, and that stays free")
+
     def _check_room(self, files: Sequence[Listed]) -> None:
         """That what is still to come has room: before it comes, and not when the disk is full."""
         root = self._store.root
         lacking = sum(max(0, file.size_bytes - _had(root, file)) for file in files)
-        free = shutil.disk_usage(next(place for place in (root, *root.parents) if place.exists())).free
-        if lacking > free:
-            raise DriverError("DiskFull", f"{show_bytes(lacking)} are still to come, and {show_bytes(free)} are free")
+        unknown = any(file.size_bytes < 0 for file in files)
+        free = _free(root)
+        if (lacking or unknown) and lacking + self._limits.reserve_bytes > free:
+            words = f"{show_bytes(lacking)} are still to come, and {show_bytes(free)} are free"
+            raise DriverError("DiskFull", f"{words}, of which {show_bytes(self._limits.reserve_bytes)} stay free")
+
+
+def _free(root: Path) -> int:
+    return shutil.disk_usage(next(place for place in (root, *root.parents) if place.exists())).free
 
 
 def _had(root: Path, file: Listed) -> int:

@@ -70,6 +70,7 @@ def _named(file: Listed, begin: str) -> bool:
 
 
 def _shown(listing: Listing) -> str:
-    names = sorted(file.path[:80] for file in listing.files if file.path.endswith(_WEIGHTS))
+    # What is no letter is escaped: a terminal would obey it, and a status cannot hold half a character.
+    names = sorted(repr(file.path[:80])[1:-1] for file in listing.files if file.path.endswith(_WEIGHTS))
     more = f" and {len(names) - SHOWN_MAX} more" if len(names) > SHOWN_MAX else ""
     return ", ".join(names[:SHOWN_MAX]) + more or "no weights"

@@ -74,7 +74,7 @@ class Reach:
         found = _inside(address)
         if found.is_link_local or found.is_multicast or found.is_unspecified or found == _METADATA:
             return False
-        return found.is_global or self.names(host, found)
+        return _is_public(found) or self.names(host, found)
 
 
 def _address(text: str) -> _Address:
@@ -88,6 +88,13 @@ def _inside(address: _Address) -> _Address:
     if address in _NAT64:
         return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     return address.ipv4_mapped or address.sixtofour or address
+
+
+def _is_public(address: _Address) -> bool:
+    """Whether it is somebody's on the internet. Of IPv6 nothing is that is not given out as such: among the rest are
+    site-local addresses, and prefixes behind which a network's own translator has inner IPv4 addresses."""
+    outside = address.version == 4 or not (address.is_reserved or address.is_site_local)
+    return address.is_global and outside
 
 
 def _literal(host: str) -> _Address | None:

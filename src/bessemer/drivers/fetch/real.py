@@ -26,7 +26,7 @@ from bessemer.drivers.fetch.protocol import Imported, Progress, Source, Stored, 
 
 __all__ = ["HostContent", "PipImporter"]
 
-_FINAL = frozenset(("SourceGated", "SourceNotFound", "AddressRefused"))
+_FINAL = frozenset(("SourceGated", "SourceNotFound", "AddressRefused", "DiskFull"))
 Judge = Callable[[Path], None]
 
 _WRITE_BYTES = 1 << 20

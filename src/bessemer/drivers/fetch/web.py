@@ -177,6 +177,9 @@ def _begun(answer: aiohttp.ClientResponse, at: int, *, version: str) -> int:
     if answer.status == 206 and at:
         if not answer.headers.get("Content-Range", "").startswith(f"bytes {at}-"):
             raise DriverError("SourceChanged", "a source goes on elsewhere than it was asked to")
+        # Of what has a weak ETag, or where If-Range is not heeded, another version goes on all the same.
+        if version not in (ANY, answer.headers.get("ETag", version)):
+            raise DriverError("SourceChanged", "a source has another version now")
         return 0
     if answer.status == 416 and at and answer.headers.get("Content-Range", "") == f"bytes */{at}":
         return -1

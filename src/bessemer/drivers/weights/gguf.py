@@ -24,9 +24,12 @@ STRINGS_MAX = 4_000_000
 """In arrays: the words of a vocabulary, and how they merge."""
 KEPT_NUMBERS_MAX = 4096
 KEPT_TEXT_MAX = 64 << 10
+KEPT_BYTES_MAX = 1 << 20
+"""Of all texts and arrays together: a header of the largest size would be 600 MB of numbers."""
 
 _KEY_BYTES_MAX, _NAME_BYTES_MAX, _DIMENSIONS_MAX, _ALIGNMENT_MAX = 1024, 64, 4, 1 << 16
 _STRING, _ARRAY, _BOOL = 8, 9, 7
+_NUMBER_BYTES = 32
 _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
 _SCALARS: Mapping[int, struct.Struct] = {
     kind: struct.Struct("<" + form)
@@ -49,11 +52,18 @@ _SCALARS: Mapping[int, struct.Struct] = {
 @dataclass(slots=True)
 class Header:
     """What was kept: numbers, short texts and short arrays of numbers by key, and lengths of all arrays. ``long`` are
-    the keys of texts that are too long to be kept."""
+    the keys of texts that are too long to be kept, or for which no room was left."""
 
     values: dict[str, Any] = field(default_factory=dict)
     lengths: dict[str, int] = field(default_factory=dict)
     long: set[str] = field(default_factory=set)
+    kept_bytes: int = 0
+
+    def take(self, size_bytes: int) -> bool:
+        """Whether there is room for so much more to be kept; it is taken then."""
+        fits = self.kept_bytes + size_bytes <= KEPT_BYTES_MAX
+        self.kept_bytes += size_bytes if fits else 0
+        return fits
 
     def has(self, key: str) -> bool:
         """Whether the file has a text that is not empty under this key."""
@@ -95,7 +105,7 @@ def _keys(window: Window, count: int) -> Header:
 
 def _keep_text(window: Window, header: Header, *, key: str) -> None:
     length = window.number(_U64)
-    if length > KEPT_TEXT_MAX:
+    if length > KEPT_TEXT_MAX or not header.take(length):
         window.skip(length)
         header.long.add(key)
     else:
@@ -114,7 +124,7 @@ def _array(window: Window, header: Header, *, key: str, strings: int) -> int:
     form = _SCALARS.get(kind)
     if form is None:
         raise refused(f"array {shown(key)} holds what arrays of GGUF do not hold")
-    if length > KEPT_NUMBERS_MAX:
+    if length > KEPT_NUMBERS_MAX or not header.take(length * _NUMBER_BYTES):
         window.skip(length * form.size)
     else:
         header.values[key] = [_scalar(window, kind) for _ in range(length)]

@@ -71,14 +71,15 @@ def _gguf(parts: Sequence[Part]) -> ModelFacts:
         numbers = [(int(at[1]), int(at[2])) if at else (0, 0) for at in found]
         if numbers != [(n + 1, len(files)) for n in range(len(files))]:
             raise refused("it has several GGUF files that are not the parts of one: name the one that is meant")
-    tensors, headers = Tensors(), []
-    for part in files:
+    tensors, first = Tensors(), gguf.Header()
+    for n, part in enumerate(files):
         with _opened(part) as (stream, size), _of(part):
-            headers.append(gguf.read(stream, size, tensors=tensors))
-    split = headers[0].values.get("split.count", 0)
+            header = gguf.read(stream, size, tensors=tensors)
+        first = header if n == 0 else first
+    split = first.values.get("split.count", 0)
     if split not in (0, len(files)):
         raise refused(f"it is one of {split} parts of a model, and {len(files)} are here")
-    return _whole(configs.of_gguf(headers[0], tensors))
+    return _whole(configs.of_gguf(first, tensors))
 
 
 def _safetensors(parts: Sequence[Part]) -> ModelFacts:

@@ -27,10 +27,11 @@ def parse(raw: bytes, *, what: str) -> dict[str, Any]:
         raise refused(f"{what} is nested deeper than {DEPTH_MAX}")
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            names = [name for name, _ in pairs]
-            raise refused(f"{what} says {shown(next(n for n in names if names.count(n) > 1))} twice")
+        found: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in found:
+                raise refused(f"{what} says {shown(name)} twice")
+            found[name] = value
         return found
 
     try:
