@@ -58,19 +58,20 @@ class Reader(Carrier, Protocol):
 
 
 class Reading:
-    """``framing`` is how much has come since the last head or body. ``call`` of the connection is whose turn it is."""
+    """``framing`` is how much has come since the last head or body; ``paused``: so much waits that nothing is read.
+    ``call`` of the connection is whose turn it is."""
 
     __slots__ = (
         "_call",
         "_connection",
         "_count",
         "_head",
-        "_paused",
         "_url",
         "_waiting",
         "_waits",
         "framing",
         "parser",
+        "paused",
     )
 
     def __init__(self, connection: Reader) -> None:
@@ -78,7 +79,7 @@ class Reading:
         self.parser: Any = httptools.HttpRequestParser(self)
         self._call = Call(connection)
         self._url = b""
-        self._head = self._paused = False
+        self._head = self.paused = False
         self._count = self._waits = 0
         self._waiting: list[Call] = []
         self.framing = 0
@@ -89,8 +90,8 @@ class Reading:
             return
         call = self._connection.call = self._waiting.pop(0)
         self._waits -= call.size
-        if self._paused:
-            self._paused = False
+        if self.paused:
+            self.paused = False
             self._connection.transport.resume_reading()
         self._connection.expect(HEADERS_SECONDS)
         if call is not self._call or not self._head:
@@ -121,7 +122,7 @@ class Reading:
         self._count = 0
         self._url = b""
         call = self._call = Call(self._connection)
-        if self._connection.call is None:
+        if self._connection.call is None and not self._waiting:
             self._connection.call = call
             self._connection.expect(HEADERS_SECONDS)
             return
@@ -176,8 +177,8 @@ class Reading:
             raise errors.crowded()
         if call is not self._connection.call:
             self._waits += size
-            if self._waits > WAITING_BYTES_MAX and not self._paused:
-                self._paused = True
+            if self._waits > WAITING_BYTES_MAX and not self.paused:
+                self.paused = True
                 self._connection.transport.pause_reading()
 
     def on_message_complete(self) -> None:
@@ -200,7 +201,8 @@ class Reading:
             self._connection.begin(call)
         except Refused as refused:
             length = headers.get(b"content-length", b"0")
-            if b"transfer-encoding" in headers or b"expect" in headers or int(length) > SPARED_BYTES_MAX:
+            long = b"transfer-encoding" in headers or b"expect" in headers or int(length) > SPARED_BYTES_MAX
+            if long and not call.whole:
                 raise
             call.refused = refused
             return
