@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 from contextlib import suppress
 from typing import Any
@@ -118,6 +119,7 @@ async def test_a_connection_whose_last_answer_nobody_reads_ends(keep: bool) -> N
         connection.late(connection.deadline)
     assert wires.closed
     assert not wires.aborted
+    assert connection.deadline < math.inf
     connection.late(connection.deadline)
     assert wires.aborted
     connection.connection_lost(None)

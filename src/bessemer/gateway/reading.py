@@ -29,7 +29,8 @@ WAITING_BYTES_MAX = 64 << 10
 SPARED_BYTES_MAX = 64 << 10
 """What is read of a body that nobody wants, so that its connection may be kept."""
 BODIES_BYTES_MAX = 512 << 20
-"""Of all requests of a process at once."""
+"""Of all requests of a process at once: then none grows beyond `SPARED_BYTES_MAX`, so that a few large ones do not shut
+out everybody else's."""
 
 _KNOWN: Mapping[bytes, str] = MappingProxyType({path.encode(): path for path in request.ROUTES})
 _RARE = frozenset((b"content-encoding", b"expect"))
@@ -173,7 +174,7 @@ class Reading:
         bodies.held += size
         if call.size > request.BODY_BYTES_MAX:
             raise errors.too_large(request.BODY_BYTES_MAX)
-        if bodies.held > BODIES_BYTES_MAX:
+        if bodies.held > BODIES_BYTES_MAX and call.size > SPARED_BYTES_MAX:
             raise errors.crowded()
         if call is not self._connection.call:
             self._waits += size
