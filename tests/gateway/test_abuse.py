@@ -162,6 +162,11 @@ async def test_bodies_are_bounded_each_and_together(monkeypatch: pytest.MonkeyPa
             status, headers, body = await answer(reader)
             assert (status, orjson.loads(body)["error"]["code"]) == (503, "gateway_busy")
             assert headers[b"retry-after"] == b"1"
+            monkeypatch.setattr(reading, "BODIES_BYTES_MAX", 10_000)
+            await to.replica("r0", of="words")
+            async with wire(to) as (heard, third):
+                third.write(ASK)
+                assert (await answer(heard))[0] == 200, "a short one has room"
         async with asyncio.timeout(20):
             while to.front.held or to.front.connections:
                 await asyncio.sleep(0.01)

@@ -234,6 +234,22 @@ async def test_what_is_not_used_is_given_back_and_a_dead_ones_by_its_heir(store:
     await heir.serve(key(), wanted(max_tokens=10))
 
 
+async def test_what_stands_though_nobody_heard_so_is_given_back(store: Store, clock: FakeClock) -> None:
+    await furnish(store, key={"budget": {"period": "Total", "tokens": 100_000}})
+    one = Gateway(store, clock, "g")
+    await one.serve(key(), wanted(max_tokens=10), read=10, written=10)
+    await one.settle()
+    await one.admission.say(last=True)
+    assert (await standing(store))[KEY, "tokens/total"].held == 0
+    one.lost = True
+    with pytest.raises(Refused):
+        await one.enter(key(), wanted(max_tokens=10))
+    one.lost = False
+    assert (await standing(store))[KEY, "tokens/total"].held > 0
+    await one.admission.say()
+    assert (await standing(store))[KEY, "tokens/total"].held == 0, "and not in an hour"
+
+
 async def test_an_api_of_an_older_release_knows_of_no_bounds(clock: FakeClock) -> None:
     async def older(project: str, *, bounds: object) -> dict[str, object]:
         raise Malformed("a share is of a meter, and of an amount")

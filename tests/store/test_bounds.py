@@ -14,6 +14,7 @@ from bessemer.core.bounds import METERS, Answer, Ask, Bound, Want
 from bessemer.core.clock import FakeClock
 from bessemer.core.errors import Invalid, Unavailable
 from bessemer.core.money import HOLD_SECONDS
+from bessemer.core.ports import CONTROLLER
 from bessemer.core.resource import Key
 from bessemer.core.values import UsageBatch, UsageRecord
 from bessemer.store import Store
@@ -260,6 +261,19 @@ async def test_bounds_follow_their_object_and_go_with_it(store: Store, place: st
     await store.objects.create(body("ApiKey", "k", spec={"budget": {"period": "Total", "tokens": 50}}), ALICE)
     now = (await standing(store))[KEY, "tokens/total"]
     assert (now.used, now.held, now.left) == (0, 0, 50), "whoever gets its name begins anew"
+
+
+async def test_nobody_speaks_of_a_project_that_is_gone(store: Store, place: str) -> None:
+    await furnish(store, project={"limits": {"concurrent": 3}})
+    one = Holder(store, "one")
+    await one.want((OWN, "concurrent", 2))
+    await store.objects.delete(Key("ApiKey", PROJECT, "k"), ALICE)
+    gone = read(await store.objects.delete(Key("Project", "", PROJECT), ALICE))
+    gone["metadata"]["finalizers"] = []
+    await store.objects.replace(gone, CONTROLLER)
+    assert (await one.want((OWN, "concurrent", 2))).stands, "it is of no matter to anybody"
+    assert one.number == 0
+    check(place)
 
 
 async def life(store: Store) -> None:

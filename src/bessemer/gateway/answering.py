@@ -62,7 +62,7 @@ class Answering:
         if self._events is None:
             exchange.refuse(errors.deadline_passed())
         else:
-            exchange.end()
+            exchange.end(ended="cancelled")
             exchange.call.finish(b"data: " + errors.deadline_passed().body() + b"\n\n")
 
     def flow(self, paused: bool) -> None:

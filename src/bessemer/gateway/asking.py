@@ -38,6 +38,7 @@ class Entering:
         self._exchange = exchange
         self._asked = asked
         exchange.call.work = self
+        exchange.call.deadline = exchange.until
         asked.add_done_callback(self._told)
 
     def gone(self) -> None:
@@ -46,7 +47,9 @@ class Entering:
             self._exchange.means.books.leave(self._asked.result(), self._exchange.counts)
 
     def late(self) -> None:
-        """Nobody has said until when."""
+        """Its client wants it no more."""
+        self.gone()
+        self._exchange.call.refuse(errors.deadline_passed())
 
     def flow(self, paused: bool) -> None:
         """Nothing is written yet."""
@@ -188,8 +191,10 @@ class Asking:
                 dialling.result().drop()
             return
         self._dialling = None
-        if error is None:
+        if error is None and not dialling.result().transport.is_closing():
             self._send(dialling.result(), self._exchange.means.clock.monotonic())
+        elif error is None:  # it was told already, when nobody listened
+            self._fail(Lost("the connection ended before anything was asked"))
         elif isinstance(error, Lost):
             self._fail(error)
         else:

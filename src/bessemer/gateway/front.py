@@ -4,7 +4,8 @@ A protocol on httptools, without a task for a connection or a request. How long 
 body, how slowly it may read, and what it may send that is no body, is bounded (`reading` has the rest). Requests of one
 connection are answered in their order. One tick looks at who is late, instead of a timer for each.
 
-While much waits behind an answer nothing is read, and a client that goes is noticed after the answer only.
+While much waits behind an answer, or a client does not read what it was answered, nothing is read of it, and that it
+goes is noticed after the answer only.
 """
 
 from __future__ import annotations
@@ -115,6 +116,8 @@ class Front:
         self._sweep(_NEVER)
 
     def _tick(self) -> None:
+        # First, so that whatever goes wrong below ends no other's patience.
+        self._ticking = asyncio.get_running_loop().call_later(TICK_SECONDS, self._tick)
         now = self.now = self.clock.monotonic()
         for connection in list(self._connections):
             if now >= connection.deadline:
@@ -125,8 +128,6 @@ class Front:
                 if call.work is not None:
                     call.work.late()
         self._sweep(now)
-        loop = asyncio.get_running_loop()
-        self._ticking = loop.call_later(TICK_SECONDS, self._tick)
 
 
 class Connection(asyncio.Protocol):
@@ -208,6 +209,7 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         self._stalled = self._front.now + READ_SECONDS
         self.deadline = min(self.deadline, self._stalled)
+        self.transport.pause_reading()  # else it might ask on, and what it is answered would pile up here
         if self.call is not None and self.call.work is not None:
             self.call.work.flow(True)
 
@@ -215,6 +217,12 @@ class Connection(asyncio.Protocol):
         if self.deadline == self._stalled:
             self.deadline = _NEVER
         self._stalled = _NEVER
+        reading = self._reading
+        if reading is not None and not (self._broken or self.transport.is_closing()):
+            if not reading.paused:
+                self.transport.resume_reading()
+            if self.call is None and reading.waits:
+                asyncio.get_running_loop().call_soon(self._next)
         if self.call is not None and self.call.work is not None:
             self.call.work.flow(False)
 
@@ -246,9 +254,12 @@ class Connection(asyncio.Protocol):
         self.call = None
         if not call.keep or self._broken or self._front.stopping:
             self._broken = True
-            _end(self, linger=0.0 if call.whole else self._front.now + LINGER_SECONDS)
+            self.expect(READ_SECONDS if call.whole else LINGER_SECONDS)
+            _end(self.transport, whole=call.whole)
         elif self._reading is not None and self._reading.waits:
-            asyncio.get_running_loop().call_soon(self._next)
+            self.deadline = self._stalled
+            if self._stalled == _NEVER:
+                asyncio.get_running_loop().call_soon(self._next)
         else:
             self.deadline = self._front.now + KEEP_ALIVE_SECONDS
 
@@ -277,25 +288,25 @@ class Connection(asyncio.Protocol):
         if now >= self._stalled or self._broken:
             self.transport.abort()
         elif call is None:
-            self.transport.close()
+            self._broken = True
+            self.expect(READ_SECONDS)
+            self.transport.close()  # once it has read the answer; if it does not, that ends, too
         elif call.whole:
             self.deadline = self._stalled
         elif now >= self.deadline + call.size / BODY_BYTES_PER_SECOND:
             self.refuse(errors.too_slow())
 
     def _next(self) -> None:
-        if self._reading is not None:
+        if self._reading is not None and self._stalled == _NEVER:
             try:
                 self._reading.next()
             except Refused as refused:
                 self.refuse(refused)
 
 
-def _end(connection: Connection, *, linger: float) -> None:
-    """Close it; where the client may still be sending, when it has read why nobody wants that, or at ``linger``."""
-    if not linger:
-        connection.transport.close()
-        return
-    connection.deadline = linger
-    if connection.transport.can_write_eof():
-        connection.transport.write_eof()
+def _end(transport: Any, *, whole: bool) -> None:
+    """Close it; where the client may still be sending, when it has read why nobody wants that."""
+    if whole:
+        transport.close()
+    elif transport.can_write_eof():
+        transport.write_eof()

@@ -181,6 +181,9 @@ class Lending:
         ]
         if any(one["amount"] > STATED_MAX for one in asked):
             raise errors.too_much()
+        for vessel, more in wants:
+            if not vessel.given:  # it may stand, though its answer is never heard: then it is said again, and less
+                vessel.stated = max(vessel.stated, vessel.level + more)
         whose = _whose(key) if key is not None else (project, "", "")
         asked_at = self.now()
         said = {

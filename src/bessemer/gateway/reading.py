@@ -29,7 +29,8 @@ WAITING_BYTES_MAX = 64 << 10
 SPARED_BYTES_MAX = 64 << 10
 """What is read of a body that nobody wants, so that its connection may be kept."""
 BODIES_BYTES_MAX = 512 << 20
-"""Of all requests of a process at once."""
+"""Of all requests of a process at once: then none grows beyond `SPARED_BYTES_MAX`, so that a few large ones do not shut
+out everybody else's."""
 
 _KNOWN: Mapping[bytes, str] = MappingProxyType({path.encode(): path for path in request.ROUTES})
 _RARE = frozenset((b"content-encoding", b"expect"))
@@ -58,19 +59,20 @@ class Reader(Carrier, Protocol):
 
 
 class Reading:
-    """``framing`` is how much has come since the last head or body. ``call`` of the connection is whose turn it is."""
+    """``framing`` is how much has come since the last head or body; ``paused``: so much waits that nothing is read.
+    ``call`` of the connection is whose turn it is."""
 
     __slots__ = (
         "_call",
         "_connection",
         "_count",
         "_head",
-        "_paused",
         "_url",
         "_waiting",
         "_waits",
         "framing",
         "parser",
+        "paused",
     )
 
     def __init__(self, connection: Reader) -> None:
@@ -78,7 +80,7 @@ class Reading:
         self.parser: Any = httptools.HttpRequestParser(self)
         self._call = Call(connection)
         self._url = b""
-        self._head = self._paused = False
+        self._head = self.paused = False
         self._count = self._waits = 0
         self._waiting: list[Call] = []
         self.framing = 0
@@ -89,8 +91,8 @@ class Reading:
             return
         call = self._connection.call = self._waiting.pop(0)
         self._waits -= call.size
-        if self._paused:
-            self._paused = False
+        if self.paused:
+            self.paused = False
             self._connection.transport.resume_reading()
         self._connection.expect(HEADERS_SECONDS)
         if call is not self._call or not self._head:
@@ -121,7 +123,7 @@ class Reading:
         self._count = 0
         self._url = b""
         call = self._call = Call(self._connection)
-        if self._connection.call is None:
+        if self._connection.call is None and not self._waiting:
             self._connection.call = call
             self._connection.expect(HEADERS_SECONDS)
             return
@@ -172,12 +174,12 @@ class Reading:
         bodies.held += size
         if call.size > request.BODY_BYTES_MAX:
             raise errors.too_large(request.BODY_BYTES_MAX)
-        if bodies.held > BODIES_BYTES_MAX:
+        if bodies.held > BODIES_BYTES_MAX and call.size > SPARED_BYTES_MAX:
             raise errors.crowded()
         if call is not self._connection.call:
             self._waits += size
-            if self._waits > WAITING_BYTES_MAX and not self._paused:
-                self._paused = True
+            if self._waits > WAITING_BYTES_MAX and not self.paused:
+                self.paused = True
                 self._connection.transport.pause_reading()
 
     def on_message_complete(self) -> None:
@@ -200,7 +202,8 @@ class Reading:
             self._connection.begin(call)
         except Refused as refused:
             length = headers.get(b"content-length", b"0")
-            if b"transfer-encoding" in headers or b"expect" in headers or int(length) > SPARED_BYTES_MAX:
+            long = b"transfer-encoding" in headers or b"expect" in headers or int(length) > SPARED_BYTES_MAX
+            if long and not call.whole:
                 raise
             call.refused = refused
             return

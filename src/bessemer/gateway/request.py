@@ -24,10 +24,13 @@ ANSWERS_MAX = 1024
 """How many sequences a request may have written: what it may amount to is a number that somebody can hold."""
 TEXTS_MAX = 2048
 """How many texts it may have embedded, as OpenAI has it."""
+NAMES_MAX, NAME_CHARACTERS_MAX = 256, 256
+"""Outermost names of a body: all that is asked of each is done while nobody else is served."""
 _MODEL_CHARACTERS_MAX = 253
 
 _NAME = re.compile(rb'\s*("(?:[^"\\]|\\.)*")\s*:\s*', re.DOTALL)
 _BEHIND = re.compile(rb"\s*([,}])")
+_TOKENS = re.compile(rb"\[\s*[0-9]{1,18}\s*[,\]]")
 _WHOLE = re.compile(rb"[0-9]{1,18}")
 _USAGE = b',"stream_options":{"include_usage":true,"continuous_usage_stats":true}'
 _TIMINGS = b',"timings_per_token":true}'
@@ -125,9 +128,13 @@ def _fields(raw: bytes) -> dict[str, msgspec.Raw]:
         raise malformed("The body of your request is nested too deep.") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise malformed("We could not parse the JSON body of your request.") from error
+    if len(fields) > NAMES_MAX:
+        raise malformed(f"The body of your request has more than {NAMES_MAX} names.")
     # Each name quoted, a colon, a comma or a brace: no shorter text says it, so one of that length says nothing twice.
     least = 4 * len(fields) + 1
     for name, value in fields.items():
+        if len(name) > NAME_CHARACTERS_MAX:
+            raise malformed(f"The body of your request has a name of more than {NAME_CHARACTERS_MAX} characters.")
         least += len(name) + len(value)
     if len(raw) != least:
         _check_once(raw, fields)
@@ -222,8 +229,9 @@ def _sequences(fields: Mapping[str, msgspec.Raw], route: Route) -> int:
 
 def _inputs(said: msgspec.Raw) -> int:
     """Of a list: how many texts, or lists of tokens; a list of tokens itself is one."""
-    texts = msgspec.json.decode(said, type=list[msgspec.Raw])
-    return 1 if not texts or _WHOLE.fullmatch(texts[0]) else len(texts)
+    if _TOKENS.match(said):
+        return 1  # however many: nobody counts them
+    return len(msgspec.json.decode(said, type=list[msgspec.Raw])) or 1
 
 
 def shortened(body: bytes, writes: int) -> bytes:

@@ -33,8 +33,7 @@ class Turns:
 
     def _serve(self, pool: Pool) -> None:
         self._soon.discard(pool)
-        now = self._clock.monotonic()
-        while pool.room(now) and (waiter := pool.waiting.next()) is not None:
+        while pool.room(self._clock.monotonic()) and (waiter := pool.waiting.next()) is not None:
             waiter.turn()
         if not pool.waiting.count:
             self._pools.pop(pool, None)

@@ -202,7 +202,9 @@ def hold(tx: Tx, project: str, *, ask: Ask) -> Answer:
     row = tx.one(_STATED, of_project=project, of_holder=ask.holder)
     number, until = row or (0, 0)
     stands = ask.after is not None and ask.after == number
-    if stands and (ask.wants or (ask.anew and number)):
+    # Of a project that is gone nothing is kept: nobody would ever forget it.
+    there = row is not None or bool(owner(tx, f"project/{project}"))
+    if there and stands and (ask.wants or (ask.anew and number)):
         if ask.anew or until <= now:
             tx.run(_DROP_ALL, of_project=project, of_holder=ask.holder)
         prices = _prices(tx, project, meters={want.meter for want in ask.wants})
