@@ -147,6 +147,10 @@ async def test_algorithms_are_those_that_both_take() -> None:
         ("224.0.0.1", False, False),
         ("ff02::1", False, False),
         ("100.64.0.1", False, False),
+        ("64:ff9b::5db8:d822", True, True),
+        ("64:ff9b::a9fe:a9fe", False, False),
+        ("64:ff9b::a01:203", False, True),
+        ("fec0::1", False, True),
     ],
 )
 def test_addresses(address: str, outside: bool, inside: bool) -> None:

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from urllib.parse import SplitResult, urlsplit
 
 from bessemer.core.errors import DriverError, Invalid
+from bessemer.drivers.addresses import Address, address_of, is_public, literal, reached
 
 REFUSED = "AddressRefused"
 URL_LENGTH_MAX = 8192
 
-_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _METADATA = ipaddress.ip_address("fd00:ec2::254")
 
 
@@ -52,61 +51,37 @@ class Reach:
             raise _refused("this is no URL") from None
         if not fine or not text.isascii() or not text.isprintable() or " " in text or len(text) > URL_LENGTH_MAX:
             raise _refused("this is no URL")
-        literal = _literal(host)
-        if literal is not None and not self.allows(host, literal):
+        address = _literal(host)
+        if address is not None and not self.allows(host, address):
             raise inner(host)
-        named = self.names(host, literal)
+        named = self.names(host, address)
         if url.scheme != "https" and not (url.scheme == "http" and named):
             raise _refused(f"{host} is asked over https alone, unless the operator names it (setting sourcesAllowed)")
         return url
 
     def allows_text(self, host: str, address: str) -> bool:
         """The same of an address as a resolver writes it."""
-        return self.allows(host, _address(address))
+        return self.allows(host, address_of(address))
 
-    def names(self, host: str, address: _Address | None) -> bool:
+    def names(self, host: str, address: Address | None) -> bool:
         """Whether the operator named it."""
         named = host.lower().rstrip(".") in self.hosts
         return named or (address is not None and any(address in network for network in self.networks))
 
-    def allows(self, host: str, address: _Address) -> bool:
+    def allows(self, host: str, address: Address) -> bool:
         """Whether a connection may go to this address of this name."""
-        found = _inside(address)
+        found = reached(address)
         if found.is_link_local or found.is_multicast or found.is_unspecified or found == _METADATA:
             return False
-        return _is_public(found) or self.names(host, found)
+        return is_public(found) or self.names(host, found)
 
 
-def _address(text: str) -> _Address:
-    return ipaddress.ip_address(text.partition("%")[0])
-
-
-def _inside(address: _Address) -> _Address:
-    """The address that is reached by way of this one."""
-    if isinstance(address, ipaddress.IPv4Address):
-        return address
-    if address in _NAT64:
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return address.ipv4_mapped or address.sixtofour or address
-
-
-def _is_public(address: _Address) -> bool:
-    """Whether it is somebody's on the internet. Of IPv6 nothing is that is not given out as such: among the rest are
-    site-local addresses, and prefixes behind which a network's own translator has inner IPv4 addresses."""
-    outside = address.version == 4 or not (address.is_reserved or address.is_site_local)
-    return address.is_global and outside
-
-
-def _literal(host: str) -> _Address | None:
-    """The address that a host is, or None for a name. Raises DriverError for what other readers take for an address:
-    ``127.1``, ``2130706433``, ``0x7f.1``."""
+def _literal(host: str) -> Address | None:
+    """The address that a host is, or None for a name. Raises DriverError for what is neither."""
     try:
-        return _address(host)
+        return literal(host)
     except ValueError:
-        last = host.rstrip(".").rpartition(".")[2]
-        if ":" in host or last.isdigit() or last.lower().startswith("0x"):
-            raise _refused(f"{host[:80]!r} is no name, and no address as one writes it") from None
-        return None
+        raise _refused(f"{host[:80]!r} is no name, and no address as one writes it") from None
 
 
 def _refused(message: str) -> DriverError:

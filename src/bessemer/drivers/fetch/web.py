@@ -6,7 +6,6 @@ that a redirect to somebody's storage carries no token there.
 
 from __future__ import annotations
 
-import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -14,11 +13,11 @@ from dataclasses import dataclass, field
 from urllib.parse import SplitResult, urljoin
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from bessemer.core.errors import DriverError
 from bessemer.drivers.fetch.reach import Reach, inner
+from bessemer.drivers.judged import Judged
 
 REDIRECTS_MAX = 5
 ANSWER_BYTES_MAX = 4 << 20
@@ -114,33 +113,13 @@ class Web:
     def _session(self, seconds: float) -> aiohttp.ClientSession:
         limits = aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_SECONDS, sock_read=self._silent_seconds)
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(resolver=_JudgedResolver(self._reach), use_dns_cache=False),
+            connector=aiohttp.TCPConnector(resolver=Judged(self._reach.allows_text, inner), use_dns_cache=False),
             timeout=limits,
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
             auto_decompress=False,
             headers={"Accept-Encoding": "identity", "User-Agent": "bessemer"},
         )
-
-
-class _JudgedResolver(AbstractResolver):
-    """Gives addresses that may be dialled, and no others."""
-
-    def __init__(self, reach: Reach) -> None:
-        self._reach = reach
-        self._resolver = aiohttp.ThreadedResolver()
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        found = await self._resolver.resolve(host, port, family)
-        allowed = [one for one in found if self._reach.allows_text(host, one["host"])]
-        if not allowed:
-            raise inner(host)
-        return allowed
-
-    async def close(self) -> None:
-        await self._resolver.close()
 
 
 @asynccontextmanager

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 import ssl
 from collections.abc import Mapping
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
 
+from bessemer.drivers.judged import Judged
 from bessemer.drivers.oidc.places import is_allowed
 from bessemer.drivers.oidc.protocol import Reach, failed
 
@@ -21,7 +20,7 @@ async def fetch(
 ) -> tuple[int, bytes]:
     """Status and body of a GET, or of a POST where there is a ``form``. Raises DriverError ``IssuerFailed``."""
     try:
-        connector = aiohttp.TCPConnector(resolver=_Judged(reach), ssl=_tls(reach), use_dns_cache=False)
+        connector = aiohttp.TCPConnector(resolver=_judged(reach), ssl=_tls(reach), use_dns_cache=False)
         async with (
             aiohttp.ClientSession(
                 connector=connector,
@@ -56,28 +55,15 @@ async def _body(answer: aiohttp.ClientResponse) -> bytes:
     return b"".join(parts)
 
 
+def _judged(reach: Reach) -> Judged:
+    return Judged(
+        lambda _, address: is_allowed(reach, address),
+        lambda host: failed(f"{host} stands at an address that is not allowed (allowPrivateAddress)"),
+    )
+
+
 def _tls(reach: Reach) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cadata=reach.authorities or None)
     except ssl.SSLError as error:
         raise failed("caBundle holds no certificates that can be read") from error
-
-
-class _Judged(AbstractResolver):
-    """Gives addresses that may be connected to, and no others."""
-
-    def __init__(self, reach: Reach) -> None:
-        self._reach = reach
-        self._resolver = aiohttp.ThreadedResolver()
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        found = await self._resolver.resolve(host, port, family)
-        allowed = [one for one in found if is_allowed(self._reach, one["host"])]
-        if not allowed:
-            raise failed(f"{host} stands at an address that is not allowed (allowPrivateAddress)")
-        return allowed
-
-    async def close(self) -> None:
-        await self._resolver.close()
