@@ -38,3 +38,13 @@ def at_commits(session: Any, fault: Fault, *, before: bool = True) -> None:
         closed(exchange)
 
     session.closing, session.closed = sending, judged
+
+
+def gone_after(session: Any, commits: int, *, before: bool = True) -> None:
+    """Let so many commits be made, and the process be gone at each one after these."""
+    left, gone = iter(range(commits)), session.faults[0]
+
+    def crash() -> Exception | None:
+        return None if next(left, None) is not None else gone("the process is gone")
+
+    at_commits(session, crash, before=before)

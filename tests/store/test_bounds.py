@@ -18,7 +18,7 @@ from bessemer.core.ports import CONTROLLER
 from bessemer.core.resource import Key
 from bessemer.core.values import UsageBatch, UsageRecord
 from bessemer.store import Store
-from tests.store.faults import at_commits
+from tests.store.faults import gone_after
 from tests.store.invariants import check
 from tests.store.make import ALICE, PROJECT, body, read
 from tests.store.test_money import PLAN, record
@@ -296,13 +296,8 @@ async def test_a_crash_at_any_commit_is_made_good(place: str, clock: FakeClock, 
     store.close()
     while not ended:
         stop += 1
-        store, left = opened(place, clock), iter(range(stop))
-        session = store._committer._session  # type: ignore[attr-defined]
-
-        def crash(gone=session.faults[0], left=left) -> Exception | None:  # type: ignore[no-untyped-def]
-            return None if next(left, None) is not None else gone("the process is gone")
-
-        at_commits(session, crash, before=before)
+        store = opened(place, clock)
+        gone_after(store._committer._session, stop, before=before)  # type: ignore[attr-defined]
         try:
             await life(store)
             ended = True

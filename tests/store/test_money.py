@@ -16,7 +16,7 @@ from bessemer.core.values import UsageBatch, UsageRecord
 from bessemer.metering.invoice import derive
 from bessemer.metering.plan import Plan
 from bessemer.store import Store
-from tests.store.faults import at_commits
+from tests.store.faults import gone_after
 from tests.store.invariants import check, connect
 from tests.store.make import ALICE, PROJECT, agent, body, claim, inventory
 from tests.store.test_quota import opened, outcomes, processes
@@ -333,13 +333,8 @@ async def test_after_a_crash_at_every_commit_what_is_spent_is_what_the_ledger_sa
     await furnish(store, bound=1 << 40)
     store.close()
     for stop in range(12):
-        store, left = opened(place, clock), iter(range(stop))
-        session = store._committer._session  # type: ignore[attr-defined]
-
-        def crash(gone=session.faults[0], left=left) -> Exception | None:  # type: ignore[no-untyped-def]
-            return None if next(left, None) is not None else gone("the process is gone")
-
-        at_commits(session, crash, before=before)
+        store = opened(place, clock)
+        gone_after(store._committer._session, stop, before=before)  # type: ignore[attr-defined]
         try:
             await life(store)
             ended = True

@@ -18,7 +18,7 @@ from bessemer.store import Store, open_store, quota
 from bessemer.store.documents import decode
 from bessemer.store.transaction import Tx
 from tests.store.conftest import KEY, KINDS
-from tests.store.faults import at_commits
+from tests.store.faults import at_commits, gone_after
 from tests.store.invariants import check, connect
 from tests.store.make import ALICE, PROJECT, agent, body, claim, inventory
 
@@ -166,13 +166,8 @@ async def test_what_is_used_is_what_stands_after_a_crash_at_every_commit(
     store.close()
     assert commits >= 6
     for stop in range(commits):
-        store, left = opened(place, clock), iter(range(stop))
-        session = store._committer._session  # type: ignore[attr-defined]
-
-        def crash(gone=session.faults[0], left=left) -> Exception | None:  # type: ignore[no-untyped-def]
-            return None if next(left, None) is not None else gone("the process is gone")
-
-        at_commits(session, crash, before=before)
+        store = opened(place, clock)
+        gone_after(store._committer._session, stop, before=before)  # type: ignore[attr-defined]
         with pytest.raises(Unavailable):
             await life(store)
         store.close()
