@@ -15,6 +15,7 @@ from bessemer.core.resource import Done, Metadata, Outcome
 from bessemer.core.values import ClaimSpec, WorkloadRef
 from bessemer.drivers.disks.fake import FakeDisks, FakeDiskWorld
 from bessemer.drivers.engine.fake import FakeAdapters, FakeEngine
+from bessemer.drivers.engine.protocol import EngineSpec, RunningEngine
 from bessemer.drivers.jobs.fake import FakeJobs
 from bessemer.drivers.passthrough.fake import FakePciWorld
 from bessemer.drivers.qemu.fake import FakeQemu, FakeQemuWorld
@@ -194,3 +195,16 @@ class RealBench(HostBench):
             while not holds(self):
                 await asyncio.sleep(min(self.outcome.again or 0.0, 0.5))
                 await self.step()
+
+
+def started(bench: HostBench) -> list[EngineSpec]:
+    """What engines are started with from now on, as it is asked for."""
+    specs: list[EngineSpec] = []
+    start = bench.engine.start
+
+    async def noted(spec: EngineSpec) -> RunningEngine:
+        specs.append(spec)
+        return await start(spec)
+
+    bench.engine.start = noted  # type: ignore[method-assign]
+    return specs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import orjson
@@ -35,6 +36,16 @@ def refused(fleet: FleetFeed, **request) -> Refusal:
     answer = fleet.decide(ask(**request))
     assert isinstance(answer, Refusal), answer
     return answer
+
+
+@asynccontextmanager
+async def one_of_several(yard: Yard) -> AsyncIterator[FleetFeed]:
+    """The feed of a process that decides beside others, followed while the block lasts."""
+    feed = FleetFeed(yard.store.objects, yard.clock, order="one")
+    task = asyncio.create_task(feed.run())
+    yield feed
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_before_it_has_read_the_fleet_it_decides_nothing() -> None:
@@ -196,9 +207,7 @@ async def test_a_refusal_is_worked_out_once_until_something_changes() -> None:
 
 
 async def test_who_lost_a_place_to_another_process_takes_what_costs_hardly_more() -> None:
-    async with Yard() as yard:
-        feed = FleetFeed(yard.store.objects, yard.clock, order="one")
-        task = asyncio.create_task(feed.run())
+    async with Yard() as yard, one_of_several(yard) as feed:
         await yard.host("h1", inventory(gpus=1))
         await yard.advance(20)
         decision = placed(feed, device_count=1)
@@ -213,14 +222,10 @@ async def test_who_lost_a_place_to_another_process_takes_what_costs_hardly_more(
         await yard.advance(CONTENDED_SECONDS)
         placed(feed, device_count=1)
         assert board.slack == 0
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_what_was_lost_to_another_process_counts_as_taken_until_that_is_heard_of() -> None:
-    async with Yard() as yard:
-        feed = FleetFeed(yard.store.objects, yard.clock, order="one")
-        task = asyncio.create_task(feed.run())
+    async with Yard() as yard, one_of_several(yard) as feed:
         await yard.host("h1", inventory(gpus=2))
         await yard.advance(20)
         decision = placed(feed, device_count=1)
@@ -235,14 +240,10 @@ async def test_what_was_lost_to_another_process_counts_as_taken_until_that_is_he
         await yard.advance(LOST_SECONDS)
         assert placed(feed, device_count=1).devices == decision.devices
         assert [*feed.arrays.held.at("h1")] == [uid]
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_what_was_lost_is_free_in_its_time_however_much_is_lost_meanwhile() -> None:
-    async with Yard() as yard:
-        feed = FleetFeed(yard.store.objects, yard.clock, order="one")
-        task = asyncio.create_task(feed.run())
+    async with Yard() as yard, one_of_several(yard) as feed:
         await yard.host("h1", inventory(gpus=4))
         await yard.advance(20)
         for number in range(4):
@@ -251,14 +252,10 @@ async def test_what_was_lost_is_free_in_its_time_however_much_is_lost_meanwhile(
             await yard.advance(0.8 * LOST_SECONDS)
             feed.expire()
         assert [*feed.arrays.held.at("h1")] == ["w-3/0"]
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_what_was_refused_and_not_lost_is_free_at_once_and_so_is_ones_own_for_who_asks_anew() -> None:
-    async with Yard() as yard:
-        feed = FleetFeed(yard.store.objects, yard.clock, order="one")
-        task = asyncio.create_task(feed.run())
+    async with Yard() as yard, one_of_several(yard) as feed:
         await yard.host("h1", inventory(gpus=1))
         await yard.advance(20)
         decision = placed(feed, device_count=1)
@@ -272,8 +269,6 @@ async def test_what_was_refused_and_not_lost_is_free_at_once_and_so_is_ones_own_
         refused(feed, device_count=1)
         feed.lost.recall("w-vm")
         assert placed(feed, device_count=1) == decision
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_who_is_alone_lost_a_place_to_nobody() -> None:

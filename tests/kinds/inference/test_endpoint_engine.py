@@ -11,7 +11,6 @@ from bessemer.core.errors import DriverError
 from bessemer.core.inference import AdapterFacts, ModelFile
 from bessemer.core.resource import Metadata
 from bessemer.core.units import GIB
-from bessemer.drivers.engine.protocol import EngineSpec, RunningEngine
 from bessemer.drivers.fetch.protocol import HubPlace
 from bessemer.kinds.inference.endpoint.host import EndpointHost
 from bessemer.kinds.inference.endpoint.spec import (
@@ -24,7 +23,7 @@ from bessemer.kinds.inference.endpoint.spec import (
     sort_of,
     validate,
 )
-from tests.kinds.host_bench import DIGEST, HostBench
+from tests.kinds.host_bench import DIGEST, HostBench, started
 from tests.kinds.world import MODEL_SHA, World
 
 SPEC = {"model": "smol", "flavor": "serve"}
@@ -169,14 +168,7 @@ async def test_the_engine_gets_what_its_intent_says() -> None:
     )
     bench = HostBench(EndpointHost(), intent.dump(), kind="Endpoint")
     bench.engine.sorts = ("vllm",)
-    specs: list[EngineSpec] = []
-    start = bench.engine.start
-
-    async def noted(spec: EngineSpec) -> RunningEngine:
-        specs.append(spec)
-        return await start(spec)
-
-    bench.engine.start = noted  # type: ignore[method-assign]
+    specs = started(bench)
     await bench.until_phase("Running")
     [spec] = specs
     assert (spec.engine, spec.arguments) == ("vllm", {"enable-prefix-caching": False})

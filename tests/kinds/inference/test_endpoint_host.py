@@ -9,12 +9,12 @@ from bessemer.core.resource import Done
 from bessemer.core.units import GIB, MIB
 from bessemer.core.values import BILLING
 from bessemer.drivers.engine.fake import Behaviour, Trouble
-from bessemer.drivers.engine.protocol import EngineSpec, RunningEngine
+from bessemer.drivers.engine.protocol import RunningEngine
 from bessemer.drivers.process.protocol import End
 from bessemer.kinds.inference.endpoint import loading
 from bessemer.kinds.inference.endpoint.host import EndpointHost, threads_of
 from bessemer.kinds.inference.endpoint.spec import EndpointIntent
-from tests.kinds.host_bench import DIGEST, SECRET, HostBench
+from tests.kinds.host_bench import DIGEST, SECRET, HostBench, started
 
 INTENT = EndpointIntent(
     model=DIGEST,
@@ -65,14 +65,7 @@ async def test_a_new_agent_adopts_what_runs(bench: HostBench) -> None:
 
 
 async def test_the_engine_gets_what_the_intent_says(bench: HostBench) -> None:
-    specs: list[EngineSpec] = []
-    start = bench.engine.start
-
-    async def noted(spec: EngineSpec) -> RunningEngine:
-        specs.append(spec)
-        return await start(spec)
-
-    bench.engine.start = noted  # type: ignore[method-assign]
+    specs = started(bench)
     await bench.until_phase("Running")
     (spec,) = specs
     assert (spec.slots, spec.context_tokens, spec.threads, spec.memory_bytes) == (4, 8192, 3, GIB)
