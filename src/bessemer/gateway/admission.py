@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -32,10 +32,10 @@ MAX_TOKENS = b"x-bessemer-max-tokens"
 """The header that says how much each answer may be, where the gateway made it less."""
 
 _TRIES = 3
-_HEADERS: tuple[tuple[str, bytes, bytes, bytes], ...] = (
-    ("requests", b"x-ratelimit-limit-requests", b"x-ratelimit-remaining-requests", b"x-ratelimit-reset-requests"),
-    ("tokens", b"x-ratelimit-limit-tokens", b"x-ratelimit-remaining-tokens", b"x-ratelimit-reset-tokens"),
+_REQUESTS, _TOKENS = (
+    b"x-ratelimit-limit-%b: %%d\r\nx-ratelimit-remaining-%b: %%d\r\n" % (unit, unit) for unit in (b"requests", b"tokens")
 )
+_RESET_REQUESTS, _RESET_TOKENS = b"x-ratelimit-reset-requests: %b\r\n", b"x-ratelimit-reset-tokens: %b\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +80,7 @@ class Admission:
         """It is over, and came to so much: what it did not use is the next one's. Once for each ticket."""
         tokens = counts.input_tokens + counts.output_tokens
         self.shares.settle(ticket.held, tokens)
-        for part in ticket.parts:
-            if not (part.vessel.spent and ticket.spent):
-                part.leave(tokens)
+        ticket.leave(tokens)
 
     def settled(self, records: Sequence[UsageRecord], gone: int) -> None:
         """These are in the ledger by now; so many are ``gone`` from the spool."""
@@ -101,8 +99,7 @@ class Admission:
 
     def _ticket(self, held: Held, need: Need, *, got: Hold) -> Ticket:
         account, parts = got
-        headers = tuple(_limits(parts, self.lending.now())) if parts else ()
-        return Ticket(held, need, parts, account, headers=headers)
+        return Ticket(held, need, parts, account, None, _limits(parts, self.lending.now()) if parts else b"")
 
     async def _wait(self, key: KeyEntry, wanted: Wanted, *, endpoint: EndpointEntry, need: Need) -> Ticket:
         """Ask for what lacks; where there is less, for what there is. Raises Refused."""
@@ -170,23 +167,28 @@ def _smaller(room: Room, wanted: Wanted, *, endpoint: EndpointEntry, below: Need
 
 def _shortened(ticket: Ticket, wanted: Wanted) -> Ticket:
     ticket.writes = ticket.need.writes // wanted.sequences
-    ticket.headers = (*ticket.headers, (MAX_TOKENS, b"%d" % ticket.writes))
+    ticket.lines += b"%b: %d\r\n" % (MAX_TOKENS, ticket.writes)
     return ticket
 
 
-def _limits(parts: Sequence[Part], now: float) -> Iterator[tuple[bytes, bytes]]:
+def _limits(parts: Sequence[Part], now: float) -> bytes:
     """What OpenAI's clients read: of requests and of tokens the bound of which the least is left."""
-    for unit, limit, remaining, reset in _HEADERS:
-        least: Vessel | None = None
-        for part in parts:
-            vessel = part.vessel
-            if vessel.unit == unit and (least is None or vessel.remaining < least.remaining):
-                least = vessel
+    requests: Vessel | None = None
+    tokens: Vessel | None = None
+    for part in parts:
+        vessel = part.vessel
+        if vessel.unit == "requests":
+            if requests is None or vessel.remaining < requests.remaining:
+                requests = vessel
+        elif vessel.unit == "tokens" and (tokens is None or vessel.remaining < tokens.remaining):
+            tokens = vessel
+    said = b""
+    for least, words, reset in ((requests, _REQUESTS, _RESET_REQUESTS), (tokens, _TOKENS, _RESET_TOKENS)):
         if least is not None:
-            yield limit, b"%d" % least.bound
-            yield remaining, b"%d" % least.remaining
+            said += words % (least.bound, least.remaining)
             if least.ends != math.inf:
-                yield reset, _duration(math.ceil(least.ends - now))
+                said += reset % _duration(math.ceil(least.ends - now))
+    return said
 
 
 @lru_cache(maxsize=128)

@@ -94,8 +94,7 @@ class Exchange:
         """It was let in."""
         self.ticket = ticket
         self.means.metrics.busy += 1
-        if ticket.headers:
-            self.headers = b"".join(b"%b: %b\r\n" % header for header in ticket.headers)
+        self.headers = ticket.lines
 
     def ask(self, replica: Replica, sought: Sought, *, now: float) -> None:
         """It is this one's to answer, and the journal says so. Raises Refused where that cannot be written."""

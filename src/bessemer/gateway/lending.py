@@ -109,14 +109,8 @@ class Lending:
 
     def spend(self, ticket: Ticket, record: AnyRecord) -> None:
         """The record is in the spool: what it came to waits to be settled, and the rest is free."""
-        owed = []
-        for part in ticket.parts:
-            if ticket.account is not None and part.vessel.spent:
-                cost = ticket.account.cost(part, record)
-                part.spend(cost)
-                owed.append((part.vessel, cost))
-        if owed:
-            self._owed[record.request_id] = owed
+        if ticket.names is not None and ticket.account is not None:
+            self._owed[record.request_id] = ticket.account.spend(ticket.parts, record)
 
     def settled(self, records: Sequence[UsageRecord], gone: int) -> None:
         """These are in the ledger by now, and no more held; so many are ``gone`` from the spool."""

@@ -97,11 +97,12 @@ class Shares:
         purse = self._purses.get(project)
         if purse is None:
             return None
-        if purse.free:
-            if self._now() >= purse.ends and (purse.again is None or purse.again.done()):
-                purse.again = asyncio.create_task(self._look_again(project, purse))
-            return Held(project)
-        return purse.take(project, need, id=next(self._ids)) if purse.covers(need, self._now()) else None
+        now = self._now()
+        if not purse.free:
+            return purse.at_once(project, need, id=next(self._ids), now=now)
+        if now >= purse.ends and (purse.again is None or purse.again.done()):
+            purse.again = asyncio.create_task(self._look_again(project, purse))
+        return Held(project)
 
     async def hold(self, project: str, need: Need) -> Held:
         """Hold so much of the project's minute and money. Raises Refused: 429, or 503 where nobody can say."""
@@ -250,6 +251,10 @@ class Shares:
 def most(wanted: Wanted, context_tokens: int) -> Need:
     """The most that a request may amount to, read and written: no token is less than a byte, and no sequence has more
     than the context of a slot."""
-    written = context_tokens if wanted.writes is None else wanted.writes
-    each = min(context_tokens, len(wanted.body) + TEMPLATE_TOKENS + written)
-    return Need(max(1, wanted.sequences * each), wanted.sequences * min(context_tokens, written))
+    written, sequences = wanted.writes, wanted.sequences
+    if written is None or written > context_tokens:
+        written = context_tokens
+    each = len(wanted.body) + TEMPLATE_TOKENS + written
+    if each > context_tokens:
+        each = context_tokens
+    return Need(sequences * each or 1, sequences * written)
