@@ -38,6 +38,7 @@ from bessemer.gateway import (
 from bessemer.gateway.metrics import GatewayMetrics
 from bessemer.main import identities
 from bessemer.main.gateway import serve
+from bessemer.main.process import have_read
 from bessemer.main.settings import Paths
 
 PROJECT, ENDPOINT, TOKEN = "bench--one", "words", "bsk_bench"
@@ -187,4 +188,5 @@ if __name__ == "__main__":
     if sys.argv[1] == "engine":
         uvloop.run(engine(sys.argv[2], int(sys.argv[3])))
     else:
+        have_read()
         uvloop.run(gateway(Path(sys.argv[2]), int(sys.argv[3]), socket=sys.argv[4], tls=sys.argv[5] == "tls"))

@@ -159,6 +159,7 @@ async def _one(rounds: int) -> tuple[float, float]:
             event_us = min(event_us, await _ran(rig.stream()) / EVENTS)
             while (pending := facts.spool.pending()) is not None:
                 facts.spool.settle(pending.spool_uid, pending.first_sequence + len(pending.records) - 1)
+            facts.spool.sync()
             await asyncio.sleep(0)
         await front.close(0.1)
         facts.spool.close()

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from bessemer.core.clock import Clock
 from bessemer.core.money import Prices
@@ -26,16 +27,12 @@ from bessemer.gateway.record import AnyRecord
 from bessemer.gateway.request import Wanted
 from bessemer.gateway.shares import Shares, most
 from bessemer.gateway.tables import EndpointEntry, KeyEntry
-from bessemer.gateway.vessels import Account, Part, Ticket, Vessel
+from bessemer.gateway.vessels import Account, Ticket, Vessel
 
 MAX_TOKENS = b"x-bessemer-max-tokens"
 """The header that says how much each answer may be, where the gateway made it less."""
 
 _TRIES = 3
-_REQUESTS, _TOKENS = (
-    b"x-ratelimit-limit-%b: %%d\r\nx-ratelimit-remaining-%b: %%d\r\n" % (unit, unit) for unit in (b"requests", b"tokens")
-)
-_RESET_REQUESTS, _RESET_TOKENS = b"x-ratelimit-reset-requests: %b\r\n", b"x-ratelimit-reset-tokens: %b\r\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +95,10 @@ class Admission:
                 beside.create_task(keep_saying(holding, left, clock=clock))
 
     def _ticket(self, held: Held, need: Need, *, got: Hold) -> Ticket:
-        account, parts = got
-        return Ticket(held, need, parts, account, None, _limits(parts, self.lending.now()) if parts else b"")
+        account, parts, known = got
+        if known is None:
+            return Ticket(held, need, parts, account)
+        return Ticket(held, need, parts, account, None, known.lines(self.lending.now()), names=known.names)
 
     async def _wait(self, key: KeyEntry, wanted: Wanted, *, endpoint: EndpointEntry, need: Need) -> Ticket:
         """Ask for what lacks; where there is less, for what there is. Raises Refused."""
@@ -169,34 +168,6 @@ def _shortened(ticket: Ticket, wanted: Wanted) -> Ticket:
     ticket.writes = ticket.need.writes // wanted.sequences
     ticket.lines += b"%b: %d\r\n" % (MAX_TOKENS, ticket.writes)
     return ticket
-
-
-def _limits(parts: Sequence[Part], now: float) -> bytes:
-    """What OpenAI's clients read: of requests and of tokens the bound of which the least is left."""
-    requests: Vessel | None = None
-    tokens: Vessel | None = None
-    for part in parts:
-        vessel = part.vessel
-        if vessel.unit == "requests":
-            if requests is None or vessel.remaining < requests.remaining:
-                requests = vessel
-        elif vessel.unit == "tokens" and (tokens is None or vessel.remaining < tokens.remaining):
-            tokens = vessel
-    said = b""
-    for least, words, reset in ((requests, _REQUESTS, _RESET_REQUESTS), (tokens, _TOKENS, _RESET_TOKENS)):
-        if least is not None:
-            said += words % (least.bound, least.remaining)
-            if least.ends != math.inf:
-                said += reset % _duration(math.ceil(least.ends - now))
-    return said
-
-
-@lru_cache(maxsize=128)
-def _duration(seconds: int) -> bytes:
-    """As OpenAI writes it: ``6m0s``."""
-    minutes, rest = divmod(max(0, seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return (b"%dh" % hours if hours else b"") + (b"%dm" % minutes if hours or minutes else b"") + b"%ds" % rest
 
 
 __all__ = ["MAX_TOKENS", "Admission", "Room", "Ticket"]

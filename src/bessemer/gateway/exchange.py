@@ -6,8 +6,9 @@ and counts as well only when an answer of it was whole.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+import msgspec
 import structlog
 
 from bessemer.core.clock import Clock
@@ -55,8 +56,7 @@ class Means:
     turns: Turns
 
 
-@dataclass(slots=True)
-class Exchange:
+class Exchange(msgspec.Struct, eq=False):
     """``status`` 0 is one that no replica has answered; ``replica`` is who is asked, and counts as busy for it, and as
     reading ``tokens``; ``link`` the connection to it; ``until`` is when its client wants it no more. Whoever has a
     ``ticket`` has to give it back: `end`, once. ``slot`` is where the journal has its ``start``, 0 nowhere. ``untold``
@@ -71,7 +71,7 @@ class Exchange:
     ticket: Ticket | None = None
     replica: Replica | None = None
     link: Link | None = None
-    counts: Counts = field(default_factory=Counts)
+    counts: Counts = msgspec.field(default_factory=Counts)
     first_byte: float | None = None
     status: int = 0
     headers: bytes = b""

@@ -61,7 +61,7 @@ class Held(msgspec.Struct, frozen=True, gc=False):
 @dataclass(slots=True)
 class Money:
     """``prices`` are None where nothing is bounded; ``number`` is of the last statement, ``stated`` what that said;
-    ``used``: since the last round."""
+    ``under`` is what is busy and owed together; ``used``: since the last round."""
 
     prices: Prices | None = None
     have: int = 0
@@ -70,12 +70,30 @@ class Money:
     stated: int = 0
     busy: dict[int, int] = field(default_factory=dict)
     owed: dict[str, int] = field(default_factory=dict)
+    under: int = 0
     used: bool = False
 
     @property
     def level(self) -> int:
         """What the gateway holds in all."""
-        return self.have + sum(self.busy.values()) + sum(self.owed.values())
+        return self.have + self.under
+
+    def spend(self, id: int, request_id: str, *, cost: int, micro: int) -> None:
+        """Of what is busy so much is owed, and the rest is free; nothing where it is not busy any more."""
+        if self.busy.pop(id, None) is not None:
+            self.owed[request_id] = cost
+            self.have += micro - cost
+            self.under -= micro - cost
+
+    def leave(self, id: int) -> None:
+        """What is busy yet is free."""
+        micro = self.busy.pop(id, 0)
+        self.have += micro
+        self.under -= micro
+
+    def settled(self, request_id: str) -> None:
+        """It is owed no more."""
+        self.under -= self.owed.pop(request_id, 0)
 
     def cost(self, need: Need) -> int:
         """What has to be held for it."""
@@ -143,6 +161,7 @@ class Purse:
         self.have -= tokens
         if micro:
             money.have -= micro
+            money.under += micro
             money.busy[id] = micro
             money.used = True
         return Held(project, tokens, self.number, id, micro, money.prices, need)

@@ -10,6 +10,7 @@ import asyncio
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -22,6 +23,12 @@ from bessemer.gateway.record import AnyRecord
 
 SLACK_SECONDS = 5.0
 """By which two answers may disagree about when a period ends: what calls to the api take."""
+
+_LINES = b"x-ratelimit-limit-%b: %%d\r\nx-ratelimit-remaining-%b: %%d\r\n"
+_RESET = b"x-ratelimit-reset-%b: %%b\r\n"
+_REQUESTS, _TOKENS = (
+    (_LINES % (unit, unit), (_LINES + _RESET) % (unit, unit, unit)) for unit in (b"requests", b"tokens")
+)
 
 Place = tuple[str, str]
 """A scope and the name of a meter."""
@@ -140,12 +147,49 @@ class Part(msgspec.Struct, gc=False):
 @dataclass(slots=True)
 class Known:
     """What is known of who asks: which bounds are theirs, until it is asked again at ``ends``. ``of`` is what the key
-    said of its own."""
+    said of its own; ``names`` are those that a record names, None where there are none."""
 
     vessels: tuple[Vessel, ...] = ()
     ends: float = -math.inf
     of: bytes | None = None
     again: asyncio.Task[None] | None = None
+    names: list[str] | None = None
+    _requests: tuple[Vessel, ...] = ()
+    _tokens: tuple[Vessel, ...] = ()
+
+    def hear(self, vessels: tuple[Vessel, ...], *, ends: float, of: bytes) -> None:
+        """So it is until then."""
+        self.vessels, self.ends, self.of = vessels, ends, of
+        self.names = [one.spent for one in vessels if one.spent] or None
+        self._requests = tuple([one for one in vessels if one.unit == "requests"])
+        self._tokens = tuple([one for one in vessels if one.unit == "tokens"])
+
+    def lines(self, now: float) -> bytes:
+        """What OpenAI's clients read: of requests and of tokens the bound of which the least is left."""
+        said = b""
+        if self._requests:
+            said = _told(self._requests, _REQUESTS, now=now)
+        if self._tokens:
+            said += _told(self._tokens, _TOKENS, now=now)
+        return said
+
+
+def _told(vessels: Sequence[Vessel], words: tuple[bytes, bytes], *, now: float) -> bytes:
+    least = vessels[0]
+    for one in vessels[1:]:
+        if one.remaining < least.remaining:
+            least = one
+    if least.ends == math.inf:
+        return words[0] % (least.bound, least.remaining)
+    return words[1] % (least.bound, least.remaining, _duration(math.ceil(least.ends - now)))
+
+
+@lru_cache(maxsize=128)
+def _duration(seconds: int) -> bytes:
+    """As OpenAI writes it: ``6m0s``."""
+    minutes, rest = divmod(max(0, seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return (b"%dh" % hours if hours else b"") + (b"%dm" % minutes if hours or minutes else b"") + b"%ds" % rest
 
 
 @dataclass(slots=True)
@@ -212,8 +256,7 @@ class Account:
             elif vessel.unit == "micro":
                 read, cached, written = record.input_tokens, record.cached_input_tokens, record.output_tokens
                 cost = self.prices.tokens(read=read, cached=cached, written=written)
-            if cost > part.amount:
-                cost = part.amount
+            cost = min(cost, part.amount)
             vessel.busy -= part.amount
             vessel.owed += cost
             vessel.have += part.amount - cost
@@ -221,8 +264,7 @@ class Account:
         return owed
 
 
-@dataclass(slots=True)
-class Ticket:
+class Ticket(msgspec.Struct, eq=False):
     """What one request holds, given back once (`Admission.leave`). ``writes`` is what the gateway lets each of its
     answers write, where that is less than was asked for; None else. ``lines`` of a head go with its answer. ``names``
     are the bounds of which it holds what it comes to, as a record says them; None where there are none."""
@@ -235,10 +277,6 @@ class Ticket:
     lines: bytes = b""
     spent: bool = False
     names: list[str] | None = None
-
-    def __post_init__(self) -> None:
-        if self.parts:
-            self.names = [name for part in self.parts if (name := part.vessel.spent)] or None
 
     def leave(self, tokens: int) -> None:
         """The request is over, and came to so many tokens; what it has spent is owed by now."""
