@@ -225,9 +225,10 @@ class Asking:
             link.drop()
             self._fail(Lost(f"it answered with status {link.status}"))
             return
-        exchange.call.deadline = exchange.until
         exchange.was_read()
         answering = Answering(exchange)
+        if not link.complete:
+            answering.wait()
         link.owner = answering
         answering.heard(link)
 
