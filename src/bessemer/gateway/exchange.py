@@ -6,8 +6,9 @@ and counts as well only when an answer of it was whole.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+import msgspec
 import structlog
 
 from bessemer.core.clock import Clock
@@ -55,8 +56,7 @@ class Means:
     turns: Turns
 
 
-@dataclass(slots=True)
-class Exchange:
+class Exchange(msgspec.Struct, eq=False):
     """``status`` 0 is one that no replica has answered; ``replica`` is who is asked, and counts as busy for it, and as
     reading ``tokens``; ``link`` the connection to it; ``until`` is when its client wants it no more. Whoever has a
     ``ticket`` has to give it back: `end`, once. ``slot`` is where the journal has its ``start``, 0 nowhere. ``untold``
@@ -71,7 +71,7 @@ class Exchange:
     ticket: Ticket | None = None
     replica: Replica | None = None
     link: Link | None = None
-    counts: Counts = field(default_factory=Counts)
+    counts: Counts = msgspec.field(default_factory=Counts)
     first_byte: float | None = None
     status: int = 0
     headers: bytes = b""
@@ -94,8 +94,7 @@ class Exchange:
         """It was let in."""
         self.ticket = ticket
         self.means.metrics.busy += 1
-        if ticket.headers:
-            self.headers = b"".join(b"%b: %b\r\n" % header for header in ticket.headers)
+        self.headers = ticket.lines
 
     def ask(self, replica: Replica, sought: Sought, *, now: float) -> None:
         """It is this one's to answer, and the journal says so. Raises Refused where that cannot be written."""

@@ -29,6 +29,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from bessemer.gateway.health import EJECTED_SHARE_MAX, Health
 from bessemer.gateway.prefix import MARKS_KEPT, Marks, Trail
 from bessemer.gateway.waiting import Tally, Waiting
@@ -80,8 +82,7 @@ class Replica:
     heads: dict[tuple[str, bool], bytes] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class Sought:
+class Sought(msgspec.Struct, gc=False):
     """What of a request decides who answers it. ``session`` is a hash, 0 where it names none; ``marks`` are of its
     prompt, ``cost`` the tokens of that."""
 
