@@ -109,7 +109,20 @@ def test_an_adapter_is_asked_where_it_is() -> None:
     of = pool(8)
     of.replicas["r5"].adapters = frozenset({"poems"})
     assert {chosen(of, Sought(adapter="poems")).claim_uid for _ in range(5)} == {"r5"}
-    assert chosen(of, Sought(adapter="prose")) is not None, "whoever has it not may load it"
+    assert of.choose(Sought(adapter="prose"), 0.0) is None, "whoever has it not would answer without it"
+    of.lost(of.replicas["r5"], 0.0)
+    assert chosen(of, Sought(adapter="poems")).claim_uid == "r5", "who rests is asked before who has it not"
+
+
+def test_an_adapter_that_the_busy_have_holds_up_no_line() -> None:
+    of = pool(2, slots=1)
+    one, other = of.replicas.values()
+    one.adapters = frozenset({"poems"})
+    of.began(one, 1)
+    assert of.choose(Sought(adapter="poems"), 0.0) is one, "beyond its slots: the engine lets it wait"
+    of.began(other, 1)
+    assert of.choose(Sought(adapter="poems"), 0.0) is FULL
+    assert of.choose(Sought(adapter="prose"), 0.0) is None
 
 
 def test_many_replicas_are_told_apart_by_two() -> None:

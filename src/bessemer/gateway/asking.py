@@ -16,6 +16,7 @@ from bessemer.gateway import errors, seeking, upstream
 from bessemer.gateway.answering import Answering
 from bessemer.gateway.errors import Refused
 from bessemer.gateway.exchange import Exchange
+from bessemer.gateway.onward import OURS, Fields, carrying
 from bessemer.gateway.request import shortened
 from bessemer.gateway.route import FULL, Full, Replica
 from bessemer.gateway.upstream import Link, Lost, Silent
@@ -123,7 +124,7 @@ class Queueing:
 class Asking:
     """Of one request that was let in, until its answer begins."""
 
-    __slots__ = ("_body", "_dialling", "_exchange", "_sought", "_tried")
+    __slots__ = ("_body", "_carries", "_dialling", "_exchange", "_said", "_sought", "_tried")
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
@@ -132,7 +133,10 @@ class Asking:
         self._tried: frozenset[str] = frozenset()
         wanted, call = exchange.wanted, exchange.call
         several = len(exchange.endpoint.pool.replicas) > 1
-        self._sought = seeking.sought(wanted, call.headers, project=exchange.key.project, several=several)
+        project, adapter = exchange.key.project, exchange.adapter
+        self._sought = seeking.sought(wanted, call.headers, project=project, adapter=adapter, several=several)
+        self._carries: Fields | None = None
+        self._said = OURS.intersection(wanted.fields or ())
         wanted.fields = None
         call.work = self
 
@@ -164,6 +168,7 @@ class Asking:
 
     def _ask_of(self, replica: Replica, now: float) -> None:
         exchange = self._exchange
+        self._carries = replica.carries.get(exchange.adapter)
         try:
             exchange.ask(replica, self._sought, now=now)
         except Refused as refused:
@@ -211,7 +216,10 @@ class Asking:
         if head is None:
             secret = replica_secret(means.secret, replica.claim_uid)
             head = replica.heads[call.path, stream] = upstream.head(call.path, secret, stream=stream)
-        link.ask(upstream.ask(head, call.shown, body=self._body), self)
+        body = self._body
+        if self._carries is not None:
+            body = carrying(body, self._carries, said=self._said)
+        link.ask(upstream.ask(head, call.shown, body=body), self)
 
     def heard(self, link: Link) -> None:
         """The first of the answer's body is here."""

@@ -60,7 +60,8 @@ class Exchange:
     """``status`` 0 is one that no replica has answered; ``replica`` is who is asked, and counts as busy for it, and as
     reading ``tokens``; ``link`` the connection to it; ``until`` is when its client wants it no more. Whoever has a
     ``ticket`` has to give it back: `end`, once. ``slot`` is where the journal has its ``start``, 0 nowhere. ``untold``
-    chunks may come, and answers be as long as ``told`` tokens, until it is to be written how far it has come."""
+    chunks may come, and answers be as long as ``told`` tokens, until it is to be written how far it has come.
+    ``adapter`` is the one that it asks for, by name."""
 
     means: Means
     call: Call
@@ -83,6 +84,7 @@ class Exchange:
     tokens: int = 0
     asked: float = 0.0
     probe: bool = False
+    adapter: str = ""
 
     @property
     def patience(self) -> float:

@@ -20,6 +20,7 @@ from bessemer.core.notices import Notice
 from bessemer.core.resource import Change
 from bessemer.core.tokens import token_digest
 from bessemer.gateway.doors import FolderOf, nowhere, refusal
+from bessemer.gateway.onward import carried
 from bessemer.gateway.route import Pool, Replica
 from bessemer.gateway.waiting import Tally
 
@@ -64,7 +65,7 @@ class KeyEntry:
 
 @dataclass(slots=True)
 class EndpointEntry:
-    """An Endpoint and its replicas."""
+    """An Endpoint and its replicas. ``adapters`` are those that it says it has."""
 
     uid: str
     project: str
@@ -73,6 +74,7 @@ class EndpointEntry:
     created: int
     context_tokens: int = CONTEXT_TOKENS
     pool: Pool = field(default_factory=Pool)
+    adapters: frozenset[str] = frozenset()
 
     @property
     def replicas(self) -> dict[str, Replica]:
@@ -82,6 +84,13 @@ class EndpointEntry:
 def _bounds(spec: Mapping[str, Any]) -> bytes:
     said = {name: spec[name] for name in ("limits", "budget") if spec.get(name)}
     return orjson.dumps(said, option=orjson.OPT_SORT_KEYS) if said else b""
+
+
+def _adapt(replica: Replica, *, project: str, intent: Mapping[str, Any], detail: Mapping[str, Any]) -> None:
+    """Which adapters it has, by what its host says of those that it was told to have, and how they are asked for."""
+    names = [one["name"] for one in intent.get("adapters") or ()]
+    replica.adapters = frozenset(detail.get("adapters") or ()).intersection(names)
+    replica.carries = carried(intent.get("engine", "llamacpp"), project=project, adapters=names)
 
 
 class Tables:
@@ -162,7 +171,8 @@ class Tables:
         spec = body["spec"]
         context = spec.get("contextTokens", CONTEXT_TOKENS)
         pool.slots = spec.get("slots", 0)
-        self.endpoints[place] = EndpointEntry(uid, place[0], place[1], spec["model"], created, context, pool)
+        adapters = frozenset(spec.get("adapters", ()))
+        self.endpoints[place] = EndpointEntry(uid, *place, spec["model"], created, context, pool, adapters)
 
     def _apply_claim(self, uid: str, body: Mapping[str, Any], *, gone: bool) -> None:
         workload, status = body["spec"]["workload"], body.get("status", {})
@@ -186,7 +196,7 @@ class Tables:
             known = Replica(uid, host, address, folder)
             home.add(known)
         known.leaving = Notice.read(body["metadata"].get("annotations") or {}) is not None
-        known.adapters = frozenset((status.get("detail") or {}).get("adapters") or ())
+        _adapt(known, project=place[0], intent=body["spec"].get("intent") or {}, detail=status.get("detail") or {})
         home.changed()
         self._claims[uid] = place
 
