@@ -20,7 +20,7 @@ from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.flavor import Flavor
 from bessemer.kinds.inference.endpoint.engines import Engine, adapter_keys, engine_of, files_of, keep_adapters
 from bessemer.kinds.inference.endpoint.shift import is_moved, numbers_of, relieve, shift, told
-from bessemer.kinds.inference.endpoint.spec import Endpoint, EndpointIntent, EndpointStatus, ReplicaStatus
+from bessemer.kinds.inference.endpoint.spec import Endpoint, EndpointIntent, EndpointStatus, ReplicaStatus, wanted_of
 from bessemer.kinds.inference.model import Model
 from bessemer.kinds.wants import Want, again, want
 from bessemer.kinds.workload import HostView
@@ -112,7 +112,7 @@ async def _shed(ctx: Context, endpoint: Endpoint) -> Seen:
     """Let go of what is not wanted any more and of what its host has lost, and say who is missing."""
     claims = await turns.spared(ctx, await workload.own_claims(ctx, endpoint))
     hosts = await workload.host_views(ctx, claims)
-    now, wanted = ctx.clock.now(), endpoint.spec.replicas
+    now, wanted = ctx.clock.now(), wanted_of(endpoint)
 
     def ends(claim: Claim) -> bool:
         lost = hosts[claim.spec.host].fenced or claim.deleting or claim.status.phase == "Gone"
@@ -197,7 +197,7 @@ def intent_of(endpoint: Endpoint, *, flavor: Flavor, model: Model, engine: Engin
 
 def fold(endpoint: Endpoint, seen: Seen, *, note: str = "") -> Outcome:
     """The endpoint's status out of its replicas'. ``note`` is shown where all is well. Pure."""
-    wanted = endpoint.spec.replicas
+    wanted = wanted_of(endpoint)
     replicas = [_replica(claim, seen.hosts[claim.spec.host]) for claim in seen.claims]
     counted = replicas[:wanted]
     answering = min(wanted, sum(r.ready for r in replicas))

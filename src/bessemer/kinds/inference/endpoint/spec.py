@@ -159,6 +159,11 @@ class EndpointIntent(ApiModel):
         return tuple(dict.fromkeys((self.model, *(file.digest for file in self.files), *adapters)))
 
 
+def wanted_of(endpoint: Endpoint) -> int:
+    """How many replicas of its own are wanted now: the one place that says so."""
+    return endpoint.spec.replicas
+
+
 _WHY = "replicas are made with it; make another endpoint"
 
 
