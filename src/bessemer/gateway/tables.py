@@ -162,7 +162,8 @@ class Tables:
         spec = body["spec"]
         context = spec.get("contextTokens", CONTEXT_TOKENS)
         pool.slots = spec.get("slots", 0)
-        self.endpoints[place] = EndpointEntry(uid, place[0], place[1], spec["model"], created, context, pool)
+        model = spec.get("model", "")
+        self.endpoints[place] = EndpointEntry(uid, place[0], place[1], model, created, context, pool)
 
     def _apply_claim(self, uid: str, body: Mapping[str, Any], *, gone: bool) -> None:
         workload, status = body["spec"]["workload"], body.get("status", {})
