@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bessemer.gateway import prefix
 from bessemer.gateway.health import ERRORS_IN_A_ROW, REST_SECONDS
 from bessemer.gateway.prefix import HOLDERS_MAX, MARKS_MAX, Trail, marks
-from bessemer.gateway.route import FULL, Pool, Replica, Sought, along
+from bessemer.gateway.route import FULL, Pool, Replica, Sought
 
 
 def pool(count: int, *, slots: int = 0) -> Pool:
@@ -147,13 +147,6 @@ def test_all_slots_busy_is_a_wait_and_a_retry_is_not() -> None:
     assert of.choose(Sought(), 0.0) is one
     assert of.choose(Sought(), 0.0, tried=frozenset(of.replicas)) is None
     assert pool(0, slots=1).choose(Sought(), 0.0) is None
-
-
-def test_the_next_endpoint_of_a_chain_answers_where_one_is_full_or_empty() -> None:
-    empty, full, free = pool(0, slots=1), pool(1, slots=1), pool(1, slots=1)
-    full.began(full.replicas["r0"], 1)
-    assert along([empty, full, free], Sought(), now=0.0) == (free, free.replicas["r0"])
-    assert along([empty, full], Sought(), now=0.0) is None
 
 
 # --- health -----------------------------------------------------------------------------------------------------------

@@ -14,11 +14,12 @@ from bessemer.gateway import errors, naming, request, seeking
 from bessemer.gateway.admission import Admission
 from bessemer.gateway.asking import Asking, Entering
 from bessemer.gateway.books import Books
+from bessemer.gateway.chains import Chain, context_of
 from bessemer.gateway.exchange import Exchange, Means, Patience
 from bessemer.gateway.front import Front
 from bessemer.gateway.metrics import GatewayMetrics
 from bessemer.gateway.reply import Call
-from bessemer.gateway.request import ROUTES
+from bessemer.gateway.request import ROUTES, Wanted
 from bessemer.gateway.spool import Spool
 from bessemer.gateway.tables import EndpointEntry, KeyEntry, Tables
 from bessemer.gateway.turns import Turns
@@ -131,12 +132,22 @@ class Gateway:
             call.name()
         started = self._clock.monotonic()
         late = seeking.until(call.headers, started)
-        ticket = self._means.books.enter(key, wanted, endpoint=endpoint, request_id=call.id)
-        exchange = Exchange(self._means, call, key, endpoint, wanted, started, until=late, adapter=adapter)
+        chain, context = None, endpoint.context_tokens
+        if endpoint.split is not None or endpoint.fallbacks:
+            chain, context = self._chain(call, wanted, endpoint=endpoint, adapter=adapter)
+            endpoint = chain.next(started) or endpoint
+        ticket = self._means.books.enter(key, wanted, endpoint=endpoint, request_id=call.id, context_tokens=context)
+        exchange = Exchange(self._means, call, key, endpoint, wanted, started, until=late, adapter=adapter, chain=chain)
         if isinstance(ticket, Ticket):
             Asking(exchange).begin(ticket)
         else:
             Entering(exchange, ticket)
+
+    def _chain(self, call: Call, wanted: Wanted, *, endpoint: EndpointEntry, adapter: str) -> tuple[Chain, int]:
+        """Those who may answer for it, and the largest context of theirs."""
+        session = seeking.session(wanted, call.headers, project=endpoint.project)
+        endpoints = self._tables.endpoints
+        return Chain(endpoints, endpoint, adapter=adapter, session=session), context_of(endpoints, endpoint)
 
 
 def _model(name: str, of: EndpointEntry) -> dict[str, str | int]:

@@ -41,6 +41,12 @@ def carried(engine: str, *, project: str, adapters: Sequence[str]) -> Mapping[st
     return dict.fromkeys(("", *adapters), always) if always else {}
 
 
+def called(endpoint: str, adapter: str, *, carries: Fields | None) -> Fields:
+    """What a request carries that was asked of another endpoint: the name by which this one's replicas know their
+    model, where what they carry says none."""
+    return {"model": orjson.dumps(f"{endpoint}:{adapter}" if adapter else endpoint), **(carries or {})}
+
+
 def carrying(body: bytes, ours: Fields, *, said: AbstractSet[str]) -> bytes:
     """A body that was read, with these fields in place of its own; ``said`` are those of `OURS` that it has."""
     if "model" not in ours and said.isdisjoint(ours):

@@ -295,12 +295,3 @@ def _lightest(some: Iterable[Replica]) -> Replica:
             found, least = one, load
     assert found is not None, "somebody is there"
     return found
-
-
-def along(pools: Sequence[Pool], sought: Sought, *, now: float) -> tuple[Pool, Replica] | None:
-    """Of a chain of endpoints that stand in for each other, the first that answers now, and who; one that is full or
-    has nobody is passed by. None where all are."""
-    for pool in pools:
-        if isinstance(chosen := pool.choose(sought, now), Replica):
-            return pool, chosen
-    return None

@@ -46,6 +46,11 @@ def sought(wanted: Wanted, headers: Mapping[bytes, bytes], *, project: str, adap
     return Sought(_session(headers, fields, seed=seed), marks(prompt, seed), adapter, cost)
 
 
+def session(wanted: Wanted, headers: Mapping[bytes, bytes], *, project: str) -> int:
+    """Which session of the project it is of, 0 where it names none."""
+    return _session(headers, wanted.fields or {}, seed=crc32(project.encode()))
+
+
 def path(wanted: Wanted, key: KeyEntry) -> tuple[str, str, str]:
     """Whose turn it takes: class, tenant, key."""
     return wanted.tier, key.project.partition("--")[0], key.uid

@@ -22,6 +22,7 @@ from bessemer.core.tokens import token_digest
 from bessemer.gateway.doors import FolderOf, nowhere, refusal
 from bessemer.gateway.onward import carried
 from bessemer.gateway.route import Pool, Replica
+from bessemer.gateway.splitting import Split, split_of
 from bessemer.gateway.waiting import Tally
 
 CONTEXT_TOKENS = 2048
@@ -65,7 +66,8 @@ class KeyEntry:
 
 @dataclass(slots=True)
 class EndpointEntry:
-    """An Endpoint and its replicas. ``adapters`` are those that it says it has."""
+    """An Endpoint and its replicas. ``adapters`` are those that it says it has; ``split`` says which of other endpoints
+    answers for it, ``fallbacks`` who does where it has nobody (`chains`)."""
 
     uid: str
     project: str
@@ -75,6 +77,8 @@ class EndpointEntry:
     context_tokens: int = CONTEXT_TOKENS
     pool: Pool = field(default_factory=Pool)
     adapters: frozenset[str] = frozenset()
+    split: Split | None = None
+    fallbacks: tuple[str, ...] = ()
 
     @property
     def replicas(self) -> dict[str, Replica]:
@@ -171,8 +175,17 @@ class Tables:
         spec = body["spec"]
         context = spec.get("contextTokens", CONTEXT_TOKENS)
         pool.slots = spec.get("slots", 0)
-        adapters = frozenset(spec.get("adapters", ()))
-        self.endpoints[place] = EndpointEntry(uid, *place, spec["model"], created, context, pool, adapters)
+        self.endpoints[place] = EndpointEntry(
+            uid,
+            *place,
+            spec.get("model", ""),
+            created,
+            context,
+            pool,
+            adapters=frozenset(spec.get("adapters", ())),
+            split=split_of(spec.get("backends", ()), known.split if known is not None else None),
+            fallbacks=tuple(spec.get("fallbacks", ())),
+        )
 
     def _apply_claim(self, uid: str, body: Mapping[str, Any], *, gone: bool) -> None:
         workload, status = body["spec"]["workload"], body.get("status", {})
