@@ -18,9 +18,11 @@ from bessemer.kinds import turns, workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.flavor import Flavor
+from bessemer.kinds.fleet.outline import Hindrance
+from bessemer.kinds.inference.endpoint import elsewhere
 from bessemer.kinds.inference.endpoint.engines import Engine, adapter_keys, engine_of, files_of, keep_adapters
 from bessemer.kinds.inference.endpoint.shift import is_moved, numbers_of, relieve, shift, told
-from bessemer.kinds.inference.endpoint.spec import Endpoint, EndpointIntent, EndpointStatus, ReplicaStatus
+from bessemer.kinds.inference.endpoint.spec import Endpoint, EndpointIntent, EndpointStatus, ReplicaStatus, wanted_of
 from bessemer.kinds.inference.model import Model
 from bessemer.kinds.wants import Want, again, want
 from bessemer.kinds.workload import HostView
@@ -50,6 +52,13 @@ REMEDIES: Mapping[str, str] = {
 _ASK = "Ask an administrator of the platform, or make another endpoint."
 
 
+_NONE_OF_ITS_OWN = Hindrance(
+    reason="NoReplicas",
+    message="it has no replicas of its own: others answer for it",
+    remedy="Ask for the endpoints that answer for it.",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Hold:
     """Why no further replica is taken now. ``again`` is when to look again."""
@@ -77,6 +86,10 @@ class Seen:
 
 async def reconcile(ctx: Context, endpoint: Endpoint) -> Outcome:
     seen = await _shed(ctx, endpoint)
+    if endpoint.spec.form != "replicas":
+        return turns.told(
+            await elsewhere.said(ctx, endpoint, leaving=len(seen.claims)), seen.claims, now=ctx.clock.now()
+        )
     await keep_adapters(ctx, endpoint, claims=seen.claims)
     missing, moved, trouble = seen.missing, seen.moved, ""
     parts = (Key("Flavor", "", endpoint.spec.flavor), Key("Model", "", endpoint.spec.model), *adapter_keys(endpoint))
@@ -112,7 +125,7 @@ async def _shed(ctx: Context, endpoint: Endpoint) -> Seen:
     """Let go of what is not wanted any more and of what its host has lost, and say who is missing."""
     claims = await turns.spared(ctx, await workload.own_claims(ctx, endpoint))
     hosts = await workload.host_views(ctx, claims)
-    now, wanted = ctx.clock.now(), endpoint.spec.replicas
+    now, wanted = ctx.clock.now(), wanted_of(endpoint)
 
     def ends(claim: Claim) -> bool:
         lost = hosts[claim.spec.host].fenced or claim.deleting or claim.status.phase == "Gone"
@@ -139,6 +152,9 @@ async def _shed(ctx: Context, endpoint: Endpoint) -> Seen:
 
 async def wanted(ctx: workload.Reads, endpoint: Endpoint) -> Want[Model]:
     """What a replica asks of the fleet, and what keeps it from asking."""
+    if endpoint.spec.form != "replicas":
+        terms = await workload.terms_of(ctx, endpoint.metadata.namespace or "")
+        return Want(terms, None, None, None, [_NONE_OF_ITS_OWN])
     found = await want(ctx, endpoint, part=Model, name=endpoint.spec.model, isolation=True)
     engine = await engine_of(ctx, endpoint, model=found.part)
     return replace(found, hindrances=[*found.hindrances, *engine.hindrances])
@@ -197,7 +213,7 @@ def intent_of(endpoint: Endpoint, *, flavor: Flavor, model: Model, engine: Engin
 
 def fold(endpoint: Endpoint, seen: Seen, *, note: str = "") -> Outcome:
     """The endpoint's status out of its replicas'. ``note`` is shown where all is well. Pure."""
-    wanted = endpoint.spec.replicas
+    wanted = wanted_of(endpoint)
     replicas = [_replica(claim, seen.hosts[claim.spec.host]) for claim in seen.claims]
     counted = replicas[:wanted]
     answering = min(wanted, sum(r.ready for r in replicas))

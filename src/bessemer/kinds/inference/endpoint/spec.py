@@ -19,6 +19,16 @@ from bessemer.drivers.engine.protocol import Sort
 from bessemer.drivers.llamacpp.protocol import LLAMACPP
 from bessemer.drivers.vllm.protocol import VLLM
 from bessemer.kinds.fields import Name, Names, duplicates, label_problems, unchangeable
+from bessemer.kinds.inference.endpoint.forms import (
+    BACKENDS_MAX,
+    FALLBACKS_MAX,
+    External,
+    Form,
+    Update,
+    WeightedEndpoint,
+    problems,
+    update_problems,
+)
 from bessemer.kinds.turns import Turned, WaitingStatus
 
 ADAPTERS_MAX = 32
@@ -51,8 +61,35 @@ class EndpointSpec(Turned):
         description="Whether a replica may go to another host, so that what is free lies together: a new one answers "
         "before the old one goes. Counts for places that are taken from then on.",
     )
-    model: Annotated[Name, Names("Model")] = Field(description="Name of the Model that is served.")
-    flavor: Annotated[Name, Names("Flavor")] = Field(description="Name of the Flavor: the size of one replica.")
+    model: Annotated[Name, Names("Model")] = Field(
+        "", exclude_if=nothing, description="Name of the Model that is served; with a flavor."
+    )
+    flavor: Annotated[Name, Names("Flavor")] = Field(
+        "", exclude_if=nothing, description="Name of the Flavor: the size of one replica."
+    )
+    backends: list[WeightedEndpoint] = Field(
+        default_factory=list,
+        max_length=BACKENDS_MAX,
+        exclude_if=nothing,
+        description="Endpoints of the same project that answer for it, by weight: then it has no replicas of its own.",
+        json_schema_extra=keyed_by("endpoint"),
+    )
+    external: External | None = Field(
+        None,
+        exclude_if=nothing,
+        description="A service elsewhere that answers for it: then it has no replicas of its own.",
+    )
+    fallbacks: list[Annotated[Name, Names("Endpoint")]] = Field(
+        default_factory=list,
+        max_length=FALLBACKS_MAX,
+        exclude_if=nothing,
+        description="Endpoints of the same project that are asked, in this order, where it has nobody who answers.",
+    )
+    update: Update = Field(
+        default_factory=Update,
+        exclude_if=lambda said: said == Update(),
+        description="How replicas are replaced where what they are made of changes.",
+    )
     replicas: int = Field(1, ge=0, le=10_000, description="Replicas that are wanted; 0 stops it.")
     slots: int = Field(4, ge=1, le=256, description="Requests that one replica answers at the same time.")
     context_tokens: int = Field(2048, ge=64, le=1 << 22, description="Context of one slot.")
@@ -73,6 +110,18 @@ class EndpointSpec(Turned):
         description="Taints of hosts that its replicas bear.",
         json_schema_extra=keyed_by("key"),
     )
+
+    @property
+    def form(self) -> Form | None:
+        """Which of the three it is; None where it says none, or several."""
+        said: list[Form] = []
+        if self.model or self.flavor:
+            said.append("replicas")
+        if self.backends:
+            said.append("backends")
+        if self.external is not None:
+            said.append("external")
+        return said[0] if len(said) == 1 else None
 
     @property
     def moves(self) -> Movable:
@@ -159,6 +208,11 @@ class EndpointIntent(ApiModel):
         return tuple(dict.fromkeys((self.model, *(file.digest for file in self.files), *adapters)))
 
 
+def wanted_of(endpoint: Endpoint) -> int:
+    """How many replicas of its own are wanted now: the one place that says so."""
+    return endpoint.spec.replicas if endpoint.spec.form == "replicas" else 0
+
+
 _WHY = "replicas are made with it; make another endpoint"
 
 
@@ -166,6 +220,7 @@ def validate(new: Endpoint, old: Endpoint | None) -> Sequence[Cause]:
     """Its name is what clients call the model; what its replicas are made of cannot change."""
     causes = [*duplicates("spec.tolerations", [t.key for t in new.spec.tolerations], field="key")]
     causes += duplicates("spec.adapters", new.spec.adapters)
+    causes += _form_problems(new)
     causes += _engine_problems(new.spec)
     if old is None:
         causes += label_problems(new.metadata.name)
@@ -186,6 +241,20 @@ def sort_of(choice: EngineChoice, *, format: str) -> Sort | None:
     A model that does not say its format is taken for one that any can serve: the engine will tell."""
     named = [sort for sort in SORTS if choice.name in ("auto", sort.name)]
     return next((sort for sort in named if not format or format in sort.formats), None)
+
+
+def _form_problems(endpoint: Endpoint) -> Iterator[Cause]:
+    spec, name = endpoint.spec, endpoint.metadata.name
+    yield from problems(name, form=spec.form, backends=spec.backends, external=spec.external, fallbacks=spec.fallbacks)
+    yield from update_problems(spec.update)
+    if spec.form == "replicas":
+        for field, said in (("model", spec.model), ("flavor", spec.flavor)):
+            if not said:
+                yield Cause(f"spec.{field}", "is missing: replicas are made of a model and a flavor")
+    elif spec.form is not None:
+        own = {"adapters": bool(spec.adapters), "engine": spec.engine != EngineChoice()}
+        for field in (field for field, there in own.items() if there):
+            yield Cause(f"spec.{field}", f"is of replicas of its own, and an endpoint with {spec.form} has none")
 
 
 def _engine_problems(spec: EndpointSpec) -> Iterator[Cause]:
