@@ -12,6 +12,7 @@ import structlog
 
 from bessemer.core.clock import Clock
 from bessemer.gateway.books import Books
+from bessemer.gateway.chains import Chain
 from bessemer.gateway.errors import Refused
 from bessemer.gateway.journal import Progress, Start
 from bessemer.gateway.meter import Counts
@@ -60,7 +61,9 @@ class Exchange:
     """``status`` 0 is one that no replica has answered; ``replica`` is who is asked, and counts as busy for it, and as
     reading ``tokens``; ``link`` the connection to it; ``until`` is when its client wants it no more. Whoever has a
     ``ticket`` has to give it back: `end`, once. ``slot`` is where the journal has its ``start``, 0 nowhere. ``untold``
-    chunks may come, and answers be as long as ``told`` tokens, until it is to be written how far it has come."""
+    chunks may come, and answers be as long as ``told`` tokens, until it is to be written how far it has come.
+    ``adapter`` is the one that it asks for, by name; ``chain`` are those who may answer where there are several, of
+    which it is ``endpoint`` that is asked."""
 
     means: Means
     call: Call
@@ -83,12 +86,23 @@ class Exchange:
     tokens: int = 0
     asked: float = 0.0
     probe: bool = False
+    adapter: str = ""
+    chain: Chain | None = None
 
     @property
     def patience(self) -> float:
         """Seconds until the first byte of an answer."""
         patience = self.means.patience
         return patience.streamed_seconds if self.wanted.stream else patience.whole_seconds
+
+    def fall_over(self, now: float) -> bool:
+        """Let the next of those who may answer do so; whether there is one."""
+        entry = self.chain.next(now) if self.chain is not None else None
+        if entry is None:
+            return False
+        self.endpoint, self.start = entry, None
+        self.endpoint.pool.tally.fell_over += 1
+        return True
 
     def begin(self, ticket: Ticket) -> None:
         """It was let in."""
@@ -186,6 +200,7 @@ class Exchange:
             ticket.held.micro or None,
             key.owner or None,
             ticket.names,
+            self.chain.instead(self.endpoint) if self.chain is not None else "",
         )
 
     def _tell(self) -> None:

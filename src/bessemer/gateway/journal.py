@@ -57,6 +57,7 @@ class Start(msgspec.Struct, array_like=True, gc=False):
     held_micro: int | None = None
     owner: str | None = None
     held_bounds: list[str] | None = None
+    asked: str = ""
 
 
 class Progress(msgspec.Struct, gc=False):

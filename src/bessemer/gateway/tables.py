@@ -20,7 +20,9 @@ from bessemer.core.notices import Notice
 from bessemer.core.resource import Change
 from bessemer.core.tokens import token_digest
 from bessemer.gateway.doors import FolderOf, nowhere, refusal
+from bessemer.gateway.onward import carried
 from bessemer.gateway.route import Pool, Replica
+from bessemer.gateway.splitting import Split, split_of
 from bessemer.gateway.waiting import Tally
 
 CONTEXT_TOKENS = 2048
@@ -64,7 +66,8 @@ class KeyEntry:
 
 @dataclass(slots=True)
 class EndpointEntry:
-    """An Endpoint and its replicas."""
+    """An Endpoint and its replicas. ``adapters`` are those that it says it has; ``split`` says which of other endpoints
+    answers for it, ``fallbacks`` who does where it has nobody (`chains`)."""
 
     uid: str
     project: str
@@ -73,6 +76,9 @@ class EndpointEntry:
     created: int
     context_tokens: int = CONTEXT_TOKENS
     pool: Pool = field(default_factory=Pool)
+    adapters: frozenset[str] = frozenset()
+    split: Split | None = None
+    fallbacks: tuple[str, ...] = ()
 
     @property
     def replicas(self) -> dict[str, Replica]:
@@ -82,6 +88,13 @@ class EndpointEntry:
 def _bounds(spec: Mapping[str, Any]) -> bytes:
     said = {name: spec[name] for name in ("limits", "budget") if spec.get(name)}
     return orjson.dumps(said, option=orjson.OPT_SORT_KEYS) if said else b""
+
+
+def _adapt(replica: Replica, *, project: str, intent: Mapping[str, Any], detail: Mapping[str, Any]) -> None:
+    """Which adapters it has, by what its host says of those that it was told to have, and how they are asked for."""
+    names = [one["name"] for one in intent.get("adapters") or ()]
+    replica.adapters = frozenset(detail.get("adapters") or ()).intersection(names)
+    replica.carries = carried(intent.get("engine", "llamacpp"), project=project, adapters=names)
 
 
 class Tables:
@@ -162,8 +175,17 @@ class Tables:
         spec = body["spec"]
         context = spec.get("contextTokens", CONTEXT_TOKENS)
         pool.slots = spec.get("slots", 0)
-        model = spec.get("model", "")
-        self.endpoints[place] = EndpointEntry(uid, place[0], place[1], model, created, context, pool)
+        self.endpoints[place] = EndpointEntry(
+            uid,
+            *place,
+            spec.get("model", ""),
+            created,
+            context,
+            pool,
+            adapters=frozenset(spec.get("adapters", ())),
+            split=split_of(spec.get("backends", ()), known.split if known is not None else None),
+            fallbacks=tuple(spec.get("fallbacks", ())),
+        )
 
     def _apply_claim(self, uid: str, body: Mapping[str, Any], *, gone: bool) -> None:
         workload, status = body["spec"]["workload"], body.get("status", {})
@@ -187,7 +209,7 @@ class Tables:
             known = Replica(uid, host, address, folder)
             home.add(known)
         known.leaving = Notice.read(body["metadata"].get("annotations") or {}) is not None
-        known.adapters = frozenset((status.get("detail") or {}).get("adapters") or ())
+        _adapt(known, project=place[0], intent=body["spec"].get("intent") or {}, detail=status.get("detail") or {})
         home.changed()
         self._claims[uid] = place
 

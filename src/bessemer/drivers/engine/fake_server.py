@@ -79,16 +79,19 @@ class Answer:
 
 @dataclass(slots=True)
 class FakeModel:
-    """What answers: alias, adapters, behaviour, counters, and the last prompt, which is what a slot caches."""
+    """What answers: alias, adapters, behaviour, counters, what it was asked last, and the prompt of that, which is what
+    a slot caches."""
 
     alias: str
     adapters: list[str] = field(default_factory=list)
     behaviour: Behaviour = field(default_factory=Behaviour)
     counters: Counters = field(default_factory=Counters)
+    asked: dict[str, Any] = field(default_factory=dict)
     _cached: tuple[str, ...] = ()
 
     def answer(self, body: dict[str, Any]) -> Answer:
         """Decide a whole answer and count its prompt. ``max_tokens`` defaults to 16."""
+        self.asked = body
         prompt = ("<s>",) * TEMPLATE_TOKENS + tuple(_prompt_words(body))
         same = 0
         while same < min(len(prompt), len(self._cached)) - 1 and prompt[same] == self._cached[same]:
