@@ -119,7 +119,7 @@ class Exchange(msgspec.Struct, eq=False):
         if start is None:
             start = self.start = self._start(replica)
         else:
-            start.replica = replica.claim_uid
+            start.replica, start.model = replica.claim_uid, replica.model or self.endpoint.model
         self.slot = self.means.books.start(start, self.slot)
 
     def was_read(self) -> None:
@@ -194,7 +194,7 @@ class Exchange(msgspec.Struct, eq=False):
             endpoint.name,
             endpoint.uid,
             key.name,
-            endpoint.model,
+            replica.model or endpoint.model,
             replica.claim_uid,
             ticket.held.micro or None,
             key.owner or None,

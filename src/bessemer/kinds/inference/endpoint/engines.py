@@ -16,7 +16,15 @@ from bessemer.kinds import workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.outline import Hindrance
-from bessemer.kinds.inference.endpoint.spec import SORTS, AdapterIntent, Endpoint, EndpointIntent, FileIntent, sort_of
+from bessemer.kinds.inference.endpoint.spec import (
+    SORTS,
+    AdapterIntent,
+    Endpoint,
+    EndpointIntent,
+    FileIntent,
+    sort_of,
+    takes_adapters,
+)
 from bessemer.kinds.inference.model import Model
 
 _LOADS = {sort.name: sort.loads for sort in SORTS}
@@ -52,6 +60,8 @@ async def engine_of(ctx: workload.Reads, endpoint: Endpoint, *, model: Model | N
 
 async def keep_adapters(ctx: Context, endpoint: Endpoint, *, claims: Sequence[Claim]) -> None:
     """Tell the claims whose engines take adapters while they run which ones there are now; all at once, or none yet."""
+    if not takes_adapters(endpoint.spec):
+        return
     intents = [(claim, EndpointIntent.model_validate(claim.spec.intent)) for claim in claims if not claim.deleting]
     loading = [(claim, intent) for claim, intent in intents if _LOADS.get(intent.engine)]
     if all([one.name for one in intent.adapters] == endpoint.spec.adapters for _, intent in loading):
