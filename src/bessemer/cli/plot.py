@@ -58,6 +58,8 @@ def write(path: Path, found: Document, *, text: str) -> None:
 
 
 def _subject(found: Document) -> str:
+    if "replays" in found:
+        return f"{found['trace']['requests']:,} requests over replicas that scale"
     if "cases" in found:
         return found["history"] if "history" in found else f"a load of {found['load']:g}"
     return f"{found['trace']['requests']:,} requests over {found['trace']['hosts']:,} hosts"
@@ -65,6 +67,9 @@ def _subject(found: Document) -> str:
 
 def charts_of(found: Document) -> Iterator[Chart]:
     """What is plotted: over time, over what had come, and by size of request."""
+    if "replays" in found:
+        yield from _of_inference(found["replays"])
+        return
     cases = found.get("cases")
     if cases is None:
         yield from _of_a_trace(found)
@@ -95,6 +100,29 @@ def charts_of(found: Document) -> Iterator[Chart]:
         yield _bars("Never began, by devices wanted", sizes, lines=_lines(names, values), unit="% of these")
 
 
+def _of_inference(replays: Sequence[Mapping[str, Any]]) -> Iterator[Chart]:
+    """What each policy gave and took, and how many it had while requests came."""
+    names = [one["policy"] for one in replays]
+    values = [[one["attained_percent"]] for one in replays]
+    yield _bars("Answered within the target", ["of all"], lines=_lines(names, values), unit="% of requests")
+    values = [[one["device_hours"]] for one in replays]
+    yield _bars("Device-hours", ["of all replicas"], lines=_lines(names, values), unit="hours")
+    shares = ("p50", "p95", "p99")
+    values = [[one["ttft_ms"][share] or 0.0 for share in shares] for one in replays]
+    yield _bars("To the first token", shares, lines=_lines(names, values), unit="ms")
+    longest = max((one["series"] for one in replays), key=lambda series: len(series["seconds"]))
+    hours = [round(at / 3600, 4) for at in longest["seconds"]]
+    came = longest["arriving"]
+    yield {"title": "Requests", "along": "hours", "x": hours, "lines": _lines(["come"], [came]), "unit": "a second"}
+    values = [_padded(one["series"]["ready"], len(hours)) for one in replays]
+    lines = _lines(names, values)
+    yield {"title": "Replicas that answer", "along": "hours", "x": hours, "lines": lines, "unit": "replicas"}
+
+
+def _padded(values: Sequence[float], length: int) -> list[float | None]:
+    return [*values, *([None] * (length - len(values)))]
+
+
 def _of_a_trace(found: Document) -> Iterator[Chart]:
     if found.get("levels"):
         arrived = [row["arrived_percent"] for row in found["levels"]]
@@ -118,7 +146,7 @@ def _refused(rows: Sequence[Mapping[str, Any]], sizes: Sequence[str]) -> list[fl
     return [round(by_size.get(size, 0.0), 4) for size in sizes]
 
 
-def _lines(names: Sequence[str], values: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
+def _lines(names: Sequence[str], values: Sequence[Sequence[float | None]]) -> list[dict[str, Any]]:
     colours = (COLOURS[n % len(COLOURS)] for n in range(len(names)))
     return [
         {"name": name, "colour": colour, "values": list(line)}
