@@ -15,7 +15,7 @@ from bessemer.core.clock import Clock
 from bessemer.gateway.books import Books
 from bessemer.gateway.chains import Chain
 from bessemer.gateway.errors import Refused
-from bessemer.gateway.journal import Progress, Start
+from bessemer.gateway.journal import Progress, Start, unpaid_of
 from bessemer.gateway.meter import Counts
 from bessemer.gateway.metrics import GatewayMetrics
 from bessemer.gateway.record import Ended, Record
@@ -182,6 +182,10 @@ class Exchange(msgspec.Struct, eq=False):
             if ended is not None and self.first_byte is None:
                 self.counts = Counts()
             self._account(ticket, now or means.clock.monotonic(), ended=ended)
+        if self.slot and (ended is not None or not 200 <= self.status < 500):
+            # It pays nothing, and the replica's own counters may have some of it: they are compared with what is said.
+            slot, self.slot = self.slot, 0
+            means.books.unpaid(self._unpaid(), slot=slot)
         means.books.leave(ticket, self.counts, slot=self.slot)
 
     def _start(self, replica: Replica) -> Start:
@@ -239,6 +243,7 @@ class Exchange(msgspec.Struct, eq=False):
         start, counts = self.start, self.counts
         assert start is not None
         first = self.first_byte if self.first_byte is not None else now
+        first_ms = max(1, int((first - self.started) * 1000)) if self.wanted.stream else 0
         return Record(
             at=int(self.means.clock.now()),
             request_id=start.request_id,
@@ -252,10 +257,17 @@ class Exchange(msgspec.Struct, eq=False):
             cached_input_tokens=counts.cached_input_tokens,
             output_tokens=counts.output_tokens,
             latency_ms=int((now - self.started) * 1000),
-            first_token_ms=int((first - self.started) * 1000),
+            first_token_ms=first_ms,
             held_micro=start.held_micro,
             owner=start.owner,
             held_bounds=start.held_bounds,
             replica=start.replica,
             ended=ended,
+            asked=start.asked,
         )
+
+    def _unpaid(self) -> Record:
+        assert self.start is not None
+        clock = self.means.clock
+        elapsed = int((clock.monotonic() - self.started) * 1000)
+        return unpaid_of(self.start, at=int(clock.now()), status=self.status or 499, latency_ms=elapsed)
