@@ -41,6 +41,24 @@ class Stored:
     path: Path
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a folder of content holds: what is named, what nobody names any more, and parts of what comes."""
+
+    used_bytes: int = 0
+    idle_bytes: int = 0
+    coming_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What a sweep removed: contents, ``parts`` of what never came to its end, and bytes of both."""
+
+    digests: tuple[str, ...] = ()
+    parts: int = 0
+    freed_bytes: int = 0
+
+
 class Content(Protocol):
     """A cache of content on one host."""
 
