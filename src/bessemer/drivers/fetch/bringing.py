@@ -127,7 +127,7 @@ class SourceModels:
             case S3Place():
                 return S3Origin(web, place, secrets=secrets)
             case HttpPlace():
-                return HttpOrigin(web, place, reach=self._limits.reach)
+                return HttpOrigin(web, place, reach=self._limits.reach, token=secrets.get("token", ""))
 
     async def _part(self, place: Place, file: Listed, *, sources: list[Source], progress: Progress) -> ModelPart:
         if file.digest:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import aclosing, suppress
@@ -81,6 +82,13 @@ class HostContent:
         files = (file for file in _listing(self._root) if not file.suffix)
         items = (_stored(file) for file in files)
         return tuple(sorted((i for i in items if i is not None), key=lambda item: (item.used_at, item.digest)))
+
+    async def room(self, digest: str = "") -> int | None:
+        part = self._path(digest).with_suffix(".part") if digest else None
+        had = part.stat().st_size if part is not None and part.is_file() else 0
+        return (
+            had + shutil.disk_usage(next(place for place in (self._root, *self._root.parents) if place.exists())).free
+        )
 
     async def evict(self, budget_bytes: int, *, pinned: Collection[str] = ()) -> tuple[str, ...]:
         items = await self.stored()
