@@ -147,6 +147,7 @@ ROUTES: tuple[Rule, ...] = (
     Rule("POST", "/sealed/rotate", "admin", sealed.rotate),
     Rule("WS", PATH, "admin", relayed.serve),
     Rule("GET", "/content/{digest}", "content", workloads.content),
+    Rule("GET", "/content/{digest}/size", "content", workloads.content_size),
     Rule("POST", f"{OURS}/hosts/{{name}}/token", "kind", hosts.token, plural="hosts", verb="create"),
     Rule("POST", f"{OURS}/hosts/{{name}}/join", "vouched", hosts.join, plural="hosts"),
     Rule("POST", f"{OURS}/hosts/{{name}}/heartbeat", "own-host", hosts.heartbeat, plural="hosts"),

@@ -211,6 +211,10 @@ class Agents(_Area):
         answer = await self._ask("GET", self._paths.of(claim, "secrets"))
         return dict(answer["secrets"])
 
+    async def content_size(self, digest: str) -> int:
+        """How many bytes ``sha256:HEX`` has. Raises NotFound, also of an api that does not say."""
+        return int((await self._ask("GET", f"/content/{digest}/size"))["sizeBytes"])
+
     @asynccontextmanager
     async def content(self, digest: str, *, offset: int = 0) -> AsyncIterator[AsyncIterator[bytes]]:
         """The bytes of ``sha256:HEX`` from ``offset`` on, in parts. The reader verifies the digest."""
