@@ -18,7 +18,14 @@ from bessemer.kinds import turns, workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.flavor import Flavor
-from bessemer.kinds.inference.endpoint.engines import Engine, adapter_keys, engine_of, files_of, keep_adapters
+from bessemer.kinds.inference.endpoint.engines import (
+    Engine,
+    adapter_keys,
+    engine_of,
+    files_of,
+    keep_adapters,
+    too_small,
+)
 from bessemer.kinds.inference.endpoint.shift import is_moved, numbers_of, relieve, shift, told
 from bessemer.kinds.inference.endpoint.spec import Endpoint, EndpointIntent, EndpointStatus, ReplicaStatus
 from bessemer.kinds.inference.model import Model
@@ -141,7 +148,7 @@ async def wanted(ctx: workload.Reads, endpoint: Endpoint) -> Want[Model]:
     """What a replica asks of the fleet, and what keeps it from asking."""
     found = await want(ctx, endpoint, part=Model, name=endpoint.spec.model, isolation=True)
     engine = await engine_of(ctx, endpoint, model=found.part)
-    return replace(found, hindrances=[*found.hindrances, *engine.hindrances])
+    return replace(found, hindrances=[*found.hindrances, *engine.hindrances, *too_small(endpoint, found, engine.name)])
 
 
 async def _take(ctx: Context, endpoint: Endpoint, *, missing: Sequence[int], coming: Sequence[int]) -> Hold | None:
