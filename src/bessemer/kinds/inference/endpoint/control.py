@@ -20,7 +20,14 @@ from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.flavor import Flavor
 from bessemer.kinds.fleet.outline import Hindrance
 from bessemer.kinds.inference.endpoint import elsewhere, revisions
-from bessemer.kinds.inference.endpoint.engines import Engine, adapter_keys, engine_of, files_of, keep_adapters
+from bessemer.kinds.inference.endpoint.engines import (
+    Engine,
+    adapter_keys,
+    engine_of,
+    files_of,
+    keep_adapters,
+    too_small,
+)
 from bessemer.kinds.inference.endpoint.revisions import LABEL, name_of, remembered, revision_of, template_of
 from bessemer.kinds.inference.endpoint.shift import (
     Bounds,
@@ -208,7 +215,7 @@ async def wanted(ctx: workload.Reads, endpoint: Endpoint) -> Want[Model]:
         return Want(terms, None, None, None, [_NONE_OF_ITS_OWN])
     found = await want(ctx, endpoint, part=Model, name=endpoint.spec.model, isolation=True)
     engine = await engine_of(ctx, endpoint, model=found.part)
-    return replace(found, hindrances=[*found.hindrances, *engine.hindrances])
+    return replace(found, hindrances=[*found.hindrances, *engine.hindrances, *too_small(endpoint, found, engine.name)])
 
 
 async def _take(ctx: Context, endpoint: Endpoint, *, seen: Seen) -> Hold | None:

@@ -16,6 +16,7 @@ from bessemer.kinds import workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.outline import Hindrance
+from bessemer.kinds.inference import footprint
 from bessemer.kinds.inference.endpoint.spec import (
     SORTS,
     AdapterIntent,
@@ -26,6 +27,7 @@ from bessemer.kinds.inference.endpoint.spec import (
     takes_adapters,
 )
 from bessemer.kinds.inference.model import Model
+from bessemer.kinds.wants import TOO_SMALL, Want
 
 _LOADS = {sort.name: sort.loads for sort in SORTS}
 
@@ -83,6 +85,22 @@ async def _adapters_of(ctx: workload.Reads, endpoint: Endpoint) -> tuple[list[Ad
         if one is not None
     ]
     return adapters, hindrances
+
+
+def too_small(endpoint: Endpoint, found: Want[Model], engine: str) -> Iterator[Hindrance]:
+    """What keeps it from a flavor that can surely not hold it."""
+    if (
+        found.flavor is None
+        or found.part is None
+        or not engine
+        or any(one.reason == TOO_SMALL for one in found.hindrances)
+    ):
+        return
+    slots, context = endpoint.spec.slots, endpoint.spec.context_tokens
+    arguments, facts = endpoint.spec.engine.arguments, found.part.status.facts
+    yield from footprint.too_small(
+        facts, found.flavor.spec, engine=engine, arguments=arguments, slots=slots, context=context
+    )
 
 
 def files_of(model: Model) -> list[FileIntent]:
