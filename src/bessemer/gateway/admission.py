@@ -56,16 +56,20 @@ class Admission:
         self.shares = shares or Shares()
         self.lending = lending or Lending()
 
-    def enter(self, key: KeyEntry, wanted: Wanted, *, endpoint: EndpointEntry) -> Ticket | Awaitable[Ticket]:
-        """A ticket, at once where nobody has to be asked. Raises Refused, now or where it is awaited."""
-        need = most(wanted, endpoint.context_tokens)
+    def enter(
+        self, key: KeyEntry, wanted: Wanted, *, endpoint: EndpointEntry, context_tokens: int = 0
+    ) -> Ticket | Awaitable[Ticket]:
+        """A ticket, at once where nobody has to be asked; ``context_tokens`` are the most of whoever may answer, 0 the
+        endpoint's. Raises Refused, now or where it is awaited."""
+        context = context_tokens or endpoint.context_tokens
+        need = most(wanted, context)
         held = self.shares.at_once(endpoint.project, need)
         if held is not None:
             got = self.lending.at_once(key, need)
             if got is not None:
                 return self._ticket(held, need, got=got)
             self.shares.settle(held, 0)
-        return self._wait(key, wanted, endpoint=endpoint, need=need)
+        return self._wait(key, wanted, context=context, need=need)
 
     def spend(self, ticket: Ticket, record: AnyRecord) -> None:
         """The record of it is in the spool."""
@@ -100,20 +104,20 @@ class Admission:
             return Ticket(held, need, parts, account)
         return Ticket(held, need, parts, account, None, known.lines(self.lending.now()), names=known.names)
 
-    async def _wait(self, key: KeyEntry, wanted: Wanted, *, endpoint: EndpointEntry, need: Need) -> Ticket:
+    async def _wait(self, key: KeyEntry, wanted: Wanted, *, context: int, need: Need) -> Ticket:
         """Ask for what lacks; where there is less, for what there is. Raises Refused."""
         asked = need
         for _ in range(_TRIES):
             held = None
             try:
-                held = await self.shares.hold(endpoint.project, need)
+                held = await self.shares.hold(key.project, need)
                 got = await self.lending.hold(key, need)
             except Refused as refused:
                 if held is not None:
                     self.shares.settle(held, 0)
                 if refused.status != 429 or not wanted.generates:
                     raise
-                smaller = _smaller(await self._room(endpoint.project, refused), wanted, endpoint=endpoint, below=need)
+                smaller = _smaller(await self._room(key.project, refused), wanted, context=context, below=need)
                 if smaller is None:
                     raise
                 need = smaller
@@ -150,17 +154,17 @@ def _room_of(account: Account, vessels: Sequence[Vessel], *, refused: Refused) -
     return Room(tokens, tuple(money))
 
 
-def _smaller(room: Room, wanted: Wanted, *, endpoint: EndpointEntry, below: Need) -> Need | None:
+def _smaller(room: Room, wanted: Wanted, *, context: int, below: Need) -> Need | None:
     """The most that its answers may write, so that there is room, and less than ``below``; None where that is
     nothing."""
     low, high = 0, max(0, math.ceil(below.writes / wanted.sequences) - 1)
     while low < high:
         middle = (low + high + 1) // 2
-        if room.holds(most(replace(wanted, writes=middle), endpoint.context_tokens)):
+        if room.holds(most(replace(wanted, writes=middle), context)):
             low = middle
         else:
             high = middle - 1
-    found = most(replace(wanted, writes=low), endpoint.context_tokens)
+    found = most(replace(wanted, writes=low), context)
     return found if low >= 1 and room.holds(found) else None
 
 

@@ -26,8 +26,9 @@ import orjson
 import structlog
 
 from bessemer.core.errors import DriverError, Unavailable
-from bessemer.gateway.journal import Journal, ended_of, recorded
-from bessemer.gateway.record import AnyRecord, Record, Spooled
+from bessemer.core.values import UsageRecord
+from bessemer.gateway.journal import Journal, ended_of, recorded, unpaid_of
+from bessemer.gateway.record import AnyRecord, Record
 from bessemer.gateway.segment import RECORD_BYTES_MAX, Segment
 
 _log = structlog.get_logger("gateway.spool")
@@ -39,7 +40,7 @@ class Pending:
 
     spool_uid: str
     first_sequence: int
-    records: Sequence[Spooled]
+    records: Sequence[UsageRecord]
 
 
 class Spool:
@@ -259,15 +260,18 @@ def _room_of(segments: Sequence[Segment], spare: Sequence[Segment]) -> int:
 
 def _finish(spool: Spool, directory: Path) -> None:
     """Record what an earlier process left unfinished, as far as it is known to have come; what has sent nothing pays
-    nothing. One whose end is in the spool has ended, also where that is damaged: it may be settled from there."""
+    nothing, and that is recorded, too. One whose end is in the spool has ended, also where that is damaged: it may be
+    settled from there."""
     journal = spool.journal
     if not journal.unfinished:
         return
     ended = set(recorded(sorted([*directory.glob("*.spool"), *directory.glob("*.damaged")])))
     billed = 0
     for slot, start, progress in journal.unfinished:
-        if start.request_id in ended or progress is None:
+        if start.request_id in ended:
             journal.free(slot)
+        elif progress is None:
+            spool.append(unpaid_of(start, at=start.at, status=499), slot)
         else:
             spool.append(ended_of(start, progress), slot)
             billed += 1
