@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -47,7 +48,7 @@ from bessemer.gateway.metrics import GatewayMetrics
 from bessemer.gateway.shares import Ask
 from bessemer.gateway.upstream import watch
 from bessemer.main import identities
-from bessemer.main.settings import METRICS_SOCKET, Paths, Settings, fake_host_name, host_name
+from bessemer.main.settings import METRICS_SOCKET, Paths, Settings, fake_host_name, gateway_of, host_name
 
 _METER = "tokens_per_minute"
 _GIVE_BACK_SECONDS = 2.0
@@ -62,24 +63,44 @@ _ALIVE = Request(method="GET", path="/livez")
 _log = structlog.get_logger("gateway")
 
 
-async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event) -> None:
-    """Run until cancelled, which ``stop`` announces; what is not settled waits in the spool for the next start."""
-    clock, tables = SystemClock(), Tables(doors_of(paths, settings))
-    spool = Spool(paths.spool)
-    certificate, key = paths.certificate(identities.GATEWAY)
-    tls = tls_context(paths.ca_certificate.read_bytes(), (certificate.read_bytes(), key.read_bytes()))
-    transport = HttpTransport(identities.urls(settings)["api"], tls=tls)
-    client = Client(transport, plurals=None)
-    follower = Follower(client, tables, clock=clock)
+class Accounts:
+    """What one process of a gateway keeps in ``folder``, and whom it tells of that."""
 
-    holder, before = _uid(paths), spool.waiting
-    admission = Admission(
-        Shares(asking(client.agents.share), clock=clock, holder=holder, before=before),
-        Lending(client.agents.lend, clock=clock, holder=holder, before=before),
-    )
+    def __init__(self, paths: Paths, settings: Settings, *, folder: Path, clock: Clock) -> None:
+        self.spool = Spool(folder / "spool")
+        certificate, key = paths.certificate(identities.GATEWAY)
+        tls = tls_context(paths.ca_certificate.read_bytes(), (certificate.read_bytes(), key.read_bytes()))
+        self.transport = HttpTransport(identities.urls(settings)["api"], tls=tls)
+        self.client = Client(self.transport, plurals=None)
+        holder, before, agents = _uid(folder), self.spool.waiting, self.client.agents
+        self.admission = Admission(
+            Shares(asking(agents.share), clock=clock, holder=holder, before=before),
+            Lending(agents.lend, clock=clock, holder=holder, before=before),
+        )
+        self.settler = Settler(
+            self.spool, agents.usage, clock=clock, gateway_uid=holder, settled=self.admission.settled
+        )
+        self.left = partial(agents.held, holder)
+        """The projects of which the api was told that this one, or one before it, holds something."""
+
+    async def close(self) -> None:
+        """Give back what is held; what is not settled waits for the next start."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self.admission.say(last=True), _GIVE_BACK_SECONDS)
+        self.spool.close()
+        await self.client.close()
+
+
+async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event, number: int = 1) -> None:
+    """Run until cancelled, which ``stop`` announces; what is not settled waits in the spool for the next start.
+    ``number`` tells the processes of one port apart."""
+    clock, tables, folder = SystemClock(), Tables(doors_of(paths, settings)), gateway_of(paths, number)
+    accounts = Accounts(paths, settings, folder=folder, clock=clock)
+    transport, admission = accounts.transport, accounts.admission
+    follower = Follower(accounts.client, tables, clock=clock)
     facts = GatewayFacts(
         tables=tables,
-        spool=spool,
+        spool=accounts.spool,
         clock=clock,
         metrics=GatewayMetrics(CollectorRegistry()),
         secret=identities.key_of(paths, identities.GATEWAY_KEY),
@@ -88,25 +109,21 @@ async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event) 
         admission=admission,
         cut_off=CutOff(follower.silent, settings.cut_off_seconds),
     )
-    settler = Settler(spool, client.agents.usage, clock=clock, gateway_uid=holder, settled=admission.settled)
     pulse = Pulse(lambda: transport.request(_ALIVE), transport.close, listen=transport.listen, clock=clock)
     app = Gateway(facts, follower.ready)
-    _log.info("gateway listens", address=settings.listen, port=settings.gateway_port)
+    _log.info("gateway listens", address=settings.listen, port=settings.gateway_port, number=number)
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(follower.run())
-            group.create_task(settler.run())
+            group.create_task(accounts.settler.run())
             group.create_task(pulse.run())
-            group.create_task(admission.run(partial(client.agents.held, holder), clock=clock))
-            group.create_task(serve_metrics(facts.metrics.registry, paths.spool.parent / METRICS_SOCKET))
-            on = listen(settings.listen, settings.gateway_port)
+            group.create_task(admission.run(accounts.left, clock=clock))
+            group.create_task(serve_metrics(facts.metrics.registry, folder / METRICS_SOCKET))
+            on = listen(settings.listen, settings.gateway_port, shared=max(settings.gateways, number) > 1)
             shown = server_tls(identities.pair_of(paths, identities.GATEWAY))
             group.create_task(serve(app, clock=clock, on=on, tls=shown, stop=stop))
     finally:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(admission.say(last=True), _GIVE_BACK_SECONDS)
-        spool.close()
-        await client.close()
+        await accounts.close()
 
 
 async def serve(
@@ -169,9 +186,9 @@ def _doors(paths: Paths) -> ssl.SSLContext:
     return context
 
 
-def _uid(paths: Paths) -> str:
+def _uid(folder: Path) -> str:
     """This gateway's name, for people who look at who sent what; what is settled hangs on the spool's own uid."""
-    file = paths.spool.parent / "uid"
+    file = folder / "uid"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         identities.write_private(file, uuid.uuid4().hex.encode())
