@@ -69,7 +69,7 @@ async def test_what_a_process_left_that_is_wanted_no_more_is_settled(tmp_path: P
         gateway_of(paths, number).mkdir()
     await parts.start(command(paths, BESIDE[2]))
 
-    async def settle(_: Paths, __: Settings, number: int) -> None:
+    async def settle(number: int) -> None:
         assert not await pids(parts, paths, f"{GATEWAY}-{number}"), "nobody else has its spool open"
         settled.append(number)
 

@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import structlog
 
 from bessemer.core.clock import Clock, SystemClock
 from bessemer.drivers.process.parts import HostParts
-from bessemer.drivers.process.protocol import Parts
+from bessemer.drivers.process.protocol import Command, Parts
 from bessemer.gateway.heirs import inherit
 from bessemer.main.gateway import Accounts
 from bessemer.main.parts import GATEWAY, GRACE_SECONDS, command
@@ -30,10 +31,10 @@ _LOOK_SECONDS = 1.0
 
 _log = structlog.get_logger("gateways")
 
-Settle = Callable[[Paths, Settings, int], Coroutine[Any, Any, None]]
+Settle = Callable[[int], Coroutine[Any, Any, None]]
 
 
-async def settle_left(paths: Paths, settings: Settings, number: int) -> None:
+async def settle_left(number: int, *, paths: Paths, settings: Settings) -> None:
     """Settle what a process left that is no more, give back what it held, and forget it. What cannot be read of its
     spool stays, for people."""
     clock, folder = SystemClock(), gateway_of(paths, number)
@@ -59,23 +60,27 @@ async def beside(
     *,
     parts: Parts | None = None,
     clock: Clock | None = None,
-    settle: Settle = settle_left,
+    settle: Settle | None = None,
 ) -> None:
     """Keep all but the first alive until cancelled, then stop them; see to what others left. Raises what looking at
     them raises."""
     there = parts or HostParts()
     supervisor = Supervisor(there, clock or SystemClock())
+    settle = settle or partial(settle_left, paths=paths, settings=settings)
     try:
         async with asyncio.TaskGroup() as group:
-            for number in range(2, GATEWAYS_MAX + 1):
-                asked = command(paths, f"{GATEWAY}-{number}")
-                if number <= settings.gateways:
-                    await supervisor.start(asked)
-                elif gateway_of(paths, number).exists():
-                    for one in await there.find(asked.marker):
-                        await there.stop(one, grace_seconds=GRACE_SECONDS)
-                    group.create_task(settle(paths, settings, number))
+            for number in range(2, settings.gateways + 1):
+                await supervisor.start(command(paths, f"{GATEWAY}-{number}"))
+            for number in range(settings.gateways + 1, GATEWAYS_MAX + 1):
+                if gateway_of(paths, number).exists():
+                    await _end(there, command(paths, f"{GATEWAY}-{number}"))
+                    group.create_task(settle(number))
             if settings.gateways > 1:
                 await supervisor.run()
     finally:
         await supervisor.stop_at_once(grace_seconds=_STOP_SECONDS)
+
+
+async def _end(parts: Parts, asked: Command) -> None:
+    for one in await parts.find(asked.marker):
+        await parts.stop(one, grace_seconds=GRACE_SECONDS)

@@ -39,12 +39,7 @@ async def _together(paths: Paths, settings: Settings, *, parts: tuple[str, ...],
     async with asyncio.TaskGroup() as group:
         try:
             if "gateway" in parts:
-                from bessemer.main.gateway import run_gateway
-                from bessemer.main.gateways import beside
-
-                group.create_task(run_gateway(paths, settings, stop=stop, number=number))
-                if number == 1:
-                    group.create_task(beside(paths, settings))
+                group.create_task(_gateway(paths, settings, stop=stop, number=number))
             if {"api", "controller"} & set(parts):
                 from bessemer.main.control import run_control
 
@@ -62,6 +57,17 @@ async def _together(paths: Paths, settings: Settings, *, parts: tuple[str, ...],
             await asyncio.Event().wait()
         finally:
             stop.set()
+
+
+async def _gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event, number: int) -> None:
+    """One process of the gateway's; beside the first the others are looked after."""
+    from bessemer.main.gateway import run_gateway
+    from bessemer.main.gateways import beside
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(run_gateway(paths, settings, stop=stop, number=number))
+        if number == 1:
+            group.create_task(beside(paths, settings))
 
 
 async def _portal(paths: Paths, settings: Settings, *, alone: bool, stop: asyncio.Event) -> None:
