@@ -124,7 +124,7 @@ class ObjectTable:
             return await self._cascades.submit(write, dry_run=dry_run, looks=looks)
 
         def follow(tx: Tx) -> Stored:
-            stored = _replace_part(tx, said, key=key, part=part, writer=writer, forward=forward)
+            stored = replace_part(tx, said, key=key, part=part, writer=writer, forward=forward)
             events.note(tx, stored, happenings=tells)
             return stored
 
@@ -309,7 +309,8 @@ def _routine(old: Document, new: Document) -> bool:
     return bool(new["kind"] == EVENT)
 
 
-def _replace_part(tx: Tx, said: Document, *, key: Key, part: Part, writer: Writer, forward: Forwarding) -> Stored:
+def replace_part(tx: Tx, said: Document, *, key: Key, part: Part, writer: Writer, forward: Forwarding) -> Stored:
+    """Within a transaction, of what nobody else holds. Raises NotFound, Conflict, Forbidden, Invalid."""
     row = load(tx, key)
     rules.may_write_part(key, row.host, part=part, writer=writer)
     old = forward.document(row.document())
