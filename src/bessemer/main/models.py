@@ -23,6 +23,7 @@ def model_drivers(settings: Settings, content: HostContent, *, sealed: Sealed) -
     """Those of a control plane. Raises Invalid for a setting that cannot be read."""
     limits = Limits(
         reach=Reach.of(settings.sources_allowed),
+        own_reach=Reach.of(settings.project_sources_allowed),
         endpoint=settings.hub_endpoint,
         folders=tuple(Path(folder) for folder in settings.model_folders.split(":") if folder),
     )

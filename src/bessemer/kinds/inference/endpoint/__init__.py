@@ -8,6 +8,7 @@ from typing import Any
 from bessemer.core.resource import ALL, READ, Column, Kind
 from bessemer.kinds.context import Context
 from bessemer.kinds.fields import at, ready
+from bessemer.kinds.inference import models
 from bessemer.kinds.inference.endpoint.control import DEADLINES, finalize, reconcile
 from bessemer.kinds.inference.endpoint.host import EndpointHost
 from bessemer.kinds.inference.endpoint.spec import Endpoint, EndpointIntent, EndpointSpec, EndpointStatus, validate
@@ -44,6 +45,7 @@ KIND: Kind[Context, Endpoint] = Kind(
         "Host": wake_by_host("Endpoint"),
         "Flavor": wake_by_part("Endpoint"),
         "Model": wake_by_part("Endpoint"),
+        "ProjectModel": models.wake,
         "Consolidation": wake_by_move("Endpoint"),
     },
     deadlines=DEADLINES,

@@ -18,6 +18,7 @@ from bessemer.kinds import turns, workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.flavor import Flavor
+from bessemer.kinds.inference import models
 from bessemer.kinds.inference.endpoint.engines import Engine, adapter_keys, engine_of, files_of, keep_adapters
 from bessemer.kinds.inference.endpoint.shift import is_moved, numbers_of, relieve, shift, told
 from bessemer.kinds.inference.endpoint.spec import Endpoint, EndpointIntent, EndpointStatus, ReplicaStatus
@@ -79,8 +80,9 @@ async def reconcile(ctx: Context, endpoint: Endpoint) -> Outcome:
     seen = await _shed(ctx, endpoint)
     await keep_adapters(ctx, endpoint, claims=seen.claims)
     missing, moved, trouble = seen.missing, seen.moved, ""
-    parts = (Key("Flavor", "", endpoint.spec.flavor), Key("Model", "", endpoint.spec.model), *adapter_keys(endpoint))
-    ctx.parts.note(endpoint.key, parts, waits=bool(missing))
+    named = (*models.keys_of(endpoint.spec.model), *adapter_keys(endpoint))
+    flavor = Key("Flavor", "", endpoint.spec.flavor)
+    ctx.parts.note(endpoint.key, (flavor, *named), waits=bool(missing))
     if missing or seen.coming:
         hold = await _take(ctx, endpoint, missing=missing, coming=seen.coming)
         if hold is not None and not missing:
@@ -88,7 +90,7 @@ async def reconcile(ctx: Context, endpoint: Endpoint) -> Outcome:
             trouble, hold = hold.reason, None
         claims = await workload.own_claims(ctx, endpoint)
         seen = Seen(claims, await workload.host_views(ctx, claims), hold, moved)
-    outcome = fold(endpoint, seen, note=await workload.parted(ctx, *parts))
+    outcome = fold(endpoint, seen, note=await models.parted(ctx, endpoint, flavor, *named))
     outcome = turns.told(outcome, seen.claims, now=ctx.clock.now())
     return told(outcome, moved, trouble=trouble, now=ctx.clock.now())
 
