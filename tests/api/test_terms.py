@@ -188,6 +188,8 @@ Role gives a credential nothing that its owner lacks (`test_references`), and wh
 
 def with_name(spec: dict[str, Any], path: tuple[str, ...], name: str) -> dict[str, Any]:
     field, *below = path
+    if field == "backends":  # instead of a model and a flavor
+        return {field: [{below[1]: name}]}
     return {**spec, field: [name] if below == ["*"] else name}
 
 

@@ -30,6 +30,7 @@ from bessemer.api import (
     resources,
     sealed,
     system,
+    usage,
     workloads,
 )
 from bessemer.api.access import TENANTS_OWN, Target, forbidden
@@ -163,6 +164,7 @@ ROUTES: tuple[Rule, ...] = (
     Rule("POST", f"{OURS}/users/{{name}}/signinlink", "admin", account.sign_in_link, plural="users"),
     Rule("GET", f"{OURS}/projects/{{name}}/invoice", "kind", accounting.invoice, plural="projects"),
     Rule("GET", f"{OURS}/projects/{{name}}/ledger", "kind", accounting.ledger, plural="projects"),
+    Rule("GET", f"{OURS}/projects/{{name}}/usage", "kind", usage.usage, plural="projects"),
     Rule("GET", f"{OURS}/projects/{{name}}/use", "kind", accounting.use, plural="projects"),
     Rule("POST", f"{OURS}/projects/{{name}}/shares", "gateway", accounting.share, plural="projects"),
     Rule("GET", f"{OURS}/tenants/{{name}}/use", "kind", accounting.use, plural="tenants"),

@@ -264,6 +264,12 @@ class Projects(_Area):
         """``{"rows", "pricePlan"}``: all that a second implementation needs."""
         return await self._ask("GET", self._path(project, "ledger"), query=_window(since, until))
 
+    async def usage(self, project: str, *, since: int, until: int, **asked: str) -> dict[str, Any]:
+        """How the project's endpoints answered in [since, until): ``{"rows", "total", "step", "currency", "left"}``.
+        ``asked`` are ``by`` (key, endpoint, member, model), ``step``, ``endpoint``, ``key``, ``most``."""
+        said = {name: value for name, value in asked.items() if value}
+        return await self._ask("GET", self._path(project, "usage"), query={**_window(since, until), **said})
+
     async def use(self, project: str) -> list[dict[str, Any]]:
         """Each meter of the project and of its tenant: ``{"scope", "meter", "title", "unit", "used", "limit"}``."""
         return list((await self._ask("GET", self._path(project, "use")))["meters"])

@@ -79,7 +79,9 @@ class Quota(ApiModel):
         None, description="Projects that may exist; of a tenant."
     )
     content_bytes: Annotated[int | None, Meter(unit="bytes", kind="ProjectModel", each="heldBytes")] = Field(
-        None, description="Bytes of the models that projects bring, counted while they come."
+        None,
+        exclude_if=lambda said: said is None,
+        description="Bytes of the models that projects bring, counted while they come.",
     )
     tokens_per_minute: Annotated[int | None, Meter(unit="tokens", window_seconds=60)] = Field(
         None, description="Tokens of models, read and written, in each minute of the clock."

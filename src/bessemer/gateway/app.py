@@ -10,17 +10,18 @@ from dataclasses import dataclass, field
 import orjson
 
 from bessemer.core.clock import Clock
-from bessemer.gateway import errors, request, seeking
+from bessemer.gateway import errors, naming, request, seeking
 from bessemer.gateway.admission import Admission
 from bessemer.gateway.asking import Asking, Entering
 from bessemer.gateway.books import Books
+from bessemer.gateway.chains import Chain, context_of
 from bessemer.gateway.exchange import Exchange, Means, Patience
 from bessemer.gateway.front import Front
 from bessemer.gateway.metrics import GatewayMetrics
 from bessemer.gateway.reply import Call
-from bessemer.gateway.request import ROUTES
+from bessemer.gateway.request import ROUTES, Wanted
 from bessemer.gateway.spool import Spool
-from bessemer.gateway.tables import KeyEntry, Tables
+from bessemer.gateway.tables import EndpointEntry, KeyEntry, Tables
 from bessemer.gateway.turns import Turns
 from bessemer.gateway.upstream import Links
 from bessemer.gateway.vessels import Ticket
@@ -117,31 +118,38 @@ class Gateway:
         return key
 
     def _models(self, key: KeyEntry, name: str) -> bytes:
-        entries = [
-            {"id": e.name, "object": "model", "created": e.created, "owned_by": e.project}
-            for (project, _), e in sorted(self._tables.endpoints.items())
-            if project == key.project and key.may_use(e.name)
-        ]
-        if not name:
-            return orjson.dumps({"object": "list", "data": entries})
-        found = next((e for e in entries if e["id"] == name), None)
-        if found is None:
-            raise errors.no_model(name)
-        return orjson.dumps(found)
+        if name:
+            endpoint, _ = naming.named(self._tables.endpoints, key, model=name)
+            return orjson.dumps(_model(name, endpoint))
+        listed = naming.listed(self._tables.endpoints, key)
+        return orjson.dumps({"object": "list", "data": [_model(*one) for one in listed]})
 
     def _complete(self, call: Call) -> None:
         key: KeyEntry = call.key
         wanted = request.read(call.body(), ROUTES[call.path])
-        endpoint = self._tables.endpoints.get((key.project, wanted.model))
-        if endpoint is None or not key.may_use(endpoint.name):
-            raise errors.no_model(wanted.model)
+        endpoint, adapter = naming.named(self._tables.endpoints, key, model=wanted.model)
         if not call.id:
             call.name()
         started = self._clock.monotonic()
         late = seeking.until(call.headers, started)
-        ticket = self._means.books.enter(key, wanted, endpoint=endpoint, request_id=call.id)
-        exchange = Exchange(self._means, call, key, endpoint, wanted, started, until=late)
+        chain, context = None, endpoint.context_tokens
+        if endpoint.split is not None or endpoint.fallbacks:
+            chain, context = self._chain(call, wanted, endpoint=endpoint, adapter=adapter)
+            endpoint = chain.next(started) or endpoint
+        ticket = self._means.books.enter(key, wanted, endpoint=endpoint, request_id=call.id, context_tokens=context)
+        exchange = Exchange(self._means, call, key, endpoint, wanted, started, until=late, adapter=adapter, chain=chain)
         if isinstance(ticket, Ticket):
             Asking(exchange).begin(ticket)
         else:
             Entering(exchange, ticket)
+
+    def _chain(self, call: Call, wanted: Wanted, *, endpoint: EndpointEntry, adapter: str) -> tuple[Chain, int]:
+        """Those who may answer for it, and the largest context of theirs."""
+        session = seeking.session(wanted, call.headers, project=endpoint.project)
+        endpoints = self._tables.endpoints
+        return Chain(endpoints, endpoint, adapter=adapter, session=session), context_of(endpoints, endpoint)
+
+
+def _model(name: str, of: EndpointEntry) -> dict[str, str | int]:
+    """As OpenAI lists it."""
+    return {"id": name, "object": "model", "created": of.created, "owned_by": of.project}

@@ -228,6 +228,7 @@ class _Control:
                 capacity=store.capacity,
                 ledger=store.ledger,
                 bounds=store.bounds,
+                figures=store.figures,
                 leases=store.leases,
                 audit=store.audit,
                 sealed=store.sealed,
