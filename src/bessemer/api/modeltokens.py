@@ -9,7 +9,8 @@ from bessemer.api import body as bodies
 from bessemer.api.resources import load
 from bessemer.api.state import Call, answer
 from bessemer.core.errors import Malformed
-from bessemer.kinds.inference.model import AUDIENCE, SOURCE_SECRET
+from bessemer.drivers.fetch.protocol import AUDIENCE
+from bessemer.kinds.inference.model import SOURCE_SECRET
 from bessemer.kinds.inference.sources import ModelSource, place_of
 
 FIELDS = frozenset(("token", "accessKey", "secretKey", "sessionToken"))

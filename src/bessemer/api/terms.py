@@ -65,4 +65,4 @@ async def _admitted(call: Call, among: Allowed, *, key: Key) -> bool:
 async def _own(call: Call, target: Target, *, kind: str, name: str) -> bool:
     """Whether it is the tenant's own, and no wall's matter."""
     objects = call.state.ports.objects
-    return kind == Model.KIND and await find_own(objects, target.namespace, name) is not None
+    return kind == Model.KIND and await find_own(objects, target.namespace, name=name) is not None

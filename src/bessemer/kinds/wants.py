@@ -92,7 +92,7 @@ async def _part(ctx: Reads, made: Resource[Any, Any], *, part: type[P], name: st
     """A model may be the project's own."""
     if part is not Model:
         return await workload.read_part(ctx, part, name=name)
-    found = await models.find(ctx.objects, made.metadata.namespace or "", name)
+    found = await models.find(ctx.objects, made.metadata.namespace or "", name=name)
     assert found is None or isinstance(found, part)
     return found
 

@@ -16,7 +16,7 @@ from pathlib import Path
 OWN = ".own"
 
 
-def note(root: Path, owner: str, name: str) -> None:
+def note(root: Path, owner: str, *, name: str) -> None:
     """The owner is about to have a file of that name there."""
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = _file(root, owner)

@@ -129,6 +129,9 @@ class Importer(Protocol):
 # --- models, from wherever they are -------------------------------------------------------------------------------
 
 
+AUDIENCE = "audience"
+"""Among the secrets of a source: whom they are for, as ``audience`` of the places below."""
+
 HUB = "https://huggingface.co"
 """The endpoint of the hub, where no other is set."""
 

@@ -124,7 +124,7 @@ class HostContent:
         part = self._root / f"{hashlib.sha256(whole.encode()).hexdigest()}.part"
         intake = Intake(part)
         if owner:
-            note(self._root, owner, part.name)
+            note(self._root, owner, name=part.name)
         if not await asyncio.to_thread(intake.open, resume=True):
             raise DriverError("FetchFailed", "another process brings it at this moment")
         try:
@@ -136,7 +136,7 @@ class HostContent:
                 raise
             path, digest, size = self._path(intake.digest), intake.digest, intake.size_bytes
             if owner:
-                note(self._root, owner, path.name)
+                note(self._root, owner, name=path.name)
             await asyncio.to_thread(intake.finish, path)
         finally:
             intake.close()

@@ -28,8 +28,6 @@ from bessemer.kinds.inference.sources import ModelSource, WheelSource
 
 SOURCE_SECRET = "source"
 """The field that a source's token or keys are sealed under."""
-AUDIENCE = "audience"
-"""Among them: whom they are for."""
 
 _REMEDIES = {
     "wheel": "See whether the control plane reaches its package index.",

@@ -40,9 +40,9 @@ def _platforms(body: bytes) -> Model:
     return Model.load(body)
 
 
-async def find(objects: Finds, project: str, name: str) -> Model | None:
+async def find(objects: Finds, project: str, *, name: str) -> Model | None:
     """None where there is none."""
-    own = await find_own(objects, project, name)
+    own = await find_own(objects, project, name=name)
     if own is not None:
         return own
     try:
@@ -51,7 +51,7 @@ async def find(objects: Finds, project: str, name: str) -> Model | None:
         return None
 
 
-async def find_own(objects: Finds, project: str, name: str) -> ProjectModel | None:
+async def find_own(objects: Finds, project: str, *, name: str) -> ProjectModel | None:
     """The project's, or its tenant's; not the platform's."""
     # One question for both: of one name there are few, and mostly none.
     page = await objects.list(Scope(kind=ProjectModel.KIND, name=name))
@@ -80,7 +80,7 @@ async def parted(ctx: Context, made: Resource[Any, Any], *parts: Key) -> str:
     """As `workload.parted`: a model is not gone while its name means one."""
     project = made.metadata.namespace or ""
     of_models = {part.name for part in parts if part.kind == Model.KIND}
-    there = {name for name in sorted(of_models) if await find(ctx.objects, project, name) is not None}
+    there = {name for name in sorted(of_models) if await find(ctx.objects, project, name=name) is not None}
     asked = [
         part
         for part in parts

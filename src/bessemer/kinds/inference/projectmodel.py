@@ -78,7 +78,7 @@ async def reconcile(ctx: Context, wanted: ProjectModel) -> Outcome:
 
     outcome = await model.imported(ctx, wanted, fetch=fetch)
     if lacks:
-        return await _hold(ctx, wanted, outcome, lack=lacks[-1])
+        return await _hold(ctx, wanted, outcome=outcome, lack=lacks[-1])
     status = outcome.status
     if isinstance(outcome, Done) and isinstance(status, ProjectModelStatus):
         # What was asked for in steps and did not come.
@@ -86,7 +86,7 @@ async def reconcile(ctx: Context, wanted: ProjectModel) -> Outcome:
     return outcome
 
 
-async def _hold(ctx: Context, wanted: ProjectModel, outcome: Outcome, *, lack: RoomWanted) -> Outcome:
+async def _hold(ctx: Context, wanted: ProjectModel, *, outcome: Outcome, lack: RoomWanted) -> Outcome:
     """Count what would come, in the write of this status, which the store refuses where somebody else was first; or say
     what lacks. Nothing comes before it is counted."""
     status, held = outcome.status, wanted.status.held_bytes
@@ -97,7 +97,8 @@ async def _hold(ctx: Context, wanted: ProjectModel, outcome: Outcome, *, lack: R
         more = min(more, left)  # whether that is enough nobody knows
     if more > 0 and (left is None or more <= left):
         status = status.model_copy(update={"held_bytes": held + more})
-        return Wait(reason="Importing", message=status.message, status=status, again=0.0)
+        said = "See whether the control plane reaches its source."
+        return Wait(reason="Importing", message=status.message, status=status, again=0.0, remedy=said)
     assert narrow is not None
     has = f"has {show_bytes(lack.needs_bytes)}" if lack.exact else f"has more than {show_bytes(held)}"
     limit = show_bytes(narrow.limit or 0)

@@ -79,8 +79,8 @@ async def keep_adapters(ctx: Context, endpoint: Endpoint, *, claims: Sequence[Cl
 async def _adapters_of(ctx: workload.Reads, endpoint: Endpoint) -> tuple[list[AdapterIntent], list[Hindrance]]:
     """Those that are there, and what keeps the others."""
     project = endpoint.metadata.namespace or ""
-    found = [(name, await models.find(ctx.objects, project, name)) for name in endpoint.spec.adapters]
-    base = await models.find(ctx.objects, project, endpoint.spec.model) if found else None
+    found = [(name, await models.find(ctx.objects, project, name=name)) for name in endpoint.spec.adapters]
+    base = await models.find(ctx.objects, project, name=endpoint.spec.model) if found else None
     hindrances = [one for name, adapter in found for one in _of_adapter(name, adapter, base=endpoint.spec.model)]
     if isinstance(base, ProjectModel):  # it only has the name of what the platform's were made for
         hindrances += [_other(one, base) for _, one in found if one is not None and not isinstance(one, ProjectModel)]
