@@ -140,10 +140,10 @@ class Account(_Area):
         path = self._paths.of(Key("IdentityProvider", "", provider), "clientsecret")
         await self._ask("POST", path, body={"secret": secret})
 
-    async def source_secret(self, model: str, secrets: Mapping[str, str]) -> None:
-        """Set what a model's source is shown (``token``; ``accessKey``, ``secretKey``), or take it away with none;
-        administrators only."""
-        await self._ask("POST", self._paths.of(Key("Model", "", model), "token"), body=dict(secrets))
+    async def source_secret(self, model: Key, secrets: Mapping[str, str]) -> None:
+        """Set what the source of a Model or ProjectModel is shown (``token``; ``accessKey``, ``secretKey``), or take it
+        away with none; administrators only, of a project's its own."""
+        await self._ask("POST", self._paths.of(model, "token"), body=dict(secrets))
 
     async def whoami(self) -> Me:
         answer = await self._ask("GET", "/whoami")

@@ -135,9 +135,14 @@ class Importer(Protocol):
         """``size_bytes`` is what the file is expected to have, 0 where nobody knows."""
         ...
 
-    async def model(self, uid: str, place: Place, *, revision: str = "") -> Imported | None:
+    async def model(self, uid: str, place: Place, *, revision: str = "", room: int | None = None) -> Imported | None:
         """All files of the Model of that uid, from wherever they are; at ``revision`` where that is not "". Secrets
-        that were sealed with the Model are told to its source."""
+        that were sealed with the Model are told to its source. ``room`` is of one that is a project's: no more bytes
+        come, and none that its source did not give. Raises `RoomWanted` besides."""
+        ...
+
+    async def release(self, uid: str, *, named: Collection[str]) -> None:
+        """End its imports, and remove all that came by them with ``room`` but what is ``named``."""
         ...
 
     async def holds(self, digest: str, *parts: str) -> bool:

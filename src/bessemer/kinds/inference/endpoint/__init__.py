@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from bessemer.core.resource import ALL, READ, Column, Kind
 from bessemer.kinds.context import Context
 from bessemer.kinds.fields import at, ready
+from bessemer.kinds.inference import models
 from bessemer.kinds.inference.endpoint.control import DEADLINES, finalize, reconcile
 from bessemer.kinds.inference.endpoint.host import EndpointHost
 from bessemer.kinds.inference.endpoint.spec import Endpoint, EndpointIntent, EndpointSpec, EndpointStatus, validate
@@ -57,6 +58,7 @@ KIND: Kind[Context, Endpoint] = Kind(
         "Host": wake_by_host("Endpoint"),
         "Flavor": wake_by_part("Endpoint"),
         "Model": wake_by_part("Endpoint"),
+        "ProjectModel": models.wake,
         "Endpoint": wake_by_part("Endpoint"),
         "Consolidation": wake_by_move("Endpoint"),
     },

@@ -19,6 +19,7 @@ from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.flavor import Flavor
 from bessemer.kinds.fleet.outline import Hindrance
+from bessemer.kinds.inference import models
 from bessemer.kinds.inference.endpoint import elsewhere, revisions
 from bessemer.kinds.inference.endpoint.engines import (
     Engine,
@@ -119,8 +120,9 @@ async def reconcile(ctx: Context, endpoint: Endpoint) -> Outcome:
     current = [claim for claim in seen.claims if revision_of(claim, endpoint) == endpoint.status.revision]
     await keep_adapters(ctx, endpoint, claims=current)
     missing, moved, trouble = seen.missing, seen.moved, ""
-    parts = (Key("Flavor", "", endpoint.spec.flavor), Key("Model", "", endpoint.spec.model), *adapter_keys(endpoint))
-    ctx.parts.note(endpoint.key, parts, waits=bool(missing))
+    named = (*models.keys_of(endpoint.spec.model), *adapter_keys(endpoint))
+    flavor = Key("Flavor", "", endpoint.spec.flavor)
+    ctx.parts.note(endpoint.key, (flavor, *named), waits=bool(missing))
     if missing or seen.coming:
         hold = await _take(ctx, endpoint, seen=seen)
         if hold is not None and not missing:
@@ -128,7 +130,7 @@ async def reconcile(ctx: Context, endpoint: Endpoint) -> Outcome:
             trouble, hold = hold.reason, None
         claims = await workload.own_claims(ctx, endpoint)
         seen = Seen(claims, await workload.host_views(ctx, claims), hold, moved)
-    outcome = fold(endpoint, seen, note=await workload.parted(ctx, *parts), now=now)
+    outcome = fold(endpoint, seen, note=await models.parted(ctx, endpoint, flavor, *named), now=now)
     outcome = turns.told(_looked_at_again(outcome, seen, now=now), _stopped(seen.claims), now=now)
     return told(outcome, moved, trouble=trouble, now=now)
 
