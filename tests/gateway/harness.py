@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 
 from bessemer.core.clock import SystemClock
 from bessemer.core.resource import Change, Key
+from bessemer.core.values import UsageRecord
 from bessemer.drivers.engine.fake import FakeEngine
 from bessemer.drivers.engine.protocol import EngineSpec
 from bessemer.gateway import Admission, CutOff, Front, Gateway, GatewayFacts, Patience, Spool, Tables
@@ -82,6 +83,11 @@ class Rig:
     gateway: Gateway
     front: Front
     clock: Hasty
+
+    def paid(self) -> list[UsageRecord]:
+        """What waits to be settled of requests that pay for something."""
+        pending = self.spool.pending()
+        return [one for one in pending.records if one.ended != "unpaid"] if pending is not None else []
 
     async def replica(self, name: str, *, of: str, intent: Mapping[str, Any] = NO_INTENT) -> str:
         """Start a fake engine and make it a replica; its claim's uid."""

@@ -136,7 +136,7 @@ async def test_an_answer_is_made_as_long_as_there_is_room_for(store: Store, cloc
     ticket = await one.enter(key(), asked)
     room = 1_000 - 256 - len(asked.body)
     assert ticket.writes == room
-    assert (MAX_TOKENS, b"%d" % room) in ticket.headers
+    assert b"%b: %d\r\n" % (MAX_TOKENS, room) in ticket.lines
     assert orjson.loads(shortened(asked.body, room))["max_tokens"] == room
     counts = one.end(key(), ticket, read=30, written=10_000)
     assert counts.output_tokens == room, "an engine that says more is not believed"
@@ -166,7 +166,7 @@ async def test_the_answer_says_what_is_left_as_openais_clients_know_it(store: St
     await furnish(store, key={"limits": limits})
     one = Gateway(store, clock, "g")
     ticket = await one.enter(key(), wanted(max_tokens=100))
-    said = dict(ticket.headers)
+    said = dict(line.split(b": ") for line in ticket.lines.splitlines())
     assert said[b"x-ratelimit-limit-requests"] == b"50"
     assert said[b"x-ratelimit-remaining-requests"] == b"49"
     assert re.fullmatch(rb"\d+h\d+m\d+s", said[b"x-ratelimit-reset-requests"])

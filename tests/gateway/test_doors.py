@@ -134,7 +134,7 @@ async def test_a_replica_that_never_answers_is_given_up(tmp_path: Path, stream: 
         assert status == 504
         error = orjson.loads(body)["error"]
         assert (error["type"], error["code"]) == ("server_error", "replica_timeout")
-        assert to.spool.waiting == 0
+        assert to.paid() == []
 
 
 async def test_the_next_replica_is_tried_before_a_streams_first_byte(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ async def test_the_next_replica_is_tried_before_a_streams_first_byte(tmp_path: P
         assert len(asked) == 1
         (silent,) = [r for r in to.tables.endpoints["acme--lab", "words"].replicas.values() if r.health.failures]
         assert silent.address.endswith("a.sock")
-        assert (silent.busy, to.spool.waiting) == (0, 1)
+        assert (silent.busy, len(to.paid())) == (0, 1)
 
 
 async def test_an_answer_that_takes_too_long_is_asked_of_nobody_else(tmp_path: Path) -> None:
@@ -168,4 +168,4 @@ async def test_an_answer_that_takes_too_long_is_asked_of_nobody_else(tmp_path: P
         assert (len(first), len(second)) == (1, 0)
         replicas = to.tables.endpoints["acme--lab", "words"].replicas.values()
         assert [(r.health.failures, r.busy, r.health.not_before) for r in replicas] == [(0, 0, 0.0)] * 2
-        assert to.spool.waiting == 0
+        assert to.paid() == []

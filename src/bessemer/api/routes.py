@@ -30,6 +30,7 @@ from bessemer.api import (
     resources,
     sealed,
     system,
+    usage,
     workloads,
 )
 from bessemer.api.access import TENANTS_OWN, Target, forbidden
@@ -146,6 +147,7 @@ ROUTES: tuple[Rule, ...] = (
     Rule("POST", "/sealed/rotate", "admin", sealed.rotate),
     Rule("WS", PATH, "admin", relayed.serve),
     Rule("GET", "/content/{digest}", "content", workloads.content),
+    Rule("GET", "/content/{digest}/size", "content", workloads.content_size),
     Rule("POST", f"{OURS}/hosts/{{name}}/token", "kind", hosts.token, plural="hosts", verb="create"),
     Rule("POST", f"{OURS}/hosts/{{name}}/join", "vouched", hosts.join, plural="hosts"),
     Rule("POST", f"{OURS}/hosts/{{name}}/heartbeat", "own-host", hosts.heartbeat, plural="hosts"),
@@ -162,6 +164,7 @@ ROUTES: tuple[Rule, ...] = (
     Rule("POST", f"{OURS}/users/{{name}}/signinlink", "admin", account.sign_in_link, plural="users"),
     Rule("GET", f"{OURS}/projects/{{name}}/invoice", "kind", accounting.invoice, plural="projects"),
     Rule("GET", f"{OURS}/projects/{{name}}/ledger", "kind", accounting.ledger, plural="projects"),
+    Rule("GET", f"{OURS}/projects/{{name}}/usage", "kind", usage.usage, plural="projects"),
     Rule("GET", f"{OURS}/projects/{{name}}/use", "kind", accounting.use, plural="projects"),
     Rule("POST", f"{OURS}/projects/{{name}}/shares", "gateway", accounting.share, plural="projects"),
     Rule("GET", f"{OURS}/tenants/{{name}}/use", "kind", accounting.use, plural="tenants"),

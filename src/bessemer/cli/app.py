@@ -26,6 +26,7 @@ from bessemer.cli import (
     simulate,
     storekeys,
     system,
+    usage,
     workloads,
 )
 from bessemer.cli.connection import StateOption, Target
@@ -81,6 +82,7 @@ def build(verbs: Verbs) -> typer.Typer:
         workloads,
         models,
         money,
+        usage,
         quota,
         access,
         roles,

@@ -211,6 +211,10 @@ class Agents(_Area):
         answer = await self._ask("GET", self._paths.of(claim, "secrets"))
         return dict(answer["secrets"])
 
+    async def content_size(self, digest: str) -> int:
+        """How many bytes ``sha256:HEX`` has. Raises NotFound, also of an api that does not say."""
+        return int((await self._ask("GET", f"/content/{digest}/size"))["sizeBytes"])
+
     @asynccontextmanager
     async def content(self, digest: str, *, offset: int = 0) -> AsyncIterator[AsyncIterator[bytes]]:
         """The bytes of ``sha256:HEX`` from ``offset`` on, in parts. The reader verifies the digest."""
@@ -259,6 +263,12 @@ class Projects(_Area):
     async def ledger(self, project: str, since: int, until: int) -> dict[str, Any]:
         """``{"rows", "pricePlan"}``: all that a second implementation needs."""
         return await self._ask("GET", self._path(project, "ledger"), query=_window(since, until))
+
+    async def usage(self, project: str, *, since: int, until: int, **asked: str) -> dict[str, Any]:
+        """How the project's endpoints answered in [since, until): ``{"rows", "total", "step", "currency", "left"}``.
+        ``asked`` are ``by`` (key, endpoint, member, model), ``step``, ``endpoint``, ``key``, ``most``."""
+        said = {name: value for name, value in asked.items() if value}
+        return await self._ask("GET", self._path(project, "usage"), query={**_window(since, until), **said})
 
     async def use(self, project: str) -> list[dict[str, Any]]:
         """Each meter of the project and of its tenant: ``{"scope", "meter", "title", "unit", "used", "limit"}``."""

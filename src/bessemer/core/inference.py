@@ -29,7 +29,7 @@ class AdapterFacts(ApiModel):
 
 class ModelFacts(ApiModel):
     """What weights say of themselves. What a token takes in the cache of keys and values is
-    ``2 × layers × kv_heads × head_dim`` numbers."""
+    ``2 × layers × kv_heads × head_dim`` numbers, unless ``latent`` or ``window_layers`` say less."""
 
     format: str = Field("", description="Format of the weights: gguf or safetensors.")
     architecture: str = Field("", description="What its makers call its architecture.")
@@ -46,3 +46,12 @@ class ModelFacts(ApiModel):
     weight_bytes: int = Field(0, description="Bytes of its tensors.")
     chat_template: bool = Field(False, description="Whether it brings a template for conversations.")
     adapter: AdapterFacts | None = Field(None, description="Set where it is an adapter of another model.")
+    latent: bool = Field(
+        False,
+        exclude_if=nothing,
+        description="Whether one vector stands for keys and values of all heads (multi-head latent attention).",
+    )
+    window_tokens: int = Field(
+        0, exclude_if=nothing, description="How far back the blocks look that do not look at everything."
+    )
+    window_layers: int = Field(0, exclude_if=nothing, description="How many blocks do not.")

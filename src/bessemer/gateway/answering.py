@@ -6,18 +6,13 @@ asked for. A client that does not keep up holds up the replica, and nothing is k
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 import orjson
 
 from bessemer.gateway import errors
 from bessemer.gateway.exchange import Exchange
-from bessemer.gateway.meter import EventStream
+from bessemer.gateway.meter import EventStream, metered
 from bessemer.gateway.upstream import WHOLE_BYTES_MAX, Link, Lost
-
-_COUNTED = ("timings", "usage")
-_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class Answering:
@@ -108,7 +103,7 @@ class Answering:
         exchange = self._exchange
         body, status = link.take(), link.status
         if 200 <= status < 300:
-            body = _metered(exchange, body)
+            body = metered(body, exchange.counts, show_timings=exchange.wanted.show_timings)
         exchange.status = status
         exchange.well()
         now = exchange.first_byte = exchange.means.clock.monotonic()
@@ -127,14 +122,3 @@ class Answering:
         words = errors.answer_cut(name) if exchange.first_byte is not None else errors.replica_failed(name)
         exchange.end(ended="cut")
         exchange.call.finish(b"data: " + words.body() + b"\n\n")
-
-
-def _metered(exchange: Exchange, body: bytes) -> bytes:
-    """Take the counts of a whole answer; the body as it goes on. Raises what `Answering.heard` takes for no answer."""
-    fields = _FIELDS.decode(body)
-    said: dict[str, Any] = {name: orjson.loads(bytes(fields[name])) for name in _COUNTED if name in fields}
-    exchange.counts.take(said)
-    if said.get("timings") is None or exchange.wanted.show_timings:
-        return body
-    parts = [orjson.dumps(name) + b":" + bytes(value) for name, value in fields.items() if name != "timings"]
-    return b"{" + b",".join(parts) + b"}"

@@ -84,7 +84,7 @@ class Queueing:
         """Wait; another may have to give way."""
         exchange = self._exchange
         pool, cost = exchange.endpoint.pool, cost + seeking.written(exchange.wanted)
-        room, other = pool.waiting.add(self, self._path, cost=cost, slots=pool.slots * len(pool.replicas))
+        room, other = pool.waiting.add(self, self._path, cost=cost, slots=pool.total)
         if not room:
             self.crowded()
             return
@@ -100,7 +100,7 @@ class Queueing:
     def crowded(self) -> None:
         """There is none to wait."""
         pool = self._exchange.endpoint.pool
-        seconds = pool.waiting.retry_after(pool.slots * len(pool.replicas))
+        seconds = pool.waiting.retry_after(pool.total)
         refused = errors.overloaded(self._exchange.endpoint.name, retry_after_seconds=seconds)
         self._asking.elsewhere(refused, self._exchange.means.clock.monotonic())
 

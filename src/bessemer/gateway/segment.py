@@ -21,7 +21,7 @@ from typing import Self
 
 from pydantic import ValidationError
 
-from bessemer.gateway.record import Spooled
+from bessemer.core.values import UsageRecord
 
 RECORD_BYTES_MAX = 4096
 _MAGIC = b"BSPOOL1\n"
@@ -99,10 +99,10 @@ class Segment:
         self.end += len(data) - _HEAD.size
         self.count += 1
 
-    def next(self, most: int) -> list[Spooled]:
+    def next(self, most: int) -> list[UsageRecord]:
         """The oldest records that are not settled. Raises OSError where the first of them cannot be read."""
         try:
-            records = [Spooled.model_validate_json(payload) for _, payload in self._unsettled(most)]
+            records = [UsageRecord.model_validate_json(payload) for _, payload in self._unsettled(most)]
         except ValidationError as error:
             raise _unreadable(self) from error
         if not records:

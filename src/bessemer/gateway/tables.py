@@ -28,6 +28,9 @@ from bessemer.gateway.waiting import Tally
 CONTEXT_TOKENS = 2048
 """Of a slot, where the Endpoint does not say: the default of its kind."""
 
+REVISION = "bessemer.dev/revision"
+"""The label of a Claim that says of which revision of its Endpoint it is."""
+
 _log = structlog.get_logger("gateway.tables")
 
 
@@ -80,6 +83,8 @@ class EndpointEntry:
     adapters: frozenset[str] = frozenset()
     split: Split | None = None
     fallbacks: tuple[str, ...] = ()
+    models: Mapping[str, str] = field(default_factory=dict)
+    """By revision: while there are two of them, each replica has that of its own."""
 
     @property
     def replicas(self) -> dict[str, Replica]:
@@ -89,6 +94,16 @@ class EndpointEntry:
 def _bounds(spec: Mapping[str, Any]) -> bytes:
     said = {name: spec[name] for name in ("limits", "budget") if spec.get(name)}
     return orjson.dumps(said, option=orjson.OPT_SORT_KEYS) if said else b""
+
+
+def _fit(entry: EndpointEntry, context_tokens: int) -> None:
+    """What of it depends on its replicas, of whatever revision each is: it is held for a request what any may come
+    to."""
+    replicas = entry.replicas.values()
+    for replica in replicas:
+        replica.model = entry.models.get(replica.revision, "")
+    entry.context_tokens = max(context_tokens, *(replica.context_tokens for replica in replicas), 0)
+    entry.pool.changed()
 
 
 def _adapt(replica: Replica, *, project: str, intent: Mapping[str, Any], detail: Mapping[str, Any]) -> None:
@@ -176,8 +191,9 @@ class Tables:
         created = int(epoch(metadata["creationTimestamp"])) if metadata.get("creationTimestamp") else 0
         spec = body["spec"]
         context = spec.get("contextTokens", CONTEXT_TOKENS)
-        pool.slots = spec.get("slots", 0)
-        self.endpoints[place] = EndpointEntry(
+        pool.each = spec.get("slots", 0)
+        revisions = body.get("status", {}).get("revisions", ())
+        entry = self.endpoints[place] = EndpointEntry(
             uid,
             *place,
             spec.get("model", ""),
@@ -187,7 +203,9 @@ class Tables:
             adapters=frozenset(spec.get("adapters", ())),
             split=split_of(spec.get("backends", ()), known.split if known is not None else None),
             fallbacks=tuple(spec.get("fallbacks", ())),
+            models={one["revision"]: one["template"]["model"] for one in revisions},
         )
+        _fit(entry, context)
 
     def _apply_claim(self, uid: str, body: Mapping[str, Any], *, gone: bool) -> None:
         workload, status = body["spec"]["workload"], body.get("status", {})
@@ -210,9 +228,15 @@ class Tables:
         if known is None or known.address != address:
             known = Replica(uid, host, address, folder)
             home.add(known)
+        intent = body["spec"].get("intent") or {}
         known.leaving = Notice.read(body["metadata"].get("annotations") or {}) is not None
-        _adapt(known, project=place[0], intent=body["spec"].get("intent") or {}, detail=status.get("detail") or {})
-        home.changed()
+        known.revision = (body["metadata"].get("labels") or {}).get(REVISION, "")
+        known.slots, known.context_tokens = intent.get("slots", 0), intent.get("contextTokens", 0)
+        _adapt(known, project=place[0], intent=intent, detail=status.get("detail") or {})
+        if entry is None:
+            home.changed()
+        else:
+            _fit(entry, entry.context_tokens)
         self._claims[uid] = place
 
     def _admits(self, uid: str, address: str, *, folder: Path | None) -> bool:

@@ -18,6 +18,7 @@ from bessemer.drivers.disks.protocol import Disks
 from bessemer.drivers.engine.protocol import Adapters, Engine
 from bessemer.drivers.fetch.protocol import Place
 from bessemer.drivers.jobs.protocol import Jobs
+from bessemer.drivers.load.protocol import Loads
 from bessemer.drivers.oidc.protocol import Issuers
 from bessemer.drivers.passthrough.protocol import Lending
 from bessemer.drivers.qemu.protocol import Qemu
@@ -181,7 +182,8 @@ class Secrets(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostDrivers:
-    """What a host's side drives. The fakes have the same types. Without ``adapters`` no engine gets one that runs."""
+    """What a host's side drives. The fakes have the same types. Without ``adapters`` no engine gets one that runs,
+    without ``loads`` none is measured."""
 
     qemu: Qemu
     disks: Disks
@@ -189,6 +191,7 @@ class HostDrivers:
     jobs: Jobs
     passthrough: Lending
     adapters: Adapters | None = None
+    loads: Loads | None = None
 
 
 def unix_address(_claim_uid: str, door: str) -> str:

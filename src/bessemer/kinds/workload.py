@@ -83,13 +83,14 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Make:
-    """What each replica of a workload is made of."""
+    """What each replica of a workload is made of; ``labels`` are put on its claim, beside those of whose it is."""
 
     flavor: Flavor
     intent: Mapping[str, Any]
     terms: Terms
     asker: Asker | None = None
     movable: Movable = ""
+    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @lru_cache(_PARTS_KEPT)
@@ -186,7 +187,7 @@ async def _claim(
         intent=dict(make.intent),
     )
     metadata = {
-        "labels": {LABEL_KIND: workload.KIND, LABEL_NAME: meta.name},
+        "labels": {**make.labels, LABEL_KIND: workload.KIND, LABEL_NAME: meta.name},
         "ownerReferences": [workload.owner_reference().dump()],
     }
     return claim_key(workload, replica), spec, metadata

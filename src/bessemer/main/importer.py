@@ -40,11 +40,12 @@ class Kept(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelDrivers:
-    """What models are brought and read by. ``secrets`` gives what was sealed with a Model, by its uid."""
+    """What models are brought and read by. ``secrets`` gives what was sealed with a Model, by its uid, to be told to
+    the place."""
 
     sources: fetch.Models
     weights: Weights
-    secrets: Callable[[str], Awaitable[Mapping[str, str]]]
+    secrets: Callable[[str, fetch.Place], Awaitable[Mapping[str, str]]]
 
 
 class ControlImporter:
@@ -100,7 +101,7 @@ class ControlImporter:
             found = await self._models.sources.bring(
                 place,
                 revision=revision,
-                secrets=await self._models.secrets(uid),
+                secrets=await self._models.secrets(uid, place),
                 progress=tell,
             )
             facts = await self._models.weights.facts([Part(part.path, part.file) for part in found.parts])

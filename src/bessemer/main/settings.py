@@ -64,6 +64,12 @@ class Settings(ApiModel):
         ge=1 << 20,
         description="How large a host's cache of content may be; only what its Claims name goes past that.",
     )
+    content_reserve_bytes: int = Field(
+        1 << 30, ge=1 << 20, description="What a host's cache of content leaves free on its disk, for its guests."
+    )
+    content_grace_seconds: float = Field(
+        86_400.0, ge=60, description="How long the control plane keeps content that nobody names any more."
+    )
     hub_endpoint: str = Field("https://huggingface.co", description="The hub that models come from, or its mirror.")
     sources_allowed: str = Field(
         "",

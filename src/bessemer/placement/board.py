@@ -198,16 +198,28 @@ class Board:
 
     def decide(self, request: Request) -> Decision | Refusal:
         """Where the request goes now, and why not elsewhere; or why nowhere, and what would help."""
-        placed = self.place(request)
-        reasons = self.reasons(request)
+        found = self._looked(request)
+        placed = self._placed(request, *found)
+        reasons = self._reasons(request, *found)
         if placed is None:
             return refused(Sight.of(self._fleet, request), reasons, remedies=self.remedies)
         return replace(placed, reasons=reasons)
 
     def place(self, request: Request) -> Decision | None:
         """Where the request goes now, without the reasons against the others."""
+        return self._placed(request, *self._looked(request))
+
+    def reasons(self, request: Request) -> tuple[Reason, ...]:
+        """Why hosts are set aside, as `sift` says it; of hosts that did not change since the last look from what is
+        kept."""
+        return self._reasons(request, *self._looked(request))
+
+    def _looked(self, request: Request) -> tuple[_Figures, _Allowed]:
+        """A look at all hosts, as they are now."""
         asked = self._parts(request)
-        figures, allowed = self._current(request, asked.shape), self._open_to(asked.who)
+        return self._current(request, asked.shape), self._open_to(asked.who)
+
+    def _placed(self, request: Request, figures: _Figures, allowed: _Allowed) -> Decision | None:
         n = self._fleet.size
         value, room = figures.value[:n], figures.counted()[FITS]
         if not allowed.everywhere:
@@ -215,7 +227,7 @@ class Board:
             value = np.where(allowed.hosts, value, np.inf)
         if not room:
             return None
-        more = self._surcharges(asked.shape)
+        more = self._surcharges(request)
         value = value if more is None else value + more
         close, rows = _least(value, figures.apart[:n], slack=self.slack)
         if not len(rows):
@@ -226,11 +238,7 @@ class Board:
         decision = _at(self._fleet, row, request=request, figures=figures, score={**score, self._policy.name: least})
         return replace(decision, fitting=room)
 
-    def reasons(self, request: Request) -> tuple[Reason, ...]:
-        """Why hosts are set aside, as `sift` says it; of hosts that did not change since the last look from what is
-        kept."""
-        asked = self._parts(request)
-        figures, allowed = self._current(request, asked.shape), self._open_to(asked.who)
+    def _reasons(self, request: Request, figures: _Figures, allowed: _Allowed) -> tuple[Reason, ...]:
         n = self._fleet.size
         verdict, figure, counts = figures.verdict[:n], figures.milli[:n], figures.counted()
         if not allowed.everywhere:
@@ -249,10 +257,10 @@ class Board:
             found += link.says(Sight.of(Glance(self._fleet, rows), request), np.ones(len(rows), dtype=np.bool_))
         return tuple(found)
 
-    def _surcharges(self, shape: Shape) -> Floats | None:
+    def _surcharges(self, request: Request) -> Floats | None:
         """[hosts]: what a policy that rations scarce hosts adds at this moment; None for nothing."""
         policy, fleet = self._rationing, self._fleet
-        if policy is None or not policy.rationed(shape):
+        if policy is None or not policy.rationed(shape := self._parts(request).shape):
             return None
         more = policy.surcharge(shape, fleet.census.of(shape))
         if not more:

@@ -91,11 +91,11 @@ def _take(tx: Tx, scope: str, *, meter: str, amount: int) -> None:
     for used, bound in (rows := tx.look(LOOK, **place)):
         if bound is not None and used + amount > bound:
             raise exceeded(scope, meter, amount=amount, left=bound - used, bound=bound)
+    look, after = Look(LOOK, place), [(used + amount, bound)]
     if rows:
-        tx.add(_SET, **place, used=used + amount)
+        tx.put(_SET, {**place, "used": used + amount}, look=look, rows=after)
     else:
-        tx.add(_INSERT, scope=scope, meter=meter, used=amount, bound=None)
-    tx.know(LOOK, [(used + amount, bound)], **place)
+        tx.put(_INSERT, {"scope": scope, "meter": meter, "used": amount, "bound": None}, look=look, rows=after)
 
 
 def give(tx: Tx, project: str, *, tenant: str, amounts: Mapping[str, int]) -> None:
@@ -125,8 +125,7 @@ def _give(tx: Tx, scope: str, *, meter: str, amount: int) -> None:
         if amount > used:
             log.warning("less is used than is given back", scope=scope, meter=meter, amount=amount)
         left = max(used - amount, 0)
-        tx.add(_SET, **place, used=left)
-        tx.know(LOOK, [(left, bound)], **place)
+        tx.put(_SET, {**place, "used": left}, look=Look(LOOK, place), rows=[(left, bound)])
 
 
 def looks(key: Key, *, meter: str) -> Iterator[Look]:

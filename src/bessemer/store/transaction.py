@@ -94,6 +94,14 @@ class Tx:
         """Write, at the latest before the table is asked about, or the transaction ends. A group's go in together,
         which costs a call for each table, and a remote database one answer for all."""
         self.known.forget(statement, values)
+        self._put(statement, values)
+
+    def put(self, statement: Statement, values: Mapping[str, Any], *, look: Look, rows: Rows) -> None:
+        """`add` a write of one row, after which ``look``, which finds that row by its key, would find these."""
+        self.known.replace(statement, values, look=look, rows=rows)
+        self._put(statement, values)
+
+    def _put(self, statement: Statement, values: Mapping[str, Any]) -> None:
         if self._careful:
             self.written += 1
             self._session.execute(statement, values)

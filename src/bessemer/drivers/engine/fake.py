@@ -126,6 +126,10 @@ class FakeEngine:
     def door(self, uid: str) -> str:
         return str(self._doors.socket(uid))
 
+    def slots_of(self, uid: str) -> int:
+        """How many requests the engine of the uid answers at the same time."""
+        return self._engines[uid].spec.slots
+
     async def end(self, uid: str, reason: End, *, code: int | None = None) -> None:
         """End the engine's process as the world would; its socket dies with it."""
         self.processes.end(uid, reason, code=code)

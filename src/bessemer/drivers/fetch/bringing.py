@@ -60,6 +60,8 @@ class Store(Protocol):
 
     async def ensure(self, digest: str, sources: Sequence[Source], *, progress: Progress | None = None) -> Path: ...
 
+    async def find(self, digest: str) -> Path | None: ...
+
     async def gather(
         self, key: str, sources: Sequence[Source], *, judge: Judge, progress: Progress | None = None
     ) -> Imported: ...
@@ -103,7 +105,7 @@ class SourceModels:
             progress(had + count, total)
 
         for file in files:
-            sources = list(_again(self._watched(origin.source(file)), file, limits=self._limits))
+            sources = list(_again(self._watched(origin.source(file), parts), file, limits=self._limits))
             parts.append(await self._part(place, file, sources=sources, progress=tell))
             had += parts[-1].size_bytes
         return Model(listing.revision, tuple(parts), listing.gated)
@@ -125,7 +127,7 @@ class SourceModels:
             case S3Place():
                 return S3Origin(web, place, secrets=secrets)
             case HttpPlace():
-                return HttpOrigin(web, place, reach=self._limits.reach)
+                return HttpOrigin(web, place, reach=self._limits.reach, token=secrets.get("token", ""))
 
     async def _part(self, place: Place, file: Listed, *, sources: list[Source], progress: Progress) -> ModelPart:
         if file.digest:
@@ -135,8 +137,9 @@ class SourceModels:
         kept = await self._store.gather(key, sources, judge=lambda part: _judge(file, part), progress=progress)
         return ModelPart(file.path, kept.digest, kept.size_bytes, kept.path)
 
-    def _watched(self, source: Source) -> Source:
-        """The same, given up where the disk gets full while it comes."""
+    def _watched(self, source: Source, had: Sequence[ModelPart]) -> Source:
+        """The same, given up where the disk gets full while it comes. What came before it is asked for meanwhile: no
+        object names it yet, and it is not to be taken for what nobody wants."""
 
         async def read(at: int) -> AsyncGenerator[bytes, None]:
             unseen = 0
@@ -146,6 +149,8 @@ class SourceModels:
                     if unseen >= LOOK_BYTES:
                         unseen = 0
                         self._check_reserve()
+                        for one in had:
+                            await self._store.find(one.digest)
                     yield part
 
         return read

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Seque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from bessemer.core.errors import Invalid
 
@@ -41,6 +42,24 @@ class Stored:
     path: Path
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a folder of content holds: what is named, what nobody names any more, and parts of what comes."""
+
+    used_bytes: int = 0
+    idle_bytes: int = 0
+    coming_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What a sweep removed: contents, ``parts`` of what never came to its end, and bytes of both."""
+
+    digests: tuple[str, ...] = ()
+    parts: int = 0
+    freed_bytes: int = 0
+
+
 class Content(Protocol):
     """A cache of content on one host."""
 
@@ -65,6 +84,11 @@ class Content(Protocol):
 
     async def stored(self) -> tuple[Stored, ...]:
         """All that is here, least recently used first."""
+        ...
+
+    async def room(self, digest: str = "") -> int | None:
+        """Bytes that are free on its disk, with those of this content that have come already; None where it has no
+        disk that could fill."""
         ...
 
     async def evict(self, budget_bytes: int, *, pinned: Collection[str] = ()) -> tuple[str, ...]:
@@ -118,6 +142,11 @@ class HubPlace:
     revision: str = "main"
     files: tuple[str, ...] = ()
 
+    @property
+    def audience(self) -> str:
+        """Whom a secret that is set for it is for: it is told to nobody else, whatever the place is changed to."""
+        return f"hub:{self.repository}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class S3Place:
@@ -129,12 +158,23 @@ class S3Place:
     endpoint: str = ""
     files: tuple[str, ...] = ()
 
+    @property
+    def audience(self) -> str:
+        """As `HubPlace.audience`."""
+        return f"s3:{self.endpoint.rstrip('/').lower() or self.region}/{self.bucket}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpPlace:
     """One file."""
 
     url: str
+
+    @property
+    def audience(self) -> str:
+        """As `HubPlace.audience`: a host and its port, whatever lies there."""
+        url = urlsplit(self.url)
+        return f"{url.scheme}://{url.netloc}".lower()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +183,11 @@ class PathPlace:
 
     path: str
     files: tuple[str, ...] = ()
+
+    @property
+    def audience(self) -> str:
+        """Nobody."""
+        return ""
 
 
 Place = HubPlace | S3Place | HttpPlace | PathPlace

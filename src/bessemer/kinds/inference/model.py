@@ -27,6 +27,8 @@ from bessemer.kinds.inference.sources import ModelSource, WheelSource
 
 SOURCE_SECRET = "source"
 """The field that a source's token or keys are sealed under."""
+AUDIENCE = "audience"
+"""Among them: whom they are for."""
 
 _REMEDIES = {
     "wheel": "See whether the control plane reaches its package index.",
@@ -99,6 +101,8 @@ def validate(new: Model, old: Model | None) -> Sequence[Cause]:
     """One source that can be one, and a digest where nothing else says what must come."""
     causes = [] if old else [*label_problems(new.metadata.name)]
     causes += sources.problems(new.spec.source, sha256=new.spec.sha256)
+    if old is None or new.spec.source != old.spec.source:
+        causes += sources.telling(new.spec.source)
     if new.spec.adapter_of == new.metadata.name:
         causes.append(Cause("spec.adapterOf", "must be another model"))
     return causes

@@ -16,8 +16,18 @@ from bessemer.kinds import workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.outline import Hindrance
-from bessemer.kinds.inference.endpoint.spec import SORTS, AdapterIntent, Endpoint, EndpointIntent, FileIntent, sort_of
+from bessemer.kinds.inference import footprint
+from bessemer.kinds.inference.endpoint.spec import (
+    SORTS,
+    AdapterIntent,
+    Endpoint,
+    EndpointIntent,
+    FileIntent,
+    sort_of,
+    takes_adapters,
+)
 from bessemer.kinds.inference.model import Model
+from bessemer.kinds.wants import TOO_SMALL, Want
 
 _LOADS = {sort.name: sort.loads for sort in SORTS}
 
@@ -52,6 +62,8 @@ async def engine_of(ctx: workload.Reads, endpoint: Endpoint, *, model: Model | N
 
 async def keep_adapters(ctx: Context, endpoint: Endpoint, *, claims: Sequence[Claim]) -> None:
     """Tell the claims whose engines take adapters while they run which ones there are now; all at once, or none yet."""
+    if not takes_adapters(endpoint.spec):
+        return
     intents = [(claim, EndpointIntent.model_validate(claim.spec.intent)) for claim in claims if not claim.deleting]
     loading = [(claim, intent) for claim, intent in intents if _LOADS.get(intent.engine)]
     if all([one.name for one in intent.adapters] == endpoint.spec.adapters for _, intent in loading):
@@ -73,6 +85,22 @@ async def _adapters_of(ctx: workload.Reads, endpoint: Endpoint) -> tuple[list[Ad
         if one is not None
     ]
     return adapters, hindrances
+
+
+def too_small(endpoint: Endpoint, found: Want[Model], engine: str) -> Iterator[Hindrance]:
+    """What keeps it from a flavor that can surely not hold it."""
+    if (
+        found.flavor is None
+        or found.part is None
+        or not engine
+        or any(one.reason == TOO_SMALL for one in found.hindrances)
+    ):
+        return
+    slots, context = endpoint.spec.slots, endpoint.spec.context_tokens
+    arguments, facts = endpoint.spec.engine.arguments, found.part.status.facts
+    yield from footprint.too_small(
+        facts, found.flavor.spec, engine=engine, arguments=arguments, slots=slots, context=context
+    )
 
 
 def files_of(model: Model) -> list[FileIntent]:

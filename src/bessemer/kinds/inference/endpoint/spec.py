@@ -18,7 +18,7 @@ from bessemer.core.values import Movable, nothing
 from bessemer.drivers.engine.protocol import Sort
 from bessemer.drivers.llamacpp.protocol import LLAMACPP
 from bessemer.drivers.vllm.protocol import VLLM
-from bessemer.kinds.fields import Name, Names, duplicates, label_problems, unchangeable
+from bessemer.kinds.fields import Name, Names, duplicates, label_problems
 from bessemer.kinds.inference.endpoint.forms import (
     BACKENDS_MAX,
     FALLBACKS_MAX,
@@ -85,6 +85,12 @@ class EndpointSpec(Turned):
         exclude_if=nothing,
         description="Endpoints of the same project that are asked, in this order, where it has nobody who answers.",
     )
+    restarted_at: str = Field(
+        "",
+        max_length=64,
+        exclude_if=nothing,
+        description="Another time than before makes a revision: replicas are made anew, of the model's content of now.",
+    )
     update: Update = Field(
         default_factory=Update,
         exclude_if=lambda said: said == Update(),
@@ -129,6 +135,32 @@ class EndpointSpec(Turned):
         return "Replace" if self.movable or self.preemptible else ""
 
 
+class Template(ApiModel):
+    """What replicas are made of: those of one template are of one revision. ``adapters`` are left out where engines
+    take them while they run."""
+
+    model: str = Field(description="Name of the Model.")
+    flavor: str = Field(description="Name of the Flavor.")
+    slots: int = Field(description="Requests that one replica answers at the same time.")
+    context_tokens: int = Field(description="Context of one slot.")
+    engine: EngineChoice = Field(
+        default_factory=EngineChoice,
+        exclude_if=lambda said: said == EngineChoice(),
+        description="Which engine, and what it is told.",
+    )
+    adapters: list[str] = Field(default_factory=list, exclude_if=nothing, description="Models that are its adapters.")
+    restarted_at: str = Field("", exclude_if=nothing, description="When replicas were asked to be made anew.")
+
+
+class RevisionStatus(ApiModel):
+    """A template that the endpoint had."""
+
+    revision: str = Field(description="Its name: a hash of the template.")
+    number: int = Field(description="Which it was, from 1; one that is gone back to has another number.")
+    since: str = Field(description="Since when.")
+    template: Template = Field(description="What its replicas are made of.")
+
+
 class ReplicaStatus(ApiModel):
     """One replica as its Claim shows it."""
 
@@ -139,6 +171,7 @@ class ReplicaStatus(ApiModel):
     ready: bool = Field(False, description="Whether it answers.")
     reason: str = Field("", description="Why it does not, in one CamelCase word.")
     message: str = Field("", description="Why, in a sentence.")
+    revision: str = Field("", exclude_if=nothing, description="The revision that it is of.")
 
 
 EndpointPhase = Literal[
@@ -160,6 +193,11 @@ class EndpointStatus(WaitingStatus):
     )
     ready_replicas: int = Field(0, description="Replicas that answer.")
     wanted_replicas: int = Field(0, description="Replicas that are wanted.")
+    revision: str = Field("", exclude_if=nothing, description="The revision that its replicas are to be of.")
+    updated_replicas: int = Field(0, exclude_if=nothing, description="Replicas of that revision that answer.")
+    revisions: list[RevisionStatus] = Field(
+        default_factory=list, exclude_if=nothing, description="The last revisions, by when each was first."
+    )
     fake: bool = Field(False, description="Whether a replica is on a fake host.")
     message: str = Field("", description="What it waits for or what is wrong, in words; empty when all is well.")
 
@@ -213,26 +251,14 @@ def wanted_of(endpoint: Endpoint) -> int:
     return endpoint.spec.replicas if endpoint.spec.form == "replicas" else 0
 
 
-_WHY = "replicas are made with it; make another endpoint"
-
-
 def validate(new: Endpoint, old: Endpoint | None) -> Sequence[Cause]:
-    """Its name is what clients call the model; what its replicas are made of cannot change."""
+    """Its name is what clients call the model; where what its replicas are made of changes, others come for them."""
     causes = [*duplicates("spec.tolerations", [t.key for t in new.spec.tolerations], field="key")]
     causes += duplicates("spec.adapters", new.spec.adapters)
     causes += _form_problems(new)
     causes += _engine_problems(new.spec)
     if old is None:
         causes += label_problems(new.metadata.name)
-    else:
-        causes += unchangeable("spec.model", new=new.spec.model, old=old.spec.model, why=_WHY)
-        causes += unchangeable("spec.flavor", new=new.spec.flavor, old=old.spec.flavor, why=_WHY)
-        causes += unchangeable("spec.slots", new=new.spec.slots, old=old.spec.slots, why=_WHY)
-        causes += unchangeable("spec.contextTokens", new=new.spec.context_tokens, old=old.spec.context_tokens, why=_WHY)
-        causes += unchangeable("spec.engine", new=new.spec.engine, old=old.spec.engine, why=_WHY)
-        if not _takes_adapters(old.spec):
-            why = "only an engine that is named vllm, with enable-lora, takes them while it runs"
-            causes += unchangeable("spec.adapters", new=new.spec.adapters, old=old.spec.adapters, why=why)
     return causes
 
 
@@ -272,6 +298,6 @@ def _engine_problems(spec: EndpointSpec) -> Iterator[Cause]:
         yield Cause("spec.engine.arguments.cache-prompt", words)
 
 
-def _takes_adapters(spec: EndpointSpec) -> bool:
+def takes_adapters(spec: EndpointSpec) -> bool:
     """Whether its engines take adapters while they run, whenever they were started."""
     return spec.engine.name == VLLM.name and spec.engine.arguments.get("enable-lora") is True
