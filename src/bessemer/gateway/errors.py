@@ -19,12 +19,13 @@ class Words:
 
 
 class Refused(Exception):
-    """An answer other than the model's."""
+    """An answer other than the model's; ``lines`` of a head go with it."""
 
-    def __init__(self, status: int, words: Words) -> None:
+    def __init__(self, status: int, words: Words, *, lines: bytes = b"") -> None:
         super().__init__(words.message)
         self.status = status
         self.words = words
+        self.lines = lines
 
     @property
     def retry_after_seconds(self) -> int:

@@ -130,7 +130,7 @@ class Call(msgspec.Struct, eq=False):
             return
         seconds = refused.retry_after_seconds
         extra = b"retry-after: %d\r\n" % seconds if seconds else b""
-        self.answer(refused.status, refused.body(), extra=extra)
+        self.answer(refused.status, refused.body(), extra=extra + refused.lines)
 
     def start(self, status: int, *, extra: bytes = b"") -> None:
         """Begin an answer of events; its head goes with the first of them."""
