@@ -159,6 +159,11 @@ def limit_unknown() -> Refused:
     return Refused(503, Words(text, "server_error", "limit_unknown", None, 1))
 
 
+def bearer_unknown() -> Refused:
+    text = "Who you are cannot be found out at present. Try again in a second."
+    return Refused(503, Words(text, "server_error", "bearer_unknown", None, 1))
+
+
 def no_room_for_usage() -> Refused:
     text = "The gateway cannot record usage at present (its disk is full) and so serves nothing. Try again later."
     return Refused(503, Words(text, "server_error", "usage_not_recordable", None, 30))
