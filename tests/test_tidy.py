@@ -40,6 +40,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ): "a command's options are its signature, as typer reads them",
     ("few_parameters", "cli/models.py::bring"): "a command's options are its signature, as typer reads them",
     ("few_parameters", "cli/objects.py::get"): "a command's options are its signature, as typer reads them",
+    ("few_parameters", "cli/keys.py::create"): "a command's options are its signature, as typer reads them",
     ("few_parameters", "cli/credentials.py::create"): "a command's options are its signature, as typer reads them",
     ("few_parameters", "cli/system.py::_local.up"): "a command's options are its signature, as typer reads them",
     ("few_parameters", "cli/simulate.py::_fill.openb"): "a command's options are its signature, as typer reads them",

@@ -25,6 +25,7 @@ from bessemer.drivers.engine.fake import FakeEngine
 from bessemer.drivers.engine.protocol import EngineSpec
 from bessemer.gateway import Admission, CutOff, Front, Gateway, GatewayFacts, Patience, Spool, Tables
 from bessemer.gateway.metrics import GatewayMetrics
+from bessemer.gateway.people import Vouch
 
 SECRET = b"gateway key of the tests"
 PROJECT = "acme--lab"
@@ -119,6 +120,7 @@ async def rig(
     doors: Path | None = None,
     admission: Admission | None = None,
     cut_off: CutOff | None = None,
+    vouch: Vouch | None = None,
 ) -> AsyncIterator[Rig]:
     """A gateway that is ready, with one endpoint ``words`` and a key ``bsk_good``; nothing outlives the block. Host
     ``h1`` shares its machine, with its doors in a folder of the rig's or in ``doors``."""
@@ -136,6 +138,7 @@ async def rig(
         patience=patience or Patience(),
         admission=admission or Admission(),
         cut_off=cut_off or CutOff(),
+        vouch=vouch,
     )
     gateway = Gateway(facts, ready)
     front = Front(gateway, clock, sweep=gateway.sweep)

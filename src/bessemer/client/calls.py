@@ -245,6 +245,11 @@ class Agents(_Area):
         as `core.bounds.Answer`, with ``words`` for what lacks."""
         return await self._ask("POST", self._paths.of(Key("Project", "", project), "shares"), body={"bounds": bounds})
 
+    async def bearer(self, token: str, *, project: str) -> dict[str, Any]:
+        """A gateway: who shows it a token of an issuer, and in which projects they may ask: ``{"user", "projects"}``;
+        "" is nobody, and with ``project`` only that one is looked at."""
+        return await self._ask("POST", f"{BASE}/bearers", body={"token": token, "project": project})
+
     async def held(self, holder: str) -> list[str]:
         """A gateway: the projects of whose money or bounds it holds some, by what was said in its name."""
         return list((await self._ask("GET", f"{BASE}/usage", query={"holder": holder}))["projects"])

@@ -170,9 +170,12 @@ class Asking:
     def elsewhere(self, refused: Refused, now: float) -> None:
         """Nobody here answers: another endpoint does, or it ends with that."""
         exchange = self._exchange
-        if not exchange.fall_over(now):
+        entry = exchange.chain.next(now) if exchange.chain is not None else None
+        if entry is None:
             exchange.refuse(refused)
             return
+        exchange.endpoint, exchange.start = entry, None
+        entry.pool.tally.fell_over += 1
         exchange.call.work = self
         self._tried = frozenset()
         self._ask(None)
@@ -180,8 +183,9 @@ class Asking:
     def _ask_of(self, replica: Replica, now: float) -> None:
         exchange = self._exchange
         self._carries = replica.carries.get(exchange.adapter)
-        if exchange.chain is not None and exchange.chain.instead(exchange.endpoint):
-            self._carries = called(exchange.endpoint.name, exchange.adapter, carries=self._carries)
+        name = exchange.endpoint.name
+        if exchange.wanted.model != name or exchange.adapter:
+            self._carries = called(name, exchange.adapter, carries=self._carries)
         try:
             exchange.ask(replica, self._sought, now=now)
         except Refused as refused:

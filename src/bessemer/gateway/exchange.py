@@ -95,15 +95,6 @@ class Exchange(msgspec.Struct, eq=False):
         patience = self.means.patience
         return patience.streamed_seconds if self.wanted.stream else patience.whole_seconds
 
-    def fall_over(self, now: float) -> bool:
-        """Let the next of those who may answer do so; whether there is one."""
-        entry = self.chain.next(now) if self.chain is not None else None
-        if entry is None:
-            return False
-        self.endpoint, self.start = entry, None
-        self.endpoint.pool.tally.fell_over += 1
-        return True
-
     def begin(self, ticket: Ticket) -> None:
         """It was let in."""
         self.ticket = ticket

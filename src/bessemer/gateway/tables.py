@@ -38,7 +38,7 @@ _log = structlog.get_logger("gateway.tables")
 class KeyEntry:
     """One ApiKey. ``endpoints`` empty is all of the project; ``expires_at`` None is never; ``networks`` empty is
     anywhere. ``owner`` is the member whose key it is, or "". ``bounds`` are its own limits and budget, as it says them;
-    nothing where it has none."""
+    nothing where it has none. ``priority`` is the class in which it waits."""
 
     uid: str
     name: str
@@ -48,6 +48,7 @@ class KeyEntry:
     owner: str = ""
     networks: tuple[IPv4Network | IPv6Network, ...] = ()
     bounds: bytes = b""
+    priority: str = "default"
 
     def valid(self, now: float) -> bool:
         return self.expires_at is None or now < self.expires_at
@@ -170,6 +171,7 @@ class Tables:
             owner=spec.get("owner") or "",
             networks=tuple(ip_network(network) for network in spec.get("networks") or ()),
             bounds=_bounds(spec),
+            priority=spec.get("priority", "default"),
         )
         self.keys[digest] = entry
         self._digests[uid] = digest

@@ -86,6 +86,7 @@ async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event) 
         patience=Patience(settings.first_byte_seconds, settings.whole_answer_seconds),
         admission=admission,
         cut_off=CutOff(follower.silent, settings.cut_off_seconds),
+        vouch=client.agents.bearer,
     )
     settler = Settler(spool, client.agents.usage, clock=clock, gateway_uid=holder, settled=admission.settled)
     pulse = Pulse(lambda: transport.request(_ALIVE), transport.close, listen=transport.listen, clock=clock)
