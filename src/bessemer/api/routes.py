@@ -19,6 +19,7 @@ from bessemer.api import (
     applying,
     audit,
     deleting,
+    endpointsecrets,
     fleetfigures,
     hosts,
     lending,
@@ -175,6 +176,10 @@ ROUTES: tuple[Rule, ...] = (
         account.credential_token,
         plural="applicationcredentials",
         verb="create",
+    ),
+    Rule("GET", f"{IN_PROJECT}/endpoints/{{name}}/secret", "kind", endpointsecrets.tell, plural="endpoints"),
+    Rule(
+        "POST", f"{IN_PROJECT}/endpoints/{{name}}/secret", "kind", endpointsecrets.keep, plural="endpoints", verb="create"
     ),
     Rule("GET", f"{IN_PROJECT}/instances/{{name}}/log", "kind", workloads.log, plural="instances"),
     Rule("GET", f"{IN_PROJECT}/endpoints/{{name}}/log", "kind", workloads.log, plural="endpoints"),

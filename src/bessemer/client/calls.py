@@ -145,6 +145,11 @@ class Account(_Area):
         administrators only."""
         await self._ask("POST", self._paths.of(Key("Model", "", model), "token"), body=dict(secrets))
 
+    async def endpoint_secret(self, endpoint: Key, secret: str) -> None:
+        """Set what an Endpoint's service elsewhere is shown; "" takes it away."""
+        body = {"secret": secret} if secret else {}
+        await self._ask("POST", self._paths.of(endpoint, "secret"), body=body)
+
     async def whoami(self) -> Me:
         answer = await self._ask("GET", "/whoami")
         return Me(answer["name"], answer["admin"], answer["tenants"], tuple(answer["projects"]))
@@ -210,6 +215,10 @@ class Agents(_Area):
         """The secrets of a Claim on this agent's host."""
         answer = await self._ask("GET", self._paths.of(claim, "secrets"))
         return dict(answer["secrets"])
+
+    async def endpoint_secret(self, endpoint: Key) -> str:
+        """What an Endpoint's service elsewhere is shown, for gateways; "" where nothing is."""
+        return str((await self._ask("GET", self._paths.of(endpoint, "secret")))["secret"])
 
     @asynccontextmanager
     async def content(self, digest: str, *, offset: int = 0) -> AsyncIterator[AsyncIterator[bytes]]:
