@@ -58,6 +58,7 @@ def test_the_verbs_are_all_there() -> None:
     assert groups == {
         "audit",
         "credential",
+        "endpoint",
         "host",
         "key",
         "model",

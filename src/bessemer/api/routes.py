@@ -179,7 +179,12 @@ ROUTES: tuple[Rule, ...] = (
     ),
     Rule("GET", f"{IN_PROJECT}/endpoints/{{name}}/secret", "kind", endpointsecrets.tell, plural="endpoints"),
     Rule(
-        "POST", f"{IN_PROJECT}/endpoints/{{name}}/secret", "kind", endpointsecrets.keep, plural="endpoints", verb="create"
+        "POST",
+        f"{IN_PROJECT}/endpoints/{{name}}/secret",
+        "kind",
+        endpointsecrets.keep,
+        plural="endpoints",
+        verb="create",
     ),
     Rule("GET", f"{IN_PROJECT}/instances/{{name}}/log", "kind", workloads.log, plural="instances"),
     Rule("GET", f"{IN_PROJECT}/endpoints/{{name}}/log", "kind", workloads.log, plural="endpoints"),
