@@ -85,3 +85,17 @@ def test_what_has_no_replicas_has_no_rollout(cli: Cli) -> None:
         assert "others answer for it" in cli("rollout", verb, "split", *PLACE).err
     assert cli("rollout", "history", "split", *PLACE).code == 1
     assert "only endpoints" in cli("rollout", "status", "instance/vm", *PLACE).err
+
+
+def test_what_a_service_elsewhere_is_shown_is_set_and_never_printed(cli: Cli) -> None:
+    external = {"url": "https://api.example.org/v1", "model": "big-1"}
+    cli.do(lambda w: w.create(f"/apis/bessemer.dev/v1alpha1/namespaces/{PROJECT}/endpoints", {
+        "metadata": {"name": "big"}, "spec": {"external": external},
+    }))  # fmt: skip
+    said = cli("endpoint", "secret", "big", *PLACE, stdin="sk-one\n")
+    assert (said.code, said.raw) == (0, "endpoint/big keeps it sealed\n")
+    assert "sk-one" not in cli("get", "endpoint", "big", "-o", "yaml", *PLACE).raw
+    assert "bessemer.dev/external-secret" in body_of(cli, "big")["metadata"]["annotations"]
+    assert cli("endpoint", "secret", "big", *PLACE).code == 1, "nothing was typed"
+    assert cli("endpoint", "secret", "big", "--remove", *PLACE).code == 0
+    assert "bessemer.dev/external-secret" not in body_of(cli, "big")["metadata"].get("annotations", {})

@@ -35,7 +35,7 @@ def secret(
     """
     key = key_of(find_kind("endpoint"), name, project=project)
     said = "" if remove else _asked()
-    run(context, lambda client: client.account.endpoint_secret(key, said))
+    run(context, lambda client: client.workloads.endpoint_secret(key, said))
     typer.echo(f"endpoint/{name} {'shows nothing any more' if remove else 'keeps it sealed'}")
 
 

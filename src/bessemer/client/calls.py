@@ -145,11 +145,6 @@ class Account(_Area):
         administrators only."""
         await self._ask("POST", self._paths.of(Key("Model", "", model), "token"), body=dict(secrets))
 
-    async def endpoint_secret(self, endpoint: Key, secret: str) -> None:
-        """Set what an Endpoint's service elsewhere is shown; "" takes it away."""
-        body = {"secret": secret} if secret else {}
-        await self._ask("POST", self._paths.of(endpoint, "secret"), body=body)
-
     async def whoami(self) -> Me:
         answer = await self._ask("GET", "/whoami")
         return Me(answer["name"], answer["admin"], answer["tenants"], tuple(answer["projects"]))
@@ -300,6 +295,11 @@ class Fleet(_Area):
 
 class Workloads(_Area):
     """A workload's bytes, relayed from the host that runs it."""
+
+    async def endpoint_secret(self, endpoint: Key, secret: str) -> None:
+        """Set what an Endpoint's service elsewhere is shown; "" takes it away."""
+        body = {"secret": secret} if secret else {}
+        await self._ask("POST", self._paths.of(endpoint, "secret"), body=body)
 
     @asynccontextmanager
     async def log(self, key: Key, *, follow: bool = False, replica: int = 0) -> AsyncIterator[AsyncIterator[bytes]]:

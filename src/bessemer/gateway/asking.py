@@ -17,7 +17,7 @@ from bessemer.gateway.answering import Answering
 from bessemer.gateway.errors import Refused
 from bessemer.gateway.exchange import Exchange
 from bessemer.gateway.onward import OURS, Fields, called, carrying
-from bessemer.gateway.outer import ELSEWHERE
+from bessemer.gateway.outer import no_answer
 from bessemer.gateway.request import shortened
 from bessemer.gateway.route import FULL, Full, Replica
 from bessemer.gateway.upstream import Link, Lost, Silent
@@ -244,8 +244,12 @@ class Asking:
     def heard(self, link: Link) -> None:
         """The first of the answer's body is here."""
         exchange = self._exchange
-        if link.status in (401, 403) or not 200 <= link.status < 600 or self._passes(link):
+        if link.status in (401, 403) or not 200 <= link.status < 600:
             # It does not know our secret, or speaks no HTTP that a client could be handed: not the client's fault.
+            link.drop()
+            self._fail(Lost(f"it answered with status {link.status}"))
+            return
+        if link.replica.outer is not None and no_answer(link.status, alone=exchange.chain is None):
             link.drop()
             self._fail(Lost(f"it answered with status {link.status}"))
             return
@@ -260,12 +264,6 @@ class Asking:
         answering = Answering(exchange)
         link.owner = answering
         answering.heard(link)
-
-    def _passes(self, link: Link) -> bool:
-        """Whether what a service elsewhere says is no answer: it sends us on, or is not able, and another may be."""
-        if link.replica.outer is None:
-            return False
-        return 300 <= link.status < 400 or (self._exchange.chain is not None and link.status in ELSEWHERE)
 
     def lost(self, why: str) -> None:
         """No answer will come over this connection."""

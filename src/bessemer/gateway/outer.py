@@ -88,6 +88,11 @@ class Outer:
         return b"{" + b",".join(parts) + b"}"
 
 
+def no_answer(status: int, *, alone: bool) -> bool:
+    """Whether what a service says is none: it sends us on; or is not able, and somebody stands in for it."""
+    return 300 <= status < 400 or (status in ELSEWHERE and not alone)
+
+
 async def connect(
     outer: Outer, make: Callable[[], asyncio.Protocol], *, allows: Allows, tls: ssl.SSLContext
 ) -> asyncio.Protocol:
@@ -133,7 +138,7 @@ class Services:
         self._wanted: dict[str, _Wanted] = {}
         self._news = asyncio.Event()
 
-    def follow(self, uid: str, body: Mapping[str, Any], pool: Pool) -> None:
+    def follow(self, uid: str, body: Mapping[str, Any], *, pool: Pool) -> None:
         """An Endpoint as it is now: one that has no service, or had one, too."""
         metadata, said = body["metadata"], body["spec"].get("external")
         if said is None:
@@ -145,7 +150,7 @@ class Services:
             return
         self._wanted.pop(uid, None)
         if not mark:
-            self._put(uid, said, mark, pool=pool, secret="")
+            self._put(uid, said, mark=mark, pool=pool, secret="")
             return
         if known is not None and _place(known[0]) != _place(said):
             # What it is shown is bound to where it stands: nothing is sent there before that is known.
@@ -180,11 +185,11 @@ class Services:
             return
         del self._wanted[uid]
         if secret:
-            self._put(uid, wanted.said, wanted.mark, pool=wanted.pool, secret=secret)
+            self._put(uid, wanted.said, mark=wanted.mark, pool=wanted.pool, secret=secret)
         else:
             _log.warning("the secret was set for another place", key=str(wanted.key))
 
-    def _put(self, uid: str, said: Mapping[str, Any], mark: str, *, pool: Pool, secret: str) -> None:
+    def _put(self, uid: str, said: Mapping[str, Any], *, mark: str, pool: Pool, secret: str) -> None:
         outer = Outer.read(said, secret)
         self._known[uid] = (said, mark)
         pool.add(Replica(uid, outer.host, said["url"], outer=outer))

@@ -212,7 +212,7 @@ class Tables:
             models={one["revision"]: one["template"]["model"] for one in revisions},
         )
         if self._services is not None:
-            self._services.follow(uid, body, pool)
+            self._services.follow(uid, body, pool=pool)
         _fit(entry, context)
 
     def _leave(self, uid: str, pool: Pool) -> None:
