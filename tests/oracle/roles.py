@@ -67,6 +67,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "Endpoint/log": _TALK,
     "Job/log": _TALK,
     "Instance/console": _HANDS,
+    "Endpoint/secret": _HANDS,
     "ApiKey/use": ("admin", "auditor", "tenant-admin", "member", "reader"),
     "ApiKey/token": _HANDS,
     "ApplicationCredential/token": (),  # its owner's, in person

@@ -214,6 +214,9 @@ class Agents(_Area):
     async def content_size(self, digest: str) -> int:
         """How many bytes ``sha256:HEX`` has. Raises NotFound, also of an api that does not say."""
         return int((await self._ask("GET", f"/content/{digest}/size"))["sizeBytes"])
+    async def endpoint_secret(self, endpoint: Key) -> str:
+        """What an Endpoint's service elsewhere is shown, for gateways; "" where nothing is."""
+        return str((await self._ask("GET", self._paths.of(endpoint, "secret")))["secret"])
 
     @asynccontextmanager
     async def content(self, digest: str, *, offset: int = 0) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -306,6 +309,11 @@ class Fleet(_Area):
 
 class Workloads(_Area):
     """A workload's bytes, relayed from the host that runs it."""
+
+    async def endpoint_secret(self, endpoint: Key, secret: str) -> None:
+        """Set what an Endpoint's service elsewhere is shown; "" takes it away."""
+        body = {"secret": secret} if secret else {}
+        await self._ask("POST", self._paths.of(endpoint, "secret"), body=body)
 
     @asynccontextmanager
     async def log(self, key: Key, *, follow: bool = False, replica: int = 0) -> AsyncIterator[AsyncIterator[bytes]]:

@@ -18,6 +18,7 @@ from bessemer.gateway.chains import Chain, context_of
 from bessemer.gateway.exchange import Exchange, Means, Patience
 from bessemer.gateway.front import Front
 from bessemer.gateway.metrics import GatewayMetrics
+from bessemer.gateway.outer import Outward
 from bessemer.gateway.people import People, Person, Vouch, Vouching, refuse_early
 from bessemer.gateway.reply import Call
 from bessemer.gateway.request import ROUTES, Wanted
@@ -41,7 +42,8 @@ class CutOff:
 
 @dataclass(frozen=True, slots=True)
 class GatewayFacts:
-    """What the gateway is given. ``secret`` keys the replicas' secrets; ``tls`` opens doors on other machines."""
+    """What the gateway is given. ``secret`` keys the replicas' secrets; ``tls`` opens doors on other machines,
+    ``outward`` connections to services elsewhere."""
 
     tables: Tables
     spool: Spool
@@ -53,6 +55,7 @@ class GatewayFacts:
     admission: Admission = field(default_factory=Admission)
     cut_off: CutOff = field(default_factory=CutOff)
     vouch: Vouch | None = None
+    outward: Outward | None = None
 
 
 class Gateway:
@@ -64,7 +67,7 @@ class Gateway:
         self._clock = facts.clock
         self._metrics = facts.metrics
         self._ready = ready
-        self._links = Links(facts.tls, facts.clock.monotonic())
+        self._links = Links(facts.tls, facts.clock.monotonic(), outward=facts.outward)
         books = Books(facts.spool, facts.admission)
         self._turns = Turns(facts.clock)
         self._means = Means(books, facts.clock, facts.metrics, facts.secret, self._links, facts.patience, self._turns)

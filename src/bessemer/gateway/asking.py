@@ -17,6 +17,7 @@ from bessemer.gateway.answering import Answering
 from bessemer.gateway.errors import Refused
 from bessemer.gateway.exchange import Exchange
 from bessemer.gateway.onward import OURS, Fields, called, carrying
+from bessemer.gateway.outer import no_answer
 from bessemer.gateway.request import shortened
 from bessemer.gateway.route import FULL, Full, Replica
 from bessemer.gateway.upstream import Link, Lost, Silent
@@ -230,12 +231,18 @@ class Asking:
         exchange.link = link
         call.deadline = min(now + exchange.patience, exchange.until)
         head = replica.heads.get((call.path, stream))
-        if head is None:
+        outer = replica.outer
+        if head is None and outer is not None:
+            head = replica.heads[call.path, stream] = outer.head(call.path)
+        elif head is None:
             secret = replica_secret(means.secret, replica.claim_uid)
             head = replica.heads[call.path, stream] = upstream.head(call.path, secret, stream=stream)
         body = self._body
         if self._carries is not None:
             body = carrying(body, self._carries, said=self._said)
+        if outer is not None:
+            wanted = exchange.wanted
+            body = outer.body(body, timings=wanted.show_timings, counts=wanted.show_counts)
         link.ask(upstream.ask(head, call.shown, body=body), self)
 
     def heard(self, link: Link) -> None:
@@ -243,6 +250,10 @@ class Asking:
         exchange = self._exchange
         if link.status in (401, 403) or not 200 <= link.status < 600:
             # It does not know our secret, or speaks no HTTP that a client could be handed: not the client's fault.
+            link.drop()
+            self._fail(Lost(f"it answered with status {link.status}"))
+            return
+        if link.replica.outer is not None and no_answer(link.status, alone=exchange.chain is None):
             link.drop()
             self._fail(Lost(f"it answered with status {link.status}"))
             return

@@ -329,9 +329,8 @@ async def parted(ctx: Context, *parts: Key) -> str:
             await ctx.objects.get(part)
         except NotFound:
             gone.append(f"{part.kind} {part.name}")
-    return (
-        f"{' and '.join(gone)} {'is' if len(gone) == 1 else 'are'} gone; what stands keeps what it has" if gone else ""
-    )
+    are = "is" if len(gone) == 1 else "are"
+    return f"{' and '.join(gone)} {are} gone; what stands keeps what it has" if gone else ""
 
 
 def shown(reasons: Sequence[Reason]) -> list[ReasonView]:
