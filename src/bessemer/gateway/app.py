@@ -25,6 +25,7 @@ from bessemer.gateway.tables import EndpointEntry, KeyEntry, Tables
 from bessemer.gateway.turns import Turns
 from bessemer.gateway.upstream import Links
 from bessemer.gateway.vessels import Ticket
+from bessemer.gateway.waking import Waking
 
 _HEALTH = ("/healthz", "/livez", "/readyz")
 _MODELS = "/v1/models"
@@ -65,7 +66,11 @@ class Gateway:
         self._links = Links(facts.tls, facts.clock.monotonic())
         books = Books(facts.spool, facts.admission)
         self._turns = Turns(facts.clock)
-        self._means = Means(books, facts.clock, facts.metrics, facts.secret, self._links, facts.patience, self._turns)
+        self.waking = Waking(facts.clock)
+        facts.tables.arrived = self.waking.arrived
+        self._means = Means(
+            books, facts.clock, facts.metrics, facts.secret, self._links, facts.patience, self._turns, self.waking
+        )
         facts.metrics.routing = facts.tables.tally
         self._cut_off = facts.cut_off
         facts.metrics.silent = facts.cut_off.silent

@@ -170,8 +170,10 @@ class Asking:
     def elsewhere(self, refused: Refused, now: float) -> None:
         """Nobody here answers: another endpoint does, or it ends with that."""
         exchange = self._exchange
+        exchange.endpoint.pool.gauge.called = True
         if not exchange.fall_over(now):
-            exchange.refuse(refused)
+            if self._tried or not exchange.means.waking.hold(self, exchange):
+                exchange.refuse(refused)
             return
         exchange.call.work = self
         self._tried = frozenset()

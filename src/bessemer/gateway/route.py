@@ -29,6 +29,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from bessemer.gateway.gauge import Gauge
 from bessemer.gateway.health import EJECTED_SHARE_MAX, Health
 from bessemer.gateway.onward import Fields
 from bessemer.gateway.prefix import MARKS_KEPT, Marks, Trail
@@ -103,6 +104,7 @@ class Pool:
         self.replicas: dict[str, Replica] = {}
         self.tally = tally if tally is not None else Tally()
         self.waiting = Waiting(self.tally)
+        self.gauge = Gauge()
         self._trail = Trail()
         self._ring = Ring()
         self._all: list[Replica] = []

@@ -6,7 +6,7 @@ whose address may not be dialled (`doors`) is left out, and the log says why.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
@@ -109,6 +109,8 @@ class Tables:
         self._claims: dict[str, tuple[str, str]] = {}
         self._homeless: dict[tuple[str, str], Pool] = {}
         self.tally = Tally()
+        self.arrived: Callable[[Pool], None] = lambda _: None
+        """Hears of each pool that has a replica more."""
 
     def find_key(self, token: str) -> KeyEntry | None:
         """The key of a bearer, valid or not."""
@@ -175,6 +177,7 @@ class Tables:
         spec = body["spec"]
         context = spec.get("contextTokens", CONTEXT_TOKENS)
         pool.slots = spec.get("slots", 0)
+        pool.gauge.follow(spec.get("scale"))
         self.endpoints[place] = EndpointEntry(
             uid,
             *place,
@@ -212,6 +215,7 @@ class Tables:
         _adapt(known, project=place[0], intent=body["spec"].get("intent") or {}, detail=status.get("detail") or {})
         home.changed()
         self._claims[uid] = place
+        self.arrived(home)
 
     def _admits(self, uid: str, address: str, *, folder: Path | None) -> bool:
         """Whether the address may be dialled; one that may not is told of once."""

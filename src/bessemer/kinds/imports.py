@@ -93,5 +93,6 @@ def _importing(ctx: Context, status: ContentStatus, *, source: Source, error: Dr
     reason, again = (error.reason, RETRY_SECONDS) if error else ("Importing", LOOK_SECONDS)
     message = error.message if error else str(progress) or source.at_first
     update = {"phase": "Importing", "progress_percent": progress.percent or 0, "message": message}
-    said = {"reason": reason, "message": message, "remedy": source.remedy}
-    return Wait(status=status.model_copy(update=update), again=again, done=progress.done, **said)
+    status = status.model_copy(update=update)
+    remedy, done = source.remedy, progress.done
+    return Wait(reason=reason, message=message, remedy=remedy, status=status, again=again, done=done)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -17,6 +17,7 @@ import structlog
 
 from bessemer.core.clock import Clock, epoch
 from bessemer.core.errors import BessemerError, Conflict, DriverError, NotFound, TooMany, Unavailable
+from bessemer.core.notices import Happening
 from bessemer.core.ports import UNDER, Events, Fence, Part, Stored, Writer
 from bessemer.core.resource import Done, Fail, Key, Kind, Outcome, Resource, Status, Wait
 from bessemer.loop.fold import fold, happenings, is_ready, phase_after, status_body
@@ -226,7 +227,8 @@ class Work(Generic[C]):
             return left
         new = fold(obj, outcome, now=self.clock.now(), overdue_after=deadline if late else None)
         if new != obj.status:
-            written = await self._put(obj, new, failed=answer.raised or isinstance(outcome, Fail))
+            failed = answer.raised or isinstance(outcome, Fail)
+            written = await self._put(obj, new, happened=outcome.happened, failed=failed)
             self._seen[obj.key] = written.revision
         self._note_stuck(obj.key, stuck=late)
         return None if late else left
@@ -238,10 +240,12 @@ class Work(Generic[C]):
         current = obj.status.observed_generation == obj.metadata.generation
         return known and current and self._errors.failures(obj.key) < PATIENCE
 
-    async def _put(self, obj: Resource[Any, Any], new: Status, *, failed: bool) -> Stored:
+    async def _put(
+        self, obj: Resource[Any, Any], new: Status, *, happened: Sequence[Happening], failed: bool
+    ) -> Stored:
         """Write the status, and with it what that tells."""
         body = status_body(obj, new)
-        told = happenings(obj.status, new, failed=failed) if self.events is not None else ()
+        told = [*happened, *happenings(obj.status, new, failed=failed)] if self.events is not None else ()
         if self.events is None or not told:
             return await self.objects.replace(body, self.writer, part="status")
         return await self.events.tell(body, self.writer, happenings=told)

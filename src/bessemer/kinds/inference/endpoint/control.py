@@ -19,7 +19,7 @@ from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.flavor import Flavor
 from bessemer.kinds.fleet.outline import Hindrance
-from bessemer.kinds.inference.endpoint import elsewhere, revisions
+from bessemer.kinds.inference.endpoint import elsewhere, revisions, scaled
 from bessemer.kinds.inference.endpoint.engines import Engine, adapter_keys, engine_of, files_of, keep_adapters
 from bessemer.kinds.inference.endpoint.revisions import LABEL, name_of, remembered, revision_of, template_of
 from bessemer.kinds.inference.endpoint.shift import (
@@ -103,6 +103,11 @@ class Seen:
 
 
 async def reconcile(ctx: Context, endpoint: Endpoint) -> Outcome:
+    after = scaled.decided(ctx, endpoint)
+    return scaled.told(await _converge(ctx, after), endpoint, after)
+
+
+async def _converge(ctx: Context, endpoint: Endpoint) -> Outcome:
     endpoint = _with_revision(endpoint, await workload.own_claims(ctx, endpoint), now=ctx.clock.now())
     seen = await _shed(ctx, endpoint)
     now = ctx.clock.now()
@@ -337,8 +342,11 @@ def _leaving(count: int, *, moved: int) -> str:
 
 def _whole(status: EndpointStatus, wanted: int, *, note: str) -> Done:
     if not wanted:
-        stopped = status.model_copy(update={"phase": "Stopped", "message": note})
-        return Done(status=stopped, ready=False, reason="Stopped", message="no replica is wanted")
+        asleep = status.scaling is not None
+        said = note or ("it sleeps until somebody asks" if asleep else "")
+        stopped = status.model_copy(update={"phase": "Stopped", "message": said})
+        words = "no replica is wanted until somebody asks" if asleep else "no replica is wanted"
+        return Done(status=stopped, ready=False, reason="Stopped", message=words)
     ready = status.model_copy(update={"phase": "Ready", "message": note})
     return Done(status=ready, message=f"all of {wanted} replicas answer")
 

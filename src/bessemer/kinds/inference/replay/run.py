@@ -8,9 +8,10 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from bessemer.core.loads import Sums
 from bessemer.kinds.inference.replay.replica import Replica, Request, Speed
 from bessemer.kinds.inference.replay.trace import Asked
-from bessemer.kinds.inference.scaling.sight import Policy, Sight, Sums
+from bessemer.kinds.inference.scaling.sight import Policy, Sight
 from bessemer.kinds.inference.scaling.spec import Scale
 
 TICK_SECONDS = 2.0
