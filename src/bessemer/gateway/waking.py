@@ -54,7 +54,7 @@ class Waking:
                 del self._held[pool]
             return False
         exchange.held_since = since
-        held[Held(self, asking, exchange)] = None
+        held[Held(self, asking, exchange=exchange)] = None
         pool.gauge.held += 1
         self._bytes += size
         exchange.call.deadline = min(late, exchange.until)
@@ -90,7 +90,7 @@ class Held:
 
     __slots__ = ("_asking", "_waking", "exchange")
 
-    def __init__(self, waking: Waking, asking: Asking, exchange: Exchange) -> None:
+    def __init__(self, waking: Waking, asking: Asking, *, exchange: Exchange) -> None:
         self._waking = waking
         self._asking = asking
         self.exchange = exchange

@@ -204,7 +204,7 @@ class _Control:
 
     def loads(self, loop: Loop[Context]) -> LoadFeed:
         """What tells the loop of endpoints that are to have another number of replicas."""
-        return LoadFeed(loop.ctx.scalers, self.store.leases, self._clock, wake=loop.wake)
+        return LoadFeed(loop.ctx.scalers, self.store.leases, clock=self._clock, wake=loop.wake)
 
     @asynccontextmanager
     async def _dial(self, url: str) -> AsyncIterator[Socket]:

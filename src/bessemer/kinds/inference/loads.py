@@ -77,7 +77,7 @@ class Scalers:
     def __init__(self) -> None:
         self._known: dict[str, _Known] = {}
 
-    def name(self, uid: str, key: Key, standing: Standing, *, now: float) -> tuple[Verdict | None, str]:
+    def name(self, uid: str, key: Key, *, standing: Standing, now: float) -> tuple[Verdict | None, str]:
         """What was decided last of an endpoint that stands so, and what lacks of the reports; None where nothing was
         since it was named first."""
         known = self._known.get(uid)
@@ -126,7 +126,7 @@ class Scalers:
             for load in report.loads:
                 known_ = self._known.get(load.uid)
                 if known_ is not None:
-                    _add(known_, report, load)
+                    _add(known_, report, load=load)
 
     def _decide(self, known: _Known, *, now: float, may_fall: bool) -> Verdict:
         standing = known.standing
@@ -158,7 +158,7 @@ class Scalers:
                 known.rose = None
 
 
-def _add(known: _Known, report: LoadReport, load: EndpointLoad) -> None:
+def _add(known: _Known, report: LoadReport, *, load: EndpointLoad) -> None:
     known.busy += load.busy
     known.waiting += load.waiting
     boot, before = known.served_by.get(report.holder, (report.boot, None))
@@ -174,7 +174,7 @@ def _add(known: _Known, report: LoadReport, load: EndpointLoad) -> None:
 class LoadFeed:
     """Reads what gateways say, for ever. ``wake`` is the loop's."""
 
-    def __init__(self, scalers: Scalers, leases: Leases, clock: Clock, *, wake: Callable[[Key], None]) -> None:
+    def __init__(self, scalers: Scalers, leases: Leases, *, clock: Clock, wake: Callable[[Key], None]) -> None:
         self._scalers = scalers
         self._leases = leases
         self._clock = clock

@@ -104,7 +104,7 @@ class Seen:
 
 async def reconcile(ctx: Context, endpoint: Endpoint) -> Outcome:
     after = scaled.decided(ctx, endpoint)
-    return scaled.told(await _converge(ctx, after), endpoint, after)
+    return scaled.told(await _converge(ctx, after), before=endpoint, after=after)
 
 
 async def _converge(ctx: Context, endpoint: Endpoint) -> Outcome:

@@ -32,7 +32,7 @@ def decided(ctx: Context, endpoint: Endpoint) -> Endpoint:
         ready=status.ready_replicas,
         starting=max(0, len(status.replicas) - status.ready_replicas),
     )
-    verdict, silence = ctx.scalers.name(endpoint.uid, endpoint.key, standing, now=ctx.clock.monotonic())
+    verdict, silence = ctx.scalers.name(endpoint.uid, endpoint.key, standing=standing, now=ctx.clock.monotonic())
     wanted, why = (present, "") if verdict is None else (verdict.replicas, verdict.why)
     if not wanted and _woken(endpoint, now=now):
         wanted, why = 1, "a request waits for it"
@@ -47,7 +47,7 @@ def decided(ctx: Context, endpoint: Endpoint) -> Endpoint:
     return _with(endpoint, Scaling(wanted=bounded, since=rfc3339(now), why=why, reported=silence))
 
 
-def told(outcome: Outcome, before: Endpoint, after: Endpoint) -> Outcome:
+def told(outcome: Outcome, *, before: Endpoint, after: Endpoint) -> Outcome:
     """The outcome with what is to be told of another number."""
     old, new = before.status.scaling, after.status.scaling
     if old is None or new is None or old.wanted == new.wanted:

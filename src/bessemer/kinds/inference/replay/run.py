@@ -134,7 +134,7 @@ class _Endpoint:
         ended.clear()
 
 
-def replay(asked: Sequence[Asked], policy: Policy, case: Case) -> Course:
+def replay(asked: Sequence[Asked], policy: Policy, *, case: Case) -> Course:
     """All of a trace, and on until the last request is answered."""
     course, endpoint = Course(), _Endpoint(case)
     wanted, came, drawn, arrivals = case.first, 0, 0.0, 0
