@@ -23,6 +23,8 @@ _PATIENCE_SECONDS = 0.1
 _AGAIN_SECONDS = 10.0
 """From when on who was woken, and has nobody yet, is woken again."""
 _TRIES = 3
+_WRITER = Writer("system", "waking")
+"""A gateway writes no object: it says that it is asked, and the api notes when."""
 
 
 async def report(call: Call) -> Response:
@@ -48,7 +50,6 @@ async def report(call: Call) -> Response:
 async def _wake(call: Call, load: EndpointLoad) -> None:
     """Note on it that it is waited for, unless that was noted lately. What does not scale, or is gone, sleeps on."""
     objects, now = call.state.ports.objects, call.state.context.clock.now()
-    writer = Writer("gateway", call.who.name)
     for _ in range(_TRIES):
         with suppress(Conflict):
             try:
@@ -61,7 +62,7 @@ async def _wake(call: Call, load: EndpointLoad) -> None:
             if stored.uid != load.uid or not body["spec"].get("scale") or lately:
                 return
             said[WOKEN] = rfc3339(now)
-            await objects.replace(body, writer)
+            await objects.replace(body, _WRITER)
             return
 
 
