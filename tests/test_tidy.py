@@ -50,6 +50,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
         "few_parameters",
         "cli/rehearse.py::_history.history",
     ): "a command's options are its signature, as typer reads them",
+    ("few_parameters", "cli/scaled.py::add.inference"): "a command's options are its signature, as typer reads them",
     ("few_parameters", "cli/declare.py::apply"): "a command's options are its signature, as typer reads them",
     ("few_parameters", "cli/declare.py::diff"): "a command's options are its signature, as typer reads them",
     ("few_parameters", "cli/declare.py::delete"): "a command's options are its signature, as typer reads them",

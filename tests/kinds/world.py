@@ -45,6 +45,7 @@ from bessemer.kinds.fleet.heartbeats import Heartbeats
 from bessemer.kinds.fleet.host import FAKE_TAINT
 from bessemer.kinds.fleet.inventory import FleetFeed
 from bessemer.kinds.fleet.queueing import Queueing
+from bessemer.kinds.inference.loads import LoadFeed
 from bessemer.loop.loop import Loop
 from bessemer.store import open_store
 from bessemer.store.kinds import store_kinds
@@ -349,6 +350,7 @@ class World:
             KINDS, ctx, objects=objects, leases=leases, events=events, writer=CONTROLLER, **self._common
         )
         heartbeats = Heartbeats(leases, self.clock, wake=loop.wake)
+        self.loads = LoadFeed(ctx.scalers, leases, clock=self.clock, wake=loop.wake)
         self._tasks["control"] = [asyncio.create_task(part.run()) for part in (loop, fleet, heartbeats)]
 
     def _agent(self, host: WorldHost) -> Loop[Any]:

@@ -15,6 +15,7 @@ import orjson
 
 from bessemer.client.paths import BASE, Paths, segment
 from bessemer.client.transport import Ask, Socket, Transport
+from bessemer.core.loads import LoadReport
 from bessemer.core.resource import Key
 from bessemer.core.values import UsageBatch
 
@@ -214,6 +215,7 @@ class Agents(_Area):
     async def content_size(self, digest: str) -> int:
         """How many bytes ``sha256:HEX`` has. Raises NotFound, also of an api that does not say."""
         return int((await self._ask("GET", f"/content/{digest}/size"))["sizeBytes"])
+
     async def endpoint_secret(self, endpoint: Key) -> str:
         """What an Endpoint's service elsewhere is shown, for gateways; "" where nothing is."""
         return str((await self._ask("GET", self._paths.of(endpoint, "secret")))["secret"])
@@ -233,6 +235,10 @@ class Agents(_Area):
     async def usage(self, batch: UsageBatch) -> int:
         """A gateway: settle a batch; answers the highest sequence stored. Raises Conflict for a gap."""
         return int((await self._ask("POST", f"{BASE}/usage", body=batch.dump()))["sequence"])
+
+    async def loads(self, report: LoadReport, *, last: bool = False) -> None:
+        """A gateway: what is asked of endpoints that scale; the ``last`` that it says."""
+        await self._ask("POST", f"{BASE}/loads", body=report.dump(), query={"last": "true"} if last else {})
 
     async def share(
         self, project: str, *, meter: str, amount: int, money: Mapping[str, Any] | None = None

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from bessemer.core.errors import Cause
+from bessemer.core.notices import Happening
 
 if TYPE_CHECKING:
     from bessemer.core.taking import Within
@@ -209,13 +210,14 @@ C = TypeVar("C")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
     """Nothing left to do for this generation. ``ready`` is the Ready condition; ``again`` seconds until the next
-    look."""
+    look. ``happened`` is told as events, with a status that is another than before; of each outcome."""
 
     status: ApiModel | None = None
     ready: bool = True
     reason: str = "Ready"
     message: str = ""
     again: float | None = None
+    happened: Sequence[Happening] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,6 +236,7 @@ class Wait:
     remedy: str = ""
     done: int = 0
     within: Within | None = None
+    happened: Sequence[Happening] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,6 +248,7 @@ class Fail:
     status: ApiModel | None = None
     again: float = 300.0
     remedy: str = ""
+    happened: Sequence[Happening] = ()
 
 
 Outcome = Done | Wait | Fail

@@ -27,6 +27,7 @@ from bessemer.gateway.tables import EndpointEntry, KeyEntry, Tables
 from bessemer.gateway.turns import Turns
 from bessemer.gateway.upstream import Links
 from bessemer.gateway.vessels import Ticket
+from bessemer.gateway.waking import Waking
 
 _HEALTH = ("/healthz", "/livez", "/readyz")
 _MODELS = "/v1/models"
@@ -70,7 +71,11 @@ class Gateway:
         self._links = Links(facts.tls, facts.clock.monotonic(), outward=facts.outward)
         books = Books(facts.spool, facts.admission)
         self._turns = Turns(facts.clock)
-        self._means = Means(books, facts.clock, facts.metrics, facts.secret, self._links, facts.patience, self._turns)
+        self.waking = Waking(facts.clock)
+        facts.tables.arrived = self.waking.arrived
+        self._means = Means(
+            books, facts.clock, facts.metrics, facts.secret, self._links, facts.patience, self._turns, self.waking
+        )
         facts.metrics.routing = facts.tables.tally
         self._cut_off = facts.cut_off
         self._people = People(facts.vouch, facts.clock, most=facts.cut_off.most)

@@ -171,11 +171,14 @@ class Asking:
     def elsewhere(self, refused: Refused, now: float) -> None:
         """Nobody here answers: another endpoint does, or it ends with that."""
         exchange = self._exchange
+        exchange.endpoint.pool.gauge.called = True
         entry = exchange.chain.next(now) if exchange.chain is not None else None
         if entry is None:
-            exchange.refuse(refused)
+            if self._tried or not exchange.means.waking.hold(self, exchange):
+                exchange.refuse(refused)
             return
         exchange.endpoint, exchange.start = entry, None
+        entry.pool.gauge.arrived += 1
         entry.pool.tally.fell_over += 1
         exchange.call.work = self
         self._tried = frozenset()

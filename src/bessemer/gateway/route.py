@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from bessemer.gateway.gauge import Gauge
 from bessemer.gateway.health import EJECTED_SHARE_MAX, Health
 from bessemer.gateway.onward import Fields
 from bessemer.gateway.prefix import MARKS_KEPT, Marks, Trail
@@ -117,6 +118,7 @@ class Pool:
         self.replicas: dict[str, Replica] = {}
         self.tally = tally if tally is not None else Tally()
         self.waiting = Waiting(self.tally)
+        self.gauge = Gauge()
         self._trail = Trail()
         self._ring = Ring()
         self._all: list[Replica] = []

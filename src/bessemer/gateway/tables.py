@@ -6,7 +6,7 @@ whose address may not be dialled (`doors`) is left out, and the log says why.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
@@ -127,6 +127,8 @@ class Tables:
         self._claims: dict[str, tuple[str, str]] = {}
         self._homeless: dict[tuple[str, str], Pool] = {}
         self.tally = Tally()
+        self.arrived: Callable[[Pool], None] = lambda _: None
+        """Hears of each pool that has a replica more."""
 
     def find_key(self, token: str) -> KeyEntry | None:
         """The key of a bearer, valid or not."""
@@ -200,6 +202,7 @@ class Tables:
         said = spec.get("external") or spec
         context = said.get("contextTokens", CONTEXT_TOKENS)
         pool.each = said.get("slots", 0)
+        pool.gauge.follow(spec.get("scale"))
         revisions = body.get("status", {}).get("revisions", ())
         entry = self.endpoints[place] = EndpointEntry(
             uid,
@@ -253,6 +256,7 @@ class Tables:
         else:
             _fit(entry, entry.context_tokens)
         self._claims[uid] = place
+        self.arrived(home)
 
     def _admits(self, uid: str, address: str, *, folder: Path | None) -> bool:
         """Whether the address may be dialled; one that may not is told of once."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -17,6 +17,7 @@ import structlog
 
 from bessemer.core.clock import Clock, epoch
 from bessemer.core.errors import BessemerError, Conflict, DriverError, NotFound, TooMany, Unavailable
+from bessemer.core.notices import Happening
 from bessemer.core.ports import UNDER, Events, Fence, Part, Stored, Writer
 from bessemer.core.resource import Done, Fail, Key, Kind, Outcome, Resource, Status, Wait
 from bessemer.core.taking import Telling, Within
@@ -254,16 +255,17 @@ class Work(Generic[C]):
         new = fold(obj, outcome, now=self.clock.now(), overdue_after=deadline if late else None)
         within = outcome.within if isinstance(outcome, Wait) else None
         if new != obj.status or within is not None:
-            self._seen[obj.key] = await self._put(
-                obj, new, failed=answer.raised or isinstance(outcome, Fail), within=within
-            )
+            failed = answer.raised or isinstance(outcome, Fail)
+            told = [*outcome.happened, *happenings(obj.status, new, failed=failed)] if self.events is not None else []
+            self._seen[obj.key] = await self._put(obj, new, told=told, within=within)
         self._note_stuck(obj.key, stuck=late)
         return None if late else left
 
-    async def _put(self, obj: Resource[Any, Any], new: Status, *, failed: bool, within: Within | None) -> int:
+    async def _put(
+        self, obj: Resource[Any, Any], new: Status, *, told: Sequence[Happening], within: Within | None
+    ) -> int:
         """Write the status, and with it what that tells, and what it is to be written with. Answers the revision."""
         body = status_body(obj, new)
-        told = happenings(obj.status, new, failed=failed) if self.events is not None else ()
         if within is not None:
             return await within.write(Telling(body, told))
         if self.events is None or not told:

@@ -39,6 +39,7 @@ from bessemer.gateway import (
     Lending,
     Patience,
     Pulse,
+    Reporter,
     Settler,
     Shares,
     Spool,
@@ -97,6 +98,8 @@ async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event) 
     settler = Settler(spool, client.agents.usage, clock=clock, gateway_uid=holder, settled=admission.settled)
     pulse = Pulse(lambda: transport.request(_ALIVE), transport.close, listen=transport.listen, clock=clock)
     app = Gateway(facts, follower.ready)
+    reporter = Reporter(lambda: list(tables.endpoints.values()), client.agents.loads, holder=holder, clock=clock)
+    app.waking.rouse = reporter.soon
     _log.info("gateway listens", address=settings.listen, port=settings.gateway_port)
     try:
         async with asyncio.TaskGroup() as group:
@@ -104,6 +107,7 @@ async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event) 
             group.create_task(services.run())
             group.create_task(settler.run())
             group.create_task(pulse.run())
+            group.create_task(reporter.run())
             group.create_task(admission.run(partial(client.agents.held, holder), clock=clock))
             group.create_task(serve_metrics(facts.metrics.registry, paths.spool.parent / METRICS_SOCKET))
             on = listen(settings.listen, settings.gateway_port)
@@ -111,7 +115,7 @@ async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event) 
             group.create_task(serve(app, clock=clock, on=on, tls=shown, stop=stop))
     finally:
         with suppress(TimeoutError):
-            await asyncio.wait_for(admission.say(last=True), _GIVE_BACK_SECONDS)
+            await asyncio.wait_for(_last_words(admission, reporter), _GIVE_BACK_SECONDS)
         spool.close()
         await client.close()
 
@@ -140,6 +144,11 @@ async def serve(
         await asyncio.gather(accepting, stopping, return_exceptions=True)
         on.close()
         await front.close(DRAIN_SECONDS)
+
+
+async def _last_words(admission: Admission, reporter: Reporter) -> None:
+    """It holds nothing any more, and is asked nothing."""
+    await asyncio.gather(admission.say(last=True), reporter.say(last=True))
 
 
 def asking(share: Callable[..., Awaitable[dict[str, Any]]]) -> Ask:

@@ -20,7 +20,7 @@ from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.flavor import Flavor
 from bessemer.kinds.fleet.outline import Hindrance
 from bessemer.kinds.inference import models
-from bessemer.kinds.inference.endpoint import elsewhere, revisions
+from bessemer.kinds.inference.endpoint import elsewhere, revisions, scaled
 from bessemer.kinds.inference.endpoint.engines import (
     Engine,
     adapter_keys,
@@ -111,6 +111,11 @@ class Seen:
 
 
 async def reconcile(ctx: Context, endpoint: Endpoint) -> Outcome:
+    after = scaled.decided(ctx, endpoint)
+    return scaled.told(await _converge(ctx, after), before=endpoint, after=after)
+
+
+async def _converge(ctx: Context, endpoint: Endpoint) -> Outcome:
     endpoint = _with_revision(endpoint, await workload.own_claims(ctx, endpoint), now=ctx.clock.now())
     seen = await _shed(ctx, endpoint)
     now = ctx.clock.now()
@@ -346,8 +351,11 @@ def _leaving(count: int, *, moved: int) -> str:
 
 def _whole(status: EndpointStatus, wanted: int, *, note: str) -> Done:
     if not wanted:
-        stopped = status.model_copy(update={"phase": "Stopped", "message": note})
-        return Done(status=stopped, ready=False, reason="Stopped", message="no replica is wanted")
+        asleep = status.scaling is not None
+        said = note or ("it sleeps until somebody asks" if asleep else "")
+        stopped = status.model_copy(update={"phase": "Stopped", "message": said})
+        words = "no replica is wanted until somebody asks" if asleep else "no replica is wanted"
+        return Done(status=stopped, ready=False, reason="Stopped", message=words)
     ready = status.model_copy(update={"phase": "Ready", "message": note})
     return Done(status=ready, message=f"all of {wanted} replicas answer")
 
