@@ -96,6 +96,8 @@ class Gateway:
     def serve(self, call: Call) -> None:
         """Answer it, now or later. Raises Refused."""
         if call.method == b"POST":
+            if call.slow:  # who asks may not be who it was when the head came
+                call.key = self._who(call)
             self._known(call, self._complete)
         elif call.path in _HEALTH:
             if call.path == "/readyz" and not self._ready.is_set():

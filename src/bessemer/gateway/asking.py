@@ -264,11 +264,12 @@ class Asking:
             link.drop()
             self._fail(Lost(f"it answered with status {link.status}"))
             return
-        exchange.call.deadline = exchange.until
         exchange.was_read()
         if exchange.chain is not None:
             exchange.headers += b"x-bessemer-endpoint: %b\r\n" % exchange.endpoint.name.encode()
         answering = Answering(exchange)
+        if not link.complete:
+            answering.wait()
         link.owner = answering
         answering.heard(link)
 

@@ -39,10 +39,12 @@ _log = structlog.get_logger("gateway")
 @dataclass(frozen=True, slots=True)
 class Patience:
     """How long a replica may take until the first byte of an answer. One that is no stream has none before it is whole:
-    it is given as long as OpenAI's clients wait."""
+    it is given as long as OpenAI's clients wait. ``pause_seconds`` is how long an answer that has begun may stand
+    still."""
 
     streamed_seconds: float = 60.0
     whole_seconds: float = 600.0
+    pause_seconds: float = 120.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,7 @@ from bessemer.gateway.doors import FolderOf
 from bessemer.gateway.metrics import GatewayMetrics
 from bessemer.gateway.outer import Outward, Services
 from bessemer.gateway.shares import Ask
+from bessemer.gateway.upstream import watch
 from bessemer.main import identities
 from bessemer.main.settings import METRICS_SOCKET, Paths, Settings, fake_host_name, host_name
 
@@ -89,7 +90,7 @@ async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event) 
         metrics=GatewayMetrics(CollectorRegistry()),
         secret=identities.key_of(paths, identities.GATEWAY_KEY),
         tls=_doors(paths),
-        patience=Patience(settings.first_byte_seconds, settings.whole_answer_seconds),
+        patience=Patience(settings.first_byte_seconds, settings.whole_answer_seconds, settings.answer_pause_seconds),
         admission=admission,
         cut_off=CutOff(follower.silent, settings.cut_off_seconds),
         vouch=client.agents.bearer,
@@ -126,6 +127,8 @@ async def serve(
     """Serve until ``stop`` is set or the task is cancelled; then answers are finished within `DRAIN_SECONDS`. Closes
     ``on``."""
     doors = Doors(strangers_max())
+    if on.family != socket.AF_UNIX:
+        watch(on)  # a client that is gone without a word: its engine would work for nobody
     front = Front(
         app,
         clock,

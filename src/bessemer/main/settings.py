@@ -91,6 +91,9 @@ class Settings(ApiModel):
     whole_answer_seconds: float = Field(
         600.0, gt=0, description="How long a replica may take for an answer that is no stream."
     )
+    answer_pause_seconds: float = Field(
+        120.0, gt=0, description="How long an answer that has begun may stand still: then its replica counts as lost."
+    )
     cut_off_seconds: float = Field(
         3600.0, gt=0, description="How long a gateway that hears nothing of keys goes on by those that it knows."
     )
