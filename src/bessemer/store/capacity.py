@@ -22,7 +22,20 @@ from bessemer.core.ports import HEARTBEATS, DeviceUse, Stored, Writer
 from bessemer.core.quota import Quota, Share, Use, amounts_of
 from bessemer.core.resource import Key
 from bessemer.core.values import ClaimSpec
-from bessemer.store import audit, difference, documents, hardware, leases, ledger, money, pinned, quota, rules, walls
+from bessemer.store import (
+    audit,
+    difference,
+    documents,
+    hardware,
+    leases,
+    ledger,
+    money,
+    pinned,
+    quota,
+    rules,
+    served,
+    walls,
+)
 from bessemer.store.cascade import Cascades
 from bessemer.store.collect import finish_deletion, mark
 from bessemer.store.documents import Document
@@ -299,4 +312,5 @@ def _release(tx: Tx, row: Row | None, *, kinds: Mapping[str, StoreKind], writer:
     models = hardware.free(tx, spec, uid=row.uid)
     quota.give(tx, row.key.namespace, tenant=spec.tenant, amounts=amounts_of(spec, models))
     ledger.close_interval(tx, row.uid)
+    served.keep(tx, row, document)
     finish_deletion(tx, row, writer=writer, kinds=kinds, verb="release")
