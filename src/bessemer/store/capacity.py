@@ -312,5 +312,5 @@ def _release(tx: Tx, row: Row | None, *, kinds: Mapping[str, StoreKind], writer:
     models = hardware.free(tx, spec, uid=row.uid)
     quota.give(tx, row.key.namespace, tenant=spec.tenant, amounts=amounts_of(spec, models))
     ledger.close_interval(tx, row.uid)
-    served.keep(tx, row, document)
+    served.keep(tx, row, document=document)
     finish_deletion(tx, row, writer=writer, kinds=kinds, verb="release")

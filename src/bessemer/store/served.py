@@ -157,7 +157,7 @@ def _of(place: Mapping[str, Any]) -> dict[str, Any]:
     return {f"of_{name}": value for name, value in place.items()}
 
 
-def keep(tx: Tx, row: Row, document: Document) -> None:
+def keep(tx: Tx, row: Row, *, document: Document) -> None:
     """The claim goes: what its engine had counted stays, as its host said last."""
     said = document.get("status", {}).get("detail", {}).get("counted")
     workload = document["spec"]["workload"]
