@@ -170,6 +170,7 @@ ROUTES: tuple[Rule, ...] = (
     Rule("GET", f"{OURS}/projects/{{name}}/invoice", "kind", accounting.invoice, plural="projects"),
     Rule("GET", f"{OURS}/projects/{{name}}/ledger", "kind", accounting.ledger, plural="projects"),
     Rule("GET", f"{OURS}/projects/{{name}}/usage", "kind", usage.usage, plural="projects"),
+    Rule("GET", f"{OURS}/projects/{{name}}/reconcile", "kind", usage.reconcile, plural="projects"),
     Rule("GET", f"{OURS}/projects/{{name}}/use", "kind", accounting.use, plural="projects"),
     Rule("POST", f"{OURS}/projects/{{name}}/shares", "gateway", accounting.share, plural="projects"),
     Rule("GET", f"{OURS}/tenants/{{name}}/use", "kind", accounting.use, plural="tenants"),

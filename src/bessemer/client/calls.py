@@ -284,6 +284,11 @@ class Projects(_Area):
         said = {name: value for name, value in asked.items() if value}
         return await self._ask("GET", self._path(project, "usage"), query={**_window(since, until), **said})
 
+    async def reconcile(self, project: str) -> list[dict[str, Any]]:
+        """Of each replica of the project's endpoints: ``{"endpoint", "replica", "host", "gone", "billed", "counted",
+        "state", "difference", "accountedFor", "causes"}``."""
+        return list((await self._ask("GET", self._path(project, "reconcile")))["replicas"])
+
     async def use(self, project: str) -> list[dict[str, Any]]:
         """Each meter of the project and of its tenant: ``{"scope", "meter", "title", "unit", "used", "limit"}``."""
         return list((await self._ask("GET", self._path(project, "use")))["meters"])

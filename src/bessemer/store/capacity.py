@@ -35,6 +35,7 @@ from bessemer.store import (
     pinned,
     quota,
     rules,
+    served,
     walls,
 )
 from bessemer.store.cascade import Cascades
@@ -336,4 +337,5 @@ def _release(tx: Tx, row: Row | None, *, kinds: Mapping[str, StoreKind], writer:
     models = hardware.free(tx, spec, uid=row.uid)
     quota.give(tx, row.key.namespace, tenant=spec.tenant, amounts=amounts_of(spec, models))
     ledger.close_interval(tx, row.uid)
+    served.keep(tx, row, document=document)
     finish_deletion(tx, row, writer=writer, kinds=kinds, verb="release")
