@@ -21,6 +21,7 @@ LAB, THEIRS = f"{BASE}/namespaces/acme--lab", f"{BASE}/namespaces/other--lab"
 SPECS: dict[str, dict[str, Any]] = {
     "Instance": {"flavor": "small", "image": "micro"},
     "Endpoint": {"flavor": "small", "model": "smol"},
+    "Vetting": {"flavor": "small", "model": "smol"},
     "Job": {"flavor": "small", "members": 1, "script": "true"},
     "ApiKey": {"endpoints": ["chat"]},
     "ApplicationCredential": {"expiresAt": "2099-01-01T00:00:00Z"},

@@ -148,7 +148,9 @@ async def wanted(ctx: workload.Reads, endpoint: Endpoint) -> Want[Model]:
     """What a replica asks of the fleet, and what keeps it from asking."""
     found = await want(ctx, endpoint, part=Model, name=endpoint.spec.model, isolation=True)
     engine = await engine_of(ctx, endpoint, model=found.part)
-    return replace(found, hindrances=[*found.hindrances, *engine.hindrances, *too_small(endpoint, found, engine.name)])
+    return replace(
+        found, hindrances=[*found.hindrances, *engine.hindrances, *too_small(endpoint, found, engine=engine.name)]
+    )
 
 
 async def _take(ctx: Context, endpoint: Endpoint, *, missing: Sequence[int], coming: Sequence[int]) -> Hold | None:
