@@ -36,20 +36,25 @@ def require_place(path: Path) -> None:
 
 def write(path: Path, found: Document, *, text: str) -> None:
     """The page of what a replay came to; ``text`` is the same in words. Raises Invalid where it cannot be written."""
+    page(path, title=f"Replay of {_subject(found)}", charts=list(charts_of(found)), text=text)
+
+
+def page(path: Path, *, title: str, charts: Sequence[Chart], text: str) -> None:
+    """A page of these charts, with the same in words. Raises Invalid where it cannot be written."""
     package = files("bessemer")
     library = package / "portal" / "static" / "uplot"
     parts = {
-        "title": escape(f"Replay of {_subject(found)}"),
+        "title": escape(title),
         "style": (library / "uplot.css").read_text(encoding="utf-8"),
         "library": (library / "uplot.js").read_text(encoding="utf-8"),
         # The page is handed on, and the library with it: so are its terms.
         "license": (library / "LICENSE").read_text(encoding="utf-8"),
         "text": escape(text),
         # Words of a file, within a script: what would end that is written otherwise.
-        "charts": json.dumps(list(charts_of(found))).replace("<", "\\u003c"),
+        "charts": json.dumps(charts).replace("<", "\\u003c"),
     }
-    page = (package / "cli" / "plot.html").read_text(encoding="utf-8")
-    pieces = page.split("@")
+    whole = (package / "cli" / "plot.html").read_text(encoding="utf-8")
+    pieces = whole.split("@")
     try:
         # What stands between two signs is a part's name; nothing that is put in is looked at again.
         path.write_text("".join(parts[one] if n % 2 else one for n, one in enumerate(pieces)), encoding="utf-8")

@@ -9,14 +9,31 @@ serves it: an endpoint's intent names the digests.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
+import orjson
 from pydantic import Field
 
 from bessemer.core.errors import Cause
-from bessemer.core.inference import ModelFacts, ModelFile
-from bessemer.core.resource import ALL, READ, ApiModel, Column, Done, Fail, Kind, Outcome, Resource, Wait, keyed_by
+from bessemer.core.inference import ModelFacts, ModelFile, Vetted
+from bessemer.core.ports import Scope
+from bessemer.core.resource import (
+    ALL,
+    READ,
+    ApiModel,
+    Change,
+    Column,
+    Done,
+    Fail,
+    Key,
+    Kind,
+    Outcome,
+    Resource,
+    Wait,
+    keyed_by,
+)
 from bessemer.core.units import show_bytes
 from bessemer.core.values import nothing
 from bessemer.kinds.context import Context, Imported
@@ -67,6 +84,9 @@ class ModelSpec(ApiModel):
     adapter_of: Annotated[Name, Names("Model")] | None = Field(
         None, exclude_if=nothing, description="Name of the Model that it is an adapter of."
     )
+    vetted_in: Annotated[Name, Names("Project")] | None = Field(
+        None, exclude_if=nothing, description="The project whose Vettings say in its status what was measured of it."
+    )
 
 
 class ModelStatus(ContentStatus):
@@ -86,6 +106,9 @@ class ModelStatus(ContentStatus):
     )
     revision: str = Field(
         "", exclude_if=nothing, description="The commit that it came from, where the source has such."
+    )
+    vetted: Vetted | None = Field(
+        None, exclude_if=nothing, description="What was measured of it, by the newest Vetting of spec.vettedIn."
     )
 
 
@@ -131,7 +154,30 @@ async def reconcile(ctx: Context, model: Model) -> Outcome:
         known=had.facts is not None,
         parts=tuple(file.digest for file in had.files),
     )
-    return _matched(model, await bring(ctx, had, source=source))
+    return await _with_vetting(ctx, model, outcome=_matched(model, await bring(ctx, had, source=source)))
+
+
+async def _with_vetting(ctx: Context, model: Model, *, outcome: Outcome) -> Outcome:
+    """The outcome, with what the newest Vetting found that is over and of these very bytes. Only those of the project
+    count that the Model itself names: what stands here is read by everybody."""
+    status, project = outcome.status, model.spec.vetted_in
+    if not isinstance(status, ModelStatus):
+        return outcome
+    found: list[Vetted] = []
+    if project is not None and status.digest:
+        for stored in (await ctx.objects.list(Scope(kind="Vetting", namespace=project))).items:
+            body = orjson.loads(stored.body)
+            said = body.get("status", {}).get("vetted")
+            if body["spec"]["model"] == model.metadata.name and said and said["digest"] == status.digest:
+                found.append(Vetted.model_validate(said))
+    newest = max(found, key=lambda one: (one.at, one.vetting), default=None)
+    return replace(outcome, status=status.model_copy(update={"vetted": newest}))
+
+
+async def _wake_by_vetting(_ctx: Context, change: Change) -> AsyncIterator[Key]:
+    """One that has found something, or goes, concerns its Model."""
+    if b'"vetted":' in change.body:
+        yield Key(Model.KIND, "", orjson.loads(change.body)["spec"]["model"])
 
 
 def _of_this(model: Model) -> ModelStatus:
@@ -197,5 +243,6 @@ KIND: Kind[Context, Model] = Kind(
     ),
     validate=validate,
     reconcile=reconcile,
+    wakes={"Vetting": _wake_by_vetting},
     deadlines=DEADLINES,
 )
