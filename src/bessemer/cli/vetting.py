@@ -61,6 +61,7 @@ RateOption = Annotated[list[float] | None, typer.Option(help="Requests a second,
 SecondsOption = Annotated[int, typer.Option(min=1, max=600, help="How long each rate lasts.")]
 MarginOption = Annotated[int, typer.Option(min=0, help="Percent that prices earn beyond what the claim costs.")]
 LoadOption = Annotated[int, typer.Option(min=1, max=100, help="Percent of its load that prices count on.")]
+MayFailOption = Annotated[list[str] | None, typer.Option(metavar="CHECK", help="A check that it need not pass.")]
 TolerateOption = Annotated[list[str] | None, typer.Option(metavar="TAINT", help="Hosts with this taint, too.")]
 PublishOption = Annotated[bool, typer.Option("--publish", help="Have the Model show what is found in this project.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only estimate, as `model fit` does.")]
@@ -87,6 +88,7 @@ def vet(
     seconds: SecondsOption = 30,
     margin: MarginOption = 20,
     target_load: LoadOption = 70,
+    may_fail: MayFailOption = None,
     tolerate: TolerateOption = None,
     publish: PublishOption = False,
     dry_run: DryRunOption = False,

@@ -55,6 +55,7 @@ def spec_of(said: Mapping[str, Any]) -> dict[str, Any]:
         "marginPercent": said["margin"],
         "targetLoadPercent": said["target_load"],
         "tolerations": [{"key": key} for key in said["tolerate"] or ()],
+        **({"mayFail": list(said["may_fail"])} if said["may_fail"] else {}),
         **engine_of(said["engine"], said["argument"] or ()),
     }
 

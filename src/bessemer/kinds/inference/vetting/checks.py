@@ -53,11 +53,11 @@ def first(model: str) -> list[Shot]:
         chat(QUESTION, cache_prompt=False),
         Shot(0.0, plain, COMPLETIONS),
         chat(QUESTION, max_tokens=LENGTH),
-        chat("What is the weather in Bern?", tools=[dict(TOOL)], tool_choice="required", max_tokens=128),
+        chat("What is the weather in Bern?", tools=[dict(TOOL)], tool_choice="required", max_tokens=64),
         chat(
             "Is water wet? How many oceans are there?",
             response_format={"type": "json_schema", "json_schema": schema},
-            max_tokens=128,
+            max_tokens=64,
         ),
     ]
 

@@ -96,7 +96,8 @@ async def _measure(this: Pass[VettingIntent], had: Measured, *, loads: Loads) ->
 async def _noted(this: Pass[VettingIntent], had: Measured, *, volley: Volley) -> Outcome:
     """A volley has ended: what is known by now is written down before the next begins."""
     stats = await this.ctx.drivers.engine.stats(this.claim.uid)
-    most = max(had.memory_bytes, stats.memory_peak_bytes if stats is not None else 0)
+    # Weights that somebody read before are in memory, and count as the reader's: those that are mapped count here, too.
+    most = max(had.memory_bytes, *((stats.memory_peak_bytes, stats.resident_bytes) if stats is not None else (0,)))
     had = had.model_copy(update={"memory_bytes": most})
     if had.broken > BROKEN_MAX:
         message = f"of {len(volley.shots)} requests one after the other not all were answered, {had.broken} times"

@@ -15,7 +15,7 @@ from pydantic import Field
 from bessemer.core.asking import Toleration
 from bessemer.core.errors import Cause
 from bessemer.core.inference import Vetted
-from bessemer.core.resource import ApiModel, Resource, keyed_by
+from bessemer.core.resource import ApiModel, Resource, keyed_by, values_apart
 from bessemer.core.values import nothing
 from bessemer.kinds.fields import Name, Names, duplicates, label_problems, unchangeable
 from bessemer.kinds.inference.endpoint.spec import SORTS, EndpointIntent, EngineChoice
@@ -26,6 +26,7 @@ QUANTILES_MAX = 101
 RATES_MAX = 32
 
 ShapeName = Literal["chat", "code", "long"]
+CheckName = Literal["answers", "template", "deterministic", "length", "tools", "schema", "stop"]
 Lengths = Annotated[list[Annotated[int, Field(ge=1, le=1 << 22)]], Field(max_length=QUANTILES_MAX)]
 Rate = Annotated[float, Field(gt=0, le=10_000)]
 
@@ -82,6 +83,13 @@ class VettingSpec(Turned):
         70, ge=1, le=100, description="Of the load that it bears, the part that prices count on."
     )
     margin_percent: int = Field(20, ge=0, le=10_000, description="What prices earn beyond what the claim costs.")
+    may_fail: list[CheckName] = Field(
+        default_factory=list,
+        max_length=16,
+        exclude_if=nothing,
+        description="Checks that it need not pass: of tools where its template knows none.",
+        json_schema_extra=values_apart(),
+    )
     deadline_minutes: int = Field(60, ge=1, le=1440, description="How long its claim may stand.")
     tolerations: list[Toleration] = Field(
         default_factory=list,
@@ -151,7 +159,7 @@ def validate(new: Vetting, old: Vetting | None) -> Sequence[Cause]:
     """It is made once, of what an Endpoint could be made of."""
     spec = new.spec
     causes = [*duplicates("spec.tolerations", [t.key for t in spec.tolerations], field="key")]
-    causes += engine_problems(spec.engine)
+    causes += [*engine_problems(spec.engine), *duplicates("spec.mayFail", spec.may_fail)]
     for name, lengths in (("inputTokens", spec.load.input_tokens), ("outputTokens", spec.load.output_tokens)):
         if len(lengths) == 1 or lengths != sorted(lengths):
             causes.append(Cause(f"spec.load.{name}", "are quantiles: two or more, none less than the one before"))
