@@ -22,6 +22,7 @@ SPECS: dict[str, dict[str, Any]] = {
     "Instance": {"flavor": "small", "image": "micro"},
     "Endpoint": {"flavor": "small", "model": "smol"},
     "ProjectModel": {"source": {"hub": {"repository": "a/b"}}},
+    "Vetting": {"flavor": "small", "model": "smol"},
     "Job": {"flavor": "small", "members": 1, "script": "true"},
     "ApiKey": {"endpoints": ["chat"]},
     "ApplicationCredential": {"expiresAt": "2099-01-01T00:00:00Z"},

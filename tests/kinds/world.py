@@ -34,6 +34,7 @@ from bessemer.drivers.engine.fake import FakeEngine
 from bessemer.drivers.fetch.protocol import Place, RoomWanted
 from bessemer.drivers.inspect.tables import known
 from bessemer.drivers.jobs.fake import FakeJobs
+from bessemer.drivers.load.fake import FakeLoads
 from bessemer.drivers.oidc.fake import FakeIssuer, FakeIssuers
 from bessemer.drivers.passthrough.fake import FakePciWorld
 from bessemer.drivers.qemu.fake import FakeQemu, FakeQemuWorld
@@ -77,6 +78,7 @@ class WorldHost:
 
     def __post_init__(self) -> None:
         self.engine = FakeEngine(self.clock)
+        self.loads = FakeLoads(self.engine, self.clock)
         self.jobs = FakeJobs(self.clock)
         self.pci = FakePciWorld()
         self.media = FakeMediaWorld(pci=self.pci)
@@ -94,6 +96,7 @@ class WorldHost:
                 disks=tapped(FakeDisks(self.disks), "disks"),
                 engine=tapped(self.engine, "engine"),
                 jobs=tapped(self.jobs, "jobs"),
+                loads=tapped(self.loads, "loads"),
                 passthrough=tapped(fake_lending(self.media).passthrough, "passthrough"),
             ),
             virtualization="tcg",
@@ -424,7 +427,7 @@ class World:
     async def explain(self) -> str:
         """What every object says, for a test that waits in vain."""
         lines = [f"t={self.clock.monotonic():.0f}s after {self.crashes} crashes"]
-        for kind in ("Instance", "Endpoint", "Job", "Model", "Claim", "Project", "Tenant"):
+        for kind in ("Instance", "Endpoint", "Vetting", "Job", "Model", "Claim", "Project", "Tenant"):
             for body in await self.bodies(kind):
                 status = body.get("status", {})
                 lines.append(f"{kind} {body['metadata']['name']}: {json.dumps(status)[:600]}")

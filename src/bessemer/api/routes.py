@@ -204,6 +204,7 @@ ROUTES: tuple[Rule, ...] = (
     ),
     Rule("GET", f"{IN_PROJECT}/instances/{{name}}/log", "kind", workloads.log, plural="instances"),
     Rule("GET", f"{IN_PROJECT}/endpoints/{{name}}/log", "kind", workloads.log, plural="endpoints"),
+    Rule("GET", f"{IN_PROJECT}/vettings/{{name}}/log", "kind", workloads.log, plural="vettings"),
     Rule("GET", f"{IN_PROJECT}/jobs/{{name}}/log", "kind", workloads.log, plural="jobs"),
     Rule(
         "WS", f"{IN_PROJECT}/instances/{{name}}/console", "kind", workloads.console, plural="instances", verb="create"

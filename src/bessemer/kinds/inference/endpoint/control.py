@@ -222,7 +222,9 @@ async def wanted(ctx: workload.Reads, endpoint: Endpoint) -> Want[Model]:
         return Want(terms, None, None, None, [_NONE_OF_ITS_OWN])
     found = await want(ctx, endpoint, part=Model, name=endpoint.spec.model, isolation=True)
     engine = await engine_of(ctx, endpoint, model=found.part)
-    return replace(found, hindrances=[*found.hindrances, *engine.hindrances, *too_small(endpoint, found, engine.name)])
+    return replace(
+        found, hindrances=[*found.hindrances, *engine.hindrances, *too_small(endpoint, found, engine=engine.name)]
+    )
 
 
 async def _take(ctx: Context, endpoint: Endpoint, *, seen: Seen) -> Hold | None:
