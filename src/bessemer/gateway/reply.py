@@ -65,6 +65,10 @@ class Carrier(Protocol):
 
     transport: Any
     stamps: Stamps
+    call: Call | None
+
+    def refuse(self, refused: Refused) -> None:
+        """It is not read to its end."""
 
     def done(self, call: Call) -> None:
         """It is answered."""
@@ -132,7 +136,12 @@ class Call(msgspec.Struct, eq=False):
             return
         seconds = refused.retry_after_seconds
         extra = b"retry-after: %d\r\n" % seconds if seconds else b""
-        self.answer(refused.status, refused.body(), extra=extra)
+        self.answer(refused.status, refused.body(), extra=extra + refused.lines)
+
+    def give_up(self, refused: Refused) -> None:
+        """Refuse it before it was read to its end, where it is its turn."""
+        if self._carrier.call is self:
+            self._carrier.refuse(refused)
 
     def start(self, status: int, *, extra: bytes = b"") -> None:
         """Begin an answer of events; its head goes with the first of them."""

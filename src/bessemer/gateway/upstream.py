@@ -23,6 +23,7 @@ import httptools
 from bessemer.core.hosts import door_name
 from bessemer.gateway import doors
 from bessemer.gateway.heads import Head
+from bessemer.gateway.outer import Outward
 from bessemer.gateway.route import Replica
 
 CONNECT_SECONDS = 5.0
@@ -194,8 +195,9 @@ class Link(asyncio.Protocol):
 class Links:
     """The connections of one gateway that wait for a request, by replica. What the time is it hears at each `sweep`."""
 
-    def __init__(self, tls: ssl.SSLContext | None, now: float) -> None:
+    def __init__(self, tls: ssl.SSLContext | None, now: float, *, outward: Outward | None = None) -> None:
         self._tls = tls
+        self._outward = outward
         self._now = now
         self._idle: dict[Link, None] = {}
 
@@ -247,6 +249,11 @@ class Links:
 
     async def _connected(self, replica: Replica) -> Link:
         loop, address, folder = asyncio.get_running_loop(), replica.address, replica.folder
+        if replica.outer is not None:
+            if self._outward is None:
+                raise ValueError("this gateway asks nobody elsewhere")
+            link: Link = await self._outward.connect(replica.outer, lambda: Link(replica))
+            return link
         if doors.is_socket(address) and folder is not None:
             with doors.opened(address, folder) as path:
                 return (await loop.create_unix_connection(lambda: Link(replica), path))[1]

@@ -26,7 +26,9 @@ from bessemer.client import Client, HttpTransport, tls_context
 from bessemer.core.clock import Clock, SystemClock
 from bessemer.core.errors import Malformed
 from bessemer.core.money import Wish
+from bessemer.drivers.addresses import Address, literal
 from bessemer.drivers.engine.doors import default_folder
+from bessemer.drivers.fetch.reach import Reach
 from bessemer.gateway import (
     Admission,
     CutOff,
@@ -38,6 +40,7 @@ from bessemer.gateway import (
     Lending,
     Patience,
     Pulse,
+    Reporter,
     Settler,
     Shares,
     Spool,
@@ -45,6 +48,7 @@ from bessemer.gateway import (
 )
 from bessemer.gateway.doors import FolderOf
 from bessemer.gateway.metrics import GatewayMetrics
+from bessemer.gateway.outer import Outward, Services
 from bessemer.gateway.shares import Ask
 from bessemer.gateway.upstream import watch
 from bessemer.main import identities
@@ -72,7 +76,8 @@ class Accounts:
         tls = tls_context(paths.ca_certificate.read_bytes(), (certificate.read_bytes(), key.read_bytes()))
         self.transport = HttpTransport(identities.urls(settings)["api"], tls=tls)
         self.client = Client(self.transport, plurals=None)
-        holder, before, agents = _uid(folder), self.spool.waiting, self.client.agents
+        self.holder = holder = _uid(folder)
+        before, agents = self.spool.waiting, self.client.agents
         self.admission = Admission(
             Shares(asking(agents.share), clock=clock, holder=holder, before=before),
             Lending(agents.lend, clock=clock, holder=holder, before=before),
@@ -83,10 +88,10 @@ class Accounts:
         self.left = partial(agents.held, holder)
         """The projects of which the api was told that this one, or one before it, holds something."""
 
-    async def close(self) -> None:
-        """Give back what is held; what is not settled waits for the next start."""
+    async def close(self, *words: Awaitable[None]) -> None:
+        """Give back what is held, and say these last ``words``; what is not settled waits for the next start."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self.admission.say(last=True), _GIVE_BACK_SECONDS)
+            await asyncio.wait_for(asyncio.gather(self.admission.say(last=True), *words), _GIVE_BACK_SECONDS)
         self.spool.close()
         await self.client.close()
 
@@ -94,10 +99,12 @@ class Accounts:
 async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event, number: int = 1) -> None:
     """Run until cancelled, which ``stop`` announces; what is not settled waits in the spool for the next start.
     ``number`` tells the processes of one port apart."""
-    clock, tables, folder = SystemClock(), Tables(doors_of(paths, settings)), gateway_of(paths, number)
+    clock, folder = SystemClock(), gateway_of(paths, number)
     accounts = Accounts(paths, settings, folder=folder, clock=clock)
-    transport, admission = accounts.transport, accounts.admission
-    follower = Follower(accounts.client, tables, clock=clock)
+    client, transport, admission = accounts.client, accounts.transport, accounts.admission
+    services = Services(client.agents.endpoint_secret, clock)
+    tables = Tables(doors_of(paths, settings), services)
+    follower = Follower(client, tables, clock=clock)
     facts = GatewayFacts(
         tables=tables,
         spool=accounts.spool,
@@ -108,22 +115,30 @@ async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event, 
         patience=Patience(settings.first_byte_seconds, settings.whole_answer_seconds, settings.answer_pause_seconds),
         admission=admission,
         cut_off=CutOff(follower.silent, settings.cut_off_seconds),
+        vouch=client.agents.bearer,
+        outward=outward(settings),
     )
     pulse = Pulse(lambda: transport.request(_ALIVE), transport.close, listen=transport.listen, clock=clock)
     app = Gateway(facts, follower.ready)
+    reporter = Reporter(
+        lambda: list(tables.endpoints.values()), client.agents.loads, holder=accounts.holder, clock=clock
+    )
+    app.waking.rouse = reporter.soon
     _log.info("gateway listens", address=settings.listen, port=settings.gateway_port, number=number)
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(follower.run())
+            group.create_task(services.run())
             group.create_task(accounts.settler.run())
             group.create_task(pulse.run())
+            group.create_task(reporter.run())
             group.create_task(admission.run(accounts.left, clock=clock))
             group.create_task(serve_metrics(facts.metrics.registry, folder / METRICS_SOCKET))
             on = listen(settings.listen, settings.gateway_port, shared=max(settings.gateways, number) > 1)
             shown = server_tls(identities.pair_of(paths, identities.GATEWAY))
             group.create_task(serve(app, clock=clock, on=on, tls=shown, stop=stop))
     finally:
-        await accounts.close()
+        await accounts.close(reporter.say(last=True))
 
 
 async def serve(
@@ -169,6 +184,16 @@ def asking(share: Callable[..., Awaitable[dict[str, Any]]]) -> Ask:
         return Given.read(said)
 
     return ask
+
+
+def outward(settings: Settings) -> Outward:
+    """Whom this gateway may ask elsewhere, and by whose word it believes that they are who they say."""
+    reach = Reach.of(settings.externals_allowed)
+
+    def allows(host: str, address: Address | None) -> bool:
+        return reach.names(host, literal(host)) if address is None else reach.allows(host, address)
+
+    return Outward(allows, ssl.create_default_context())
 
 
 def doors_of(paths: Paths, settings: Settings) -> FolderOf:

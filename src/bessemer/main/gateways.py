@@ -71,14 +71,18 @@ async def beside(
         async with asyncio.TaskGroup() as group:
             for number in range(2, settings.gateways + 1):
                 await supervisor.start(command(paths, f"{GATEWAY}-{number}"))
-            for number in range(settings.gateways + 1, GATEWAYS_MAX + 1):
-                if gateway_of(paths, number).exists():
-                    await _end(there, command(paths, f"{GATEWAY}-{number}"))
-                    group.create_task(settle(number))
+            for number in _left(paths, settings):
+                await _end(there, command(paths, f"{GATEWAY}-{number}"))
+                group.create_task(settle(number))
             if settings.gateways > 1:
                 await supervisor.run()
     finally:
         await supervisor.stop_at_once(grace_seconds=_STOP_SECONDS)
+
+
+def _left(paths: Paths, settings: Settings) -> list[int]:
+    """Those of which there is something, and that are wanted no more."""
+    return [number for number in range(settings.gateways + 1, GATEWAYS_MAX + 1) if gateway_of(paths, number).exists()]
 
 
 async def _end(parts: Parts, asked: Command) -> None:

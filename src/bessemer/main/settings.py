@@ -79,6 +79,12 @@ class Settings(ApiModel):
         "",
         description="Inner hosts and networks that models may come from, also without TLS; with commas between.",
     )
+    project_sources_allowed: str = Field("", description="The same for the models of projects; with commas between.")
+    externals_allowed: str = Field(
+        "",
+        description="Inner hosts and networks that endpoints' external services may stand at, also without TLS; with "
+        "commas between.",
+    )
     model_folders: str = Field(
         "", description="Folders of the control plane's machine that models may come from; with colons between."
     )
