@@ -19,8 +19,8 @@ from tests.store.conftest import KEY as SEAL
 from tests.store.conftest import KINDS
 from tests.store.test_bounds import KEY, furnish, standing
 
-BUDGET = 20_000
-CLIENTS = 24
+BUDGET = 10_000
+CLIENTS = 12
 BODY = {"model": "words", "messages": [{"role": "user", "content": "why is it"}], "max_tokens": 40}
 
 
@@ -85,6 +85,7 @@ async def spend(port: int) -> int:
                 if got.status == 200:
                     served += 1
                     continue
-                assert (got.status, said["error"]["code"]) == (429, "insufficient_quota")
-                refused += 1
+                code = said["error"]["code"]
+                assert (got.status, code) in ((429, "insufficient_quota"), (503, "limit_unknown"))
+                refused += got.status == 429  # else others were quicker each time: it is to be tried again
     return served
