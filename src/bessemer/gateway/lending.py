@@ -16,6 +16,7 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
@@ -27,6 +28,7 @@ from bessemer.core.money import STATED_MAX, Prices
 from bessemer.core.units import show_price
 from bessemer.core.values import UsageRecord
 from bessemer.gateway import errors
+from bessemer.gateway.lasting import FORGET_SECONDS
 from bessemer.gateway.purse import Need
 from bessemer.gateway.record import AnyRecord
 from bessemer.gateway.tables import KeyEntry
@@ -99,9 +101,9 @@ class Lending:
         if self._ask is None:
             return _NOTHING
         account = self._accounts.setdefault(key.project, Account())
-        known = self._known.setdefault(_whose(key), Known())
         async with account.turn:
             for _ in range(_TRIES):
+                known = self._known.setdefault(_whose(key), Known())
                 if known.of != key.bounds:
                     await self._given(key.project, account, wants=(), key=key)
                 if (parts := account.take(known.vessels, need, now=self.now())) is not None:
@@ -131,6 +133,7 @@ class Lending:
                 await self._say_of(project, account, last=last)
 
         await asyncio.gather(*(one(project, account) for project, account in list(self._accounts.items())))
+        self._forget(self.now() - FORGET_SECONDS)
 
     async def replaced(self, project: str) -> bool:
         """Let it be said that of a predecessor's holds none stands; whether it is."""
@@ -170,7 +173,13 @@ class Lending:
     async def _given(
         self, project: str, account: Account, *, wants: Sequence[tuple[Vessel, int]], key: KeyEntry | None = None
     ) -> Lent:
-        """Ask for so much more of each, and put what is given here. Raises Refused."""
+        """Ask for so much more of each, and put what is given here; that is done also where who asks leaves meanwhile.
+        Raises Refused."""
+        return await account.asking.make(partial(self._asked, project, account, wants=wants, key=key))
+
+    async def _asked(
+        self, project: str, account: Account, *, wants: Sequence[tuple[Vessel, int]], key: KeyEntry | None
+    ) -> Lent:
         asked: list[dict[str, Any]] = [
             {"scope": one.scope, "meter": one.meter.name, "amount": more if one.given else one.level + more}
             for one, more in wants
@@ -214,6 +223,17 @@ class Lending:
         except (BessemerError, OSError) as error:
             _log.warning("bounds are not known", project=project, error=str(error))
             raise errors.limit_unknown() from error
+
+    def _forget(self, long_ago: float) -> None:
+        """Whoever has asked for nothing since then, and whose projects hold nothing."""
+        for whose, known in list(self._known.items()):
+            asks = self._accounts[whose[0]].turn.locked() or (known.again is not None and not known.again.done())
+            if known.ends < long_ago and not asks:
+                del self._known[whose]
+        there = {project for project, _, _ in self._known}
+        for project, account in list(self._accounts.items()):
+            if project not in there and account.idle:
+                del self._accounts[project]
 
     # --- what is said ---------------------------------------------------------------------------------------------
 
