@@ -87,3 +87,65 @@ async def test_an_address_that_tells_a_secret_is_refused(w: World, url: str) -> 
     assert "have it sealed" in said.json["message"]
     fine = "https://files.example/m.gguf?download=true&author=me"
     await w.create(f"{BASE}/models", {**named("llama"), "spec": {"source": {"http": {"url": fine}}}}, peer=ADMIN)
+
+
+# --- a project's ----------------------------------------------------------------------------------------------------
+
+PATH = f"{BASE}/namespaces/acme--lab/projectmodels"
+
+
+async def test_a_projects_is_set_by_its_administrators_and_used_by_its_members(w: World) -> None:
+    made = await w.create(PATH, {**named("tuned"), "spec": HUB}, token=await w.login("mia"))
+    for who, code in (("eve", 404), ("rob", 403), ("mia", 403), ("ann", 200)):
+        said = await w.call("POST", f"{PATH}/tuned/token", {"token": TOKEN}, token=await w.login(who))
+        assert said.code == code, who
+    assert await kept(w, made["metadata"]["uid"]) == {"token": TOKEN, "audience": "hub:tiny/llama"}
+    for who in ("ann", "mia", "rob"):
+        said = await w.call("GET", f"{PATH}/tuned", token=await w.login(who))
+        assert (said.code, TOKEN in said.body.decode()) == (200, False)
+
+
+async def test_another_tenant_learns_nothing_of_it(w: World) -> None:
+    await w.create(PATH, {**named("tuned"), "spec": {**HUB, "shared": True}}, token=await w.login("ann"))
+    eve = await w.login("eve")
+    none, there = f"{PATH}/none", f"{PATH}/tuned"
+    for method in ("GET", "DELETE"):
+        said, blank = await w.call(method, there, token=eve), await w.call(method, none, token=eve)
+        assert said.code == blank.code == 404
+        assert said.json["message"].replace("tuned", "none") == blank.json["message"]
+    everywhere = await w.call("GET", f"{BASE}/projectmodels", token=eve)
+    assert everywhere.json["items"] == []
+    # What she may name in an endpoint is no matter of who else has such a name.
+    wall = {"spec": {"models": {"names": ["public"]}}}
+    await w.call("PATCH", f"{BASE}/tenants/other", wall, headers={"content-type": MERGE}, peer=ADMIN)
+    answers = []
+    for name in ("tuned", "nowhere"):
+        body = {**named("chat"), "spec": {"model": name, "flavor": "small"}}
+        said = await w.call("POST", f"{BASE}/namespaces/other--lab/endpoints", body, token=eve)
+        answers.append((said.code, said.json["message"].replace(name, "X")))
+    assert answers[0] == answers[1]
+    assert answers[0][0] == 422
+
+
+async def test_a_wall_of_models_is_none_against_ones_own(w: World) -> None:
+    path = f"{BASE}/tenants/acme"
+    headers = {"content-type": MERGE}
+    wall = {"spec": {"models": {"names": ["public"]}}}
+    assert (await w.call("PATCH", path, wall, headers=headers, peer=ADMIN)).code == 200
+    ann = await w.login("ann")
+    await w.create(f"{BASE}/projects", named("acme--two"), peer=ADMIN)
+    await w.create(PATH, {**named("tuned"), "spec": {**HUB, "shared": True}}, token=ann)
+    await w.create(PATH, {**named("mine"), "spec": HUB}, token=ann)
+
+    async def serve(project: str, model: str) -> int:
+        body = {**named(f"chat-{model}"), "spec": {"model": model, "flavor": "small"}}
+        return (await w.call("POST", f"{BASE}/namespaces/{project}/endpoints", body, token=ann)).code
+
+    assert [await serve("acme--lab", name) for name in ("public", "tuned", "mine", "hidden")] == [201, 201, 201, 422]
+    assert [await serve("acme--two", name) for name in ("public", "tuned", "mine")] == [201, 201, 422]
+
+
+async def test_terms_of_a_projects_model_are_accepted_in_ones_own_name(w: World) -> None:
+    spec = {**HUB, "accepted": {"licence": "llama3.1", "by": "ann", "at": "2001-01-01T00:00:00Z"}}
+    made = await w.create(PATH, {**named("tuned"), "spec": spec}, token=await w.login("mia"))
+    assert made["spec"]["accepted"]["by"] == "mia"

@@ -21,6 +21,8 @@ LAB, THEIRS = f"{BASE}/namespaces/acme--lab", f"{BASE}/namespaces/other--lab"
 SPECS: dict[str, dict[str, Any]] = {
     "Instance": {"flavor": "small", "image": "micro"},
     "Endpoint": {"flavor": "small", "model": "smol"},
+    "ProjectModel": {"source": {"hub": {"repository": "a/b"}}},
+    "Vetting": {"flavor": "small", "model": "smol"},
     "Job": {"flavor": "small", "members": 1, "script": "true"},
     "ApiKey": {"endpoints": ["chat"]},
     "ApplicationCredential": {"expiresAt": "2099-01-01T00:00:00Z"},

@@ -231,9 +231,9 @@ async def engine(life: Life, admin: Client) -> None:
     token = life.know("a hub's token", f"mark-hub-token-{MARK}", by="models/{name}/token")
     inner = {"source": {"http": {"url": "https://127.0.0.1:9/m.gguf"}}}  # where nobody is sent
     await admin.create(an_object(Key("Model", "", "shown"), inner))
-    await admin.account.source_secret("shown", {"token": token})
-    await refused(admin.account.source_secret("shown", {"token": token, "other": token}))
-    await refused(admin.account.source_secret("m", {"token": token}))
+    await admin.account.source_secret(Key("Model", "", "shown"), {"token": token})
+    await refused(admin.account.source_secret(Key("Model", "", "shown"), {"token": token, "other": token}))
+    await refused(admin.account.source_secret(Key("Model", "", "m"), {"token": token}))
     hosts = [orjson.loads(host.body) for host in (await admin.list(Scope(kind="Host"))).items]
     (real,) = [host["metadata"]["name"] for host in hosts if not host["spec"].get("taints")]
     await serving(life, admin, "ends", said="the engine ended")

@@ -15,10 +15,11 @@ from bessemer.core.kept import SealedKeys
 from bessemer.drivers.fetch.pip import PipImporter
 from bessemer.drivers.fetch.protocol import HttpPlace, HubPlace, PathPlace, Place, S3Place
 from bessemer.drivers.fetch.real import HostContent
+from bessemer.drivers.fetch.telling import bound
 from bessemer.drivers.guest.fake import FakeGuest
 from bessemer.kinds.context import Imported
 from bessemer.main.importer import ControlImporter
-from bessemer.main.models import bound, model_drivers
+from bessemer.main.models import model_drivers
 from bessemer.main.settings import Settings
 from tests.drivers.weights import made
 from tests.hub.server import LOOPBACK, Hub

@@ -9,8 +9,9 @@ from bessemer.api import body as bodies
 from bessemer.api.resources import load
 from bessemer.api.state import Call, answer
 from bessemer.core.errors import Malformed
-from bessemer.kinds.inference.model import AUDIENCE, SOURCE_SECRET, ModelSpec
-from bessemer.kinds.inference.sources import place_of
+from bessemer.drivers.fetch.protocol import AUDIENCE
+from bessemer.kinds.inference.model import SOURCE_SECRET
+from bessemer.kinds.inference.sources import ModelSource, place_of
 
 FIELDS = frozenset(("token", "accessKey", "secretKey", "sessionToken"))
 LENGTH_MAX = 4096
@@ -38,7 +39,7 @@ async def keep(call: Call) -> Response:
 
 def _audience(body: bytes) -> str:
     """Raises Malformed for a model whose source is shown nothing."""
-    source = ModelSpec.model_validate(orjson.loads(body)["spec"]).source
+    source = ModelSource.model_validate(orjson.loads(body)["spec"]["source"])
     found = "" if source.wheel is not None else place_of(source).audience
     if not found:
         raise Malformed("a hub, a bucket or a URL can be shown a token; this model comes from elsewhere")

@@ -18,6 +18,7 @@ from bessemer.gateway.chains import Chain, context_of
 from bessemer.gateway.exchange import Exchange, Means, Patience
 from bessemer.gateway.front import Front
 from bessemer.gateway.metrics import GatewayMetrics
+from bessemer.gateway.outer import Outward
 from bessemer.gateway.people import People, Person, Vouch, Vouching, refuse_early
 from bessemer.gateway.reply import Call
 from bessemer.gateway.request import ROUTES, Wanted
@@ -26,6 +27,7 @@ from bessemer.gateway.tables import EndpointEntry, KeyEntry, Tables
 from bessemer.gateway.turns import Turns
 from bessemer.gateway.upstream import Links
 from bessemer.gateway.vessels import Ticket
+from bessemer.gateway.waking import Waking
 
 _HEALTH = ("/healthz", "/livez", "/readyz")
 _MODELS = "/v1/models"
@@ -41,7 +43,8 @@ class CutOff:
 
 @dataclass(frozen=True, slots=True)
 class GatewayFacts:
-    """What the gateway is given. ``secret`` keys the replicas' secrets; ``tls`` opens doors on other machines."""
+    """What the gateway is given. ``secret`` keys the replicas' secrets; ``tls`` opens doors on other machines,
+    ``outward`` connections to services elsewhere."""
 
     tables: Tables
     spool: Spool
@@ -53,6 +56,7 @@ class GatewayFacts:
     admission: Admission = field(default_factory=Admission)
     cut_off: CutOff = field(default_factory=CutOff)
     vouch: Vouch | None = None
+    outward: Outward | None = None
 
 
 class Gateway:
@@ -64,10 +68,14 @@ class Gateway:
         self._clock = facts.clock
         self._metrics = facts.metrics
         self._ready = ready
-        self._links = Links(facts.tls, facts.clock.monotonic())
+        self._links = Links(facts.tls, facts.clock.monotonic(), outward=facts.outward)
         books = Books(facts.spool, facts.admission)
         self._turns = Turns(facts.clock)
-        self._means = Means(books, facts.clock, facts.metrics, facts.secret, self._links, facts.patience, self._turns)
+        self.waking = Waking(facts.clock)
+        facts.tables.arrived = self.waking.arrived
+        self._means = Means(
+            books, facts.clock, facts.metrics, facts.secret, self._links, facts.patience, self._turns, self.waking
+        )
         facts.metrics.routing = facts.tables.tally
         self._cut_off = facts.cut_off
         self._people = People(facts.vouch, facts.clock, most=facts.cut_off.most)
@@ -88,6 +96,8 @@ class Gateway:
     def serve(self, call: Call) -> None:
         """Answer it, now or later. Raises Refused."""
         if call.method == b"POST":
+            if call.slow:  # who asks may not be who it was when the head came
+                call.key = self._who(call)
             self._known(call, self._complete)
         elif call.path in _HEALTH:
             if call.path == "/readyz" and not self._ready.is_set():

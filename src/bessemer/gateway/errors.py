@@ -117,6 +117,11 @@ def no_replica(name: str) -> Refused:
     return Refused(503, Words(text, "server_error", "no_replica_ready", None, 5))
 
 
+def still_waking(name: str, seconds: float) -> Refused:
+    text = f"`{name}` had no replica, and none was ready within {seconds:g} s; one is being started. Try again."
+    return Refused(503, Words(text, "server_error", "no_replica_ready", None, 5))
+
+
 def replica_failed(name: str) -> Refused:
     text = f"The replica of `{name}` that answered was lost before its answer began. Try again."
     return Refused(502, Words(text, "server_error", "replica_failed", None, 1))

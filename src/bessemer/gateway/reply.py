@@ -79,7 +79,8 @@ class Carrier(Protocol):
 
 class Call(msgspec.Struct, eq=False):
     """A request. ``headers`` have their names in lower case, of each the first; ``size`` is of the body as far as it is
-    here, ``whole`` says that this is all of it. ``keep``: the connection may stay open; ``chunked``: the client reads
+    here, ``whole`` says that this is all of it, ``slow`` that its end came
+    after its head was judged. ``keep``: the connection may stay open; ``chunked``: the client reads
     answers whose length nobody knows before."""
 
     _carrier: Carrier
@@ -91,6 +92,7 @@ class Call(msgspec.Struct, eq=False):
     parts: list[bytes] = msgspec.field(default_factory=list)
     size: int = 0
     whole: bool = False
+    slow: bool = False
     keep: bool = True
     chunked: bool = True
     refused: Refused | None = None

@@ -19,7 +19,7 @@ from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.image import Image
 from bessemer.kinds.inference.model import Model
 
-HOLDERS = (Image.KIND, Model.KIND)
+HOLDERS = (Image.KIND, Model.KIND, "ProjectModel")
 """Kinds whose status has a digest, and may have files with digests."""
 
 _PAGE = 500
@@ -38,7 +38,8 @@ def of_holder(body: Mapping[str, Any]) -> Iterator[str]:
     yield from (file["digest"] for file in files)
     if digest := at("status", "digest", default="")(body):
         yield digest
-    if sha256 := at("spec", "sha256", default="")(body):
+    # A project's names what it wants, which may be somebody else's: only what it got is its.
+    if body.get("kind") == Model.KIND and (sha256 := at("spec", "sha256", default="")(body)):
         yield f"sha256:{sha256}"
 
 
@@ -48,12 +49,14 @@ def of_claim(body: Mapping[str, Any]) -> Iterator[str]:
     yield from (found.decode() for found in _DIGEST.findall(intent))
 
 
-async def named(objects: Lists) -> frozenset[str]:
-    """All of them, at this moment or later. Raises what listing raises: half an answer would be a wrong one."""
+async def named(objects: Lists, *, but: str = "") -> frozenset[str]:
+    """All of them but those of the object of that uid, at this moment or later. Raises what listing raises: half an
+    answer would be a wrong one."""
     found: set[str] = set()
     for kind in HOLDERS:
         async for body in _bodies(objects, kind):
-            found.update(of_holder(body))
+            if not but or body["metadata"]["uid"] != but:
+                found.update(of_holder(body))
     # A Claim names what a Model named when it was taken: read last, it is missed by neither list.
     async for body in _bodies(objects, Claim.KIND):
         found.update(of_claim(body))

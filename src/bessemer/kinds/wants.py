@@ -19,6 +19,7 @@ from bessemer.kinds import workload
 from bessemer.kinds.fleet.flavor import Flavor
 from bessemer.kinds.fleet.image import Image
 from bessemer.kinds.fleet.outline import Hindrance
+from bessemer.kinds.inference import models
 from bessemer.kinds.inference.model import Model
 from bessemer.kinds.workload import Reads, Terms
 
@@ -55,7 +56,7 @@ async def want(
     """Of an Instance, an Endpoint or a Job; ``part`` is of which kind the thing is that it is made of besides its
     flavor, and ``wishes`` are fields of the request that its kind adds."""
     flavor = await workload.read_part(ctx, Flavor, name=made.spec.flavor)
-    found = await workload.read_part(ctx, part, name=name) if part is not None else None
+    found = await _part(ctx, made, part=part, name=name) if part is not None else None
     terms = await workload.terms_of(ctx, made.metadata.namespace or "")
     return _KEPT.of(_Made(made, part.KIND if part is not None else "", name), (terms, flavor, found), wishes=wishes)
 
@@ -85,6 +86,15 @@ def _want(made: _Made, of: _Of, *, wishes: Mapping[str, Any]) -> Want[Any]:
     if flavor is not None:
         request = workload.request_of(terms, flavor.spec, tolerations=spec.tolerations, **wishes)
     return Want(terms, flavor, found, request, hindrances)
+
+
+async def _part(ctx: Reads, made: Resource[Any, Any], *, part: type[P], name: str) -> P | None:
+    """A model may be the project's own."""
+    if part is not Model:
+        return await workload.read_part(ctx, part, name=name)
+    found = await models.find(ctx.objects, made.metadata.namespace or "", name=name)
+    assert found is None or isinstance(found, part)
+    return found
 
 
 class _Kept:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from bessemer.core.errors import Invalid
+from bessemer.core.errors import DriverError, Invalid
 
 Source = Callable[[int], AsyncGenerator[bytes, None]]
 """Opens the content at an offset in bytes and streams it to its end; OSError or BessemerError means: try the next.
@@ -128,6 +128,9 @@ class Importer(Protocol):
 
 # --- models, from wherever they are -------------------------------------------------------------------------------
 
+
+AUDIENCE = "audience"
+"""Among the secrets of a source: whom they are for, as ``audience`` of the places below."""
 
 HUB = "https://huggingface.co"
 """The endpoint of the hub, where no other is set."""
@@ -248,16 +251,44 @@ class Model:
     gated: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Own:
+    """Whose a model is that is not the platform's, and how many bytes of it may come. It gets nothing that it was not
+    given by its source, whoever else has the same bytes here; and what came for another is not gone on with."""
+
+    owner: str
+    bytes_max: int
+
+
+class RoomWanted(DriverError):
+    """More would come than may: ``needs_bytes`` in all, or, where the source does not say (``exact`` is False), as much
+    as is worth asking for next."""
+
+    REASON = "RoomWanted"
+
+    def __init__(self, needs_bytes: int, *, exact: bool) -> None:
+        super().__init__(self.REASON, f"there is no room yet for the {needs_bytes} bytes of its files")
+        self.needs_bytes = needs_bytes
+        self.exact = exact
+
+
 class Models(Protocol):
     """Brings models into the control side's store."""
 
     async def bring(
-        self, place: Place, *, revision: str, secrets: Mapping[str, str], progress: Callable[[int, int], None]
+        self,
+        place: Place,
+        *,
+        revision: str,
+        secrets: Mapping[str, str],
+        progress: Callable[[int, int], None],
+        own: Own | None = None,
     ) -> Model:
         """All files of the model that is there, at ``revision`` where that is not "". Cut short, it is resumed by the
         next call, in another process too. ``progress`` is told bytes had and bytes in all, 0 where nobody knows.
 
-        Raises DriverError: what an `Origin` raises; ``FilesUnclear`` (which files are meant cannot be told),
+        Raises `RoomWanted` where more would come than its owner may have; further DriverError: what an
+        `Origin` raises; ``FilesUnclear`` (which files are meant cannot be told),
         ``PickleRefused``, ``DigestMismatch`` (a file is not what its source said), ``DiskFull``, ``FetchFailed``.
         """
         ...

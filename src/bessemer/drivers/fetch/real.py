@@ -22,13 +22,14 @@ from uuid import uuid4
 
 from bessemer.core.errors import BessemerError, DriverError
 from bessemer.drivers.fetch.intake import READ_BYTES, Intake
+from bessemer.drivers.fetch.owning import note, release
 from bessemer.drivers.fetch.pip import PipImporter
-from bessemer.drivers.fetch.protocol import Held, Imported, Progress, Source, Stored, Swept, check_digest
+from bessemer.drivers.fetch.protocol import Held, Imported, Progress, RoomWanted, Source, Stored, Swept, check_digest
 from bessemer.drivers.fetch.sweeping import abandoned, held, sweep
 
 __all__ = ["HostContent", "PipImporter"]
 
-_FINAL = frozenset(("SourceGated", "SourceNotFound", "AddressRefused", "DiskFull"))
+_FINAL = frozenset(("SourceGated", "SourceNotFound", "AddressRefused", "DiskFull", RoomWanted.REASON))
 Judge = Callable[[Path], None]
 
 _WRITE_BYTES = 1 << 20
@@ -111,15 +112,19 @@ class HostContent:
         return sweep(self._root, named=named, began=began, grace=grace)
 
     async def gather(
-        self, key: str, sources: Sequence[Source], *, judge: Judge, progress: Progress | None = None
+        self, key: str, sources: Sequence[Source], *, judge: Judge, progress: Progress | None = None, owner: str = ""
     ) -> Imported:
         """Store what sources give whose digest is not known before. ``key`` names the very version of it, so that a
-        later call goes on where this one was cut short; ``judge`` looks at it, in a thread, before it gets its name.
+        later call goes on where this one was cut short, for the same ``owner`` alone; ``judge`` looks at it, in a
+        thread, before it gets its name. What has an owner goes with it (`release`).
 
         Raises what ``judge`` raises, nothing is then kept; DriverError ``FetchFailed``, ``DiskFull``.
         """
-        part = self._root / f"{hashlib.sha256(key.encode()).hexdigest()}.part"
+        whole = f"{owner} {key}" if owner else key
+        part = self._root / f"{hashlib.sha256(whole.encode()).hexdigest()}.part"
         intake = Intake(part)
+        if owner:
+            note(self._root, owner, name=part.name)
         if not await asyncio.to_thread(intake.open, resume=True):
             raise DriverError("FetchFailed", "another process brings it at this moment")
         try:
@@ -130,11 +135,17 @@ class HostContent:
                 intake.discard()
                 raise
             path, digest, size = self._path(intake.digest), intake.digest, intake.size_bytes
+            if owner:
+                note(self._root, owner, name=path.name)
             await asyncio.to_thread(intake.finish, path)
         finally:
             intake.close()
         _mark(path, _likeness(path))
         return Imported(digest, size, path)
+
+    async def release(self, owner: str, *, named: Collection[str]) -> tuple[str, ...]:
+        """Remove all that was gathered for the owner but what is ``named``; the digests that went."""
+        return await asyncio.to_thread(release, self._root, owner, named=named)
 
     def adopt(self, chunks: Iterable[bytes], *, digest: str | None, progress: Progress | None = None) -> Imported:
         """Store bytes whose digest is not known before; blocks. Raises what `Importer` raises."""
