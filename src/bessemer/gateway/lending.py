@@ -46,6 +46,9 @@ AT_ONCE = 8
 Hold = tuple[Account | None, tuple[Part, ...], Known | None]
 """What a request holds, whose project's prices it goes by, and what is known of who asks; None where nothing is."""
 
+Whose = tuple[str, str, str]
+"""Project, key and owner by whose bounds a request is judged."""
+
 _NOTHING: Hold = (None, (), None)
 _TRIES = 8
 _QUOTA = ("insufficient_quota", "insufficient_quota")
@@ -73,7 +76,7 @@ class Lending:
         self._holder = holder
         self._before = before
         self._accounts: dict[str, Account] = {}
-        self._known: dict[tuple[str, str, str], Known] = {}
+        self._known: dict[Whose, Known] = {}
         self._owed: dict[str, list[tuple[Vessel, int]]] = {}
 
     @property
@@ -133,7 +136,7 @@ class Lending:
                 await self._say_of(project, account, last=last)
 
         await asyncio.gather(*(one(project, account) for project, account in list(self._accounts.items())))
-        self._forget(self.now() - FORGET_SECONDS)
+        _forget(self._known, self._accounts, long_ago=self.now() - FORGET_SECONDS)
 
     async def replaced(self, project: str) -> bool:
         """Let it be said that of a predecessor's holds none stands; whether it is."""
@@ -224,17 +227,6 @@ class Lending:
             _log.warning("bounds are not known", project=project, error=str(error))
             raise errors.limit_unknown() from error
 
-    def _forget(self, long_ago: float) -> None:
-        """Whoever has asked for nothing since then, and whose projects hold nothing."""
-        for whose, known in list(self._known.items()):
-            asks = self._accounts[whose[0]].turn.locked() or (known.again is not None and not known.again.done())
-            if known.ends < long_ago and not asks:
-                del self._known[whose]
-        there = {project for project, _, _ in self._known}
-        for project, account in list(self._accounts.items()):
-            if project not in there and account.idle:
-                del self._accounts[project]
-
     # --- what is said ---------------------------------------------------------------------------------------------
 
     async def _say_of(self, project: str, account: Account, *, last: bool) -> None:
@@ -265,7 +257,19 @@ class Lending:
         return False
 
 
-def _whose(key: KeyEntry) -> tuple[str, str, str]:
+def _forget(of: dict[Whose, Known], accounts: dict[str, Account], *, long_ago: float) -> None:
+    """Whoever has asked for nothing since then, and whose projects hold nothing."""
+    for whose, known in list(of.items()):
+        asks = accounts[whose[0]].turn.locked() or (known.again is not None and not known.again.done())
+        if known.ends < long_ago and not asks:
+            del of[whose]
+    there = {project for project, _, _ in of}
+    for project, account in list(accounts.items()):
+        if project not in there and account.idle:
+            del accounts[project]
+
+
+def _whose(key: KeyEntry) -> Whose:
     """By which bounds it is judged: project, key and owner; keys that state none of their own are as one."""
     return key.project, key.name if key.bounds else "", key.owner
 
