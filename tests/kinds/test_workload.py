@@ -75,7 +75,7 @@ async def test_lost_is_one_place_that_somebody_else_took(
     def forget(uid: str, *, lost: bool) -> None:
         forgotten[uid] = lost
 
-    monkeypatch.setattr(workload, "_claim", claim)
+    monkeypatch.setattr(workload, "claim_for", claim)
     fleet = SimpleNamespace(assume=lambda *_: None, forget=forget)
     ctx = cast(Context, SimpleNamespace(fleet=fleet, capacity=SimpleNamespace(take=refuse)))
     make = SimpleNamespace(terms=SimpleNamespace(revision=1))
@@ -83,6 +83,14 @@ async def test_lost_is_one_place_that_somebody_else_took(
     with pytest.raises(error):
         await workload.take_all(ctx, cast(Any, SimpleNamespace(uid="w")), parts=parts)
     assert forgotten == {f"w/{n}": error is Taken and replicas == 1 for n in range(replicas)}
+    if replicas == 1:
+        forgotten.clear()
+        within = await taking(
+            ctx, cast(Any, SimpleNamespace(uid="w")), decision=cast(Any, None), make=cast(Any, make), failed=refuse
+        )
+        with pytest.raises(error):
+            await within.write(Telling({}))
+        assert forgotten == {"w/0": error is Taken}
 
 
 # --- hosts --------------------------------------------------------------------------------------------------------
