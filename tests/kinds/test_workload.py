@@ -13,9 +13,11 @@ from bessemer.core.clock import rfc3339
 from bessemer.core.errors import BessemerError, Conflict, NotFound, QuotaExceeded, Taken, Walled
 from bessemer.core.ports import Stored
 from bessemer.core.resource import Change, Condition, Key
+from bessemer.core.taking import Telling
 from bessemer.kinds import turns, workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.flavor import Flavor
+from bessemer.kinds.taking import taking
 
 PROJECT = "acme--lab"
 NOW = 1_700_000_000.0
