@@ -88,7 +88,11 @@ async def test_lost_is_one_place_that_somebody_else_took(
     if replicas == 1:
         forgotten.clear()
         within = await taking(
-            ctx, cast(Any, SimpleNamespace(uid="w")), decision=cast(Any, None), make=cast(Any, make), failed=refuse
+            ctx,
+            cast(Any, SimpleNamespace(uid="w")),
+            decision=cast(Any, None),
+            make=cast(Any, make),
+            failed=cast(Any, refuse),
         )
         with pytest.raises(error):
             await within.write(Telling({}))
