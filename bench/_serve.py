@@ -109,8 +109,8 @@ async def engine(socket: str, port: int) -> None:
 
 
 async def gateway(state: Path, port: int, *, socket: str, tls: bool) -> None:
-    """A gateway as ``up`` runs it, but that its tables are given instead of watched, and that what it asks of the api is
-    answered here, at once."""
+    """A gateway as ``up`` runs it, but that its tables are given instead of watched, and that what it asks of the api
+    is answered here, at once."""
     paths = Paths(state)
     facts, ready = given(paths, Path(socket), port=port)
     clock, spool, admission = facts.clock, facts.spool, facts.admission

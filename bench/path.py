@@ -1,9 +1,10 @@
 """What the gateway's own code costs of a request and of an event of a stream, without a socket on either side.
 
-A whole gateway (10,000 keys, limits and budgets, bounds of tokens and money, journal and spool on disk, metrics) in this
-process; what a client sends and a replica answers is handed to its protocols, as a loop would. No kernel, no clients and
-no other core are in the figure, so that it says what a change of the code gives where `gateway.py` says what it comes to.
-CPU of the process; the least of many rounds, for whatever else the machine does only adds. --peer DIR is another
+A whole gateway (10,000 keys, limits and budgets, bounds of tokens and money, journal and spool on disk, metrics) in
+this process; what a client sends and a replica answers is handed to its protocols, as a loop would. No kernel, no
+clients and no other core are in the figure, so that it says what a change of the code gives, where `gateway.py` says
+what that comes to. Counted are the steps of Python's interpreter (bytecodes), which no other work on the machine
+changes, and CPU: the least of many rounds, for whatever else the machine does only adds. --peer DIR is another
 checkout: both are measured in turns.
 """
 
@@ -17,7 +18,8 @@ import sys
 import time
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NamedTuple
 
 import orjson
 import uvloop
@@ -31,6 +33,16 @@ from bessemer.main.process import have_read
 from bessemer.main.settings import Paths
 
 ROUNDS, REQUESTS, EVENTS = 30, 400, 400
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Ran(NamedTuple):
+    """Microseconds of CPU and bytecodes, of a request and of an event."""
+
+    request_us: float
+    event_us: float
+    request_steps: float
+    event_steps: float
 
 
 class Wire:
@@ -113,7 +125,7 @@ class Rig:
         for _ in range(count):
             there.written = b""
             client.data_received(asked)
-            while not there.written:
+            while not there.written:  # noqa: ASYNC110 - a turn of the loop is what it waits for
                 await asyncio.sleep(0)
             link.data_received(whole)
         assert client.transport.written.startswith(b"HTTP/1.1 200 OK"), "it was answered"
@@ -123,7 +135,7 @@ class Rig:
         client, kept = self.client, self._replica.links.pop()
         link = self.link()
         client.data_received(self._streamed)
-        while not link.transport.written:
+        while not link.transport.written:  # noqa: ASYNC110
             await asyncio.sleep(0)
         link.data_received(STREAM_HEAD + self._events[0])
         for event in self._events[1:]:
@@ -140,8 +152,27 @@ async def _ran(work: Coroutine[Any, Any, None]) -> float:
     return (time.process_time_ns() - before) / 1e3
 
 
-async def _one(rounds: int) -> tuple[float, float]:
-    """Microseconds of a request, and of an event."""
+class Steps:
+    """Counts the bytecodes that run while it is entered."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __enter__(self) -> Steps:
+        sys.settrace(self._trace)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(None)
+
+    def _trace(self, frame: FrameType, event: str, _: Any) -> Any:
+        frame.f_trace_lines, frame.f_trace_opcodes = False, True
+        self.count += event == "opcode"
+        return self._trace
+
+
+async def _one(rounds: int) -> Ran:
+    """What a request and an event cost."""
     async with scratch() as folder:
         facts, ready = given(Paths(folder), folder / "engine.sock", port=0)
         gateway = Gateway(facts, ready)
@@ -161,42 +192,47 @@ async def _one(rounds: int) -> tuple[float, float]:
                 facts.spool.settle(pending.spool_uid, pending.first_sequence + len(pending.records) - 1)
             facts.spool.sync()
             await asyncio.sleep(0)
+        with Steps() as requests:
+            await rig.requests(REQUESTS)
+        with Steps() as events:
+            await rig.stream()
         await front.close(0.1)
         facts.spool.close()
-        return request_us, event_us
+        return Ran(request_us, event_us, requests.count / REQUESTS, events.count / EVENTS)
 
 
-def _turn(tree: Path, rounds: int) -> tuple[float, float]:
+def _turn(tree: Path, rounds: int) -> Ran:
+    argv = [sys.executable, __file__, "one", str(rounds)]
     env = {**environment(), "PYTHONPATH": str(tree / "src")}
-    said = subprocess.run(
-        [sys.executable, __file__, "one", str(rounds)], env=env, stdout=subprocess.PIPE, check=True
-    ).stdout
-    request_us, event_us = orjson.loads(said)
-    return request_us, event_us
+    said = subprocess.run(argv, env=env, stdout=subprocess.PIPE, check=True).stdout
+    return Ran(*orjson.loads(said))
 
 
 async def measure(options: Options) -> list[Figure]:
     """Each checkout in a process of its own, in turns."""
-    here = Path(__file__).resolve().parents[1]
-    trees = {"": here} | ({"peer": Path(options.peer)} if options.peer else {})
-    least = {name: (float("inf"), float("inf")) for name in trees}
+    trees = {"": ROOT} | ({"peer": Path(options.peer)} if options.peer else {})
+    turns: dict[str, list[Ran]] = {name: [] for name in trees}
     for _ in range(3 if options.quick else 7):
         for name, tree in trees.items():
-            request_us, event_us = _turn(tree, ROUNDS)
-            least[name] = (min(least[name][0], request_us), min(least[name][1], event_us))
+            turns[name].append(_turn(tree, ROUNDS))
+    least = {name: Ran(*map(min, zip(*ran, strict=True))) for name, ran in turns.items()}
 
-    def of(at: int) -> tuple[str, float] | None:
-        return (Path(options.peer).name, round(least["peer"][at], 2)) if options.peer else None
+    def of(name: str, what: str, unit: str) -> Figure:
+        there = getattr(least["peer"], what) if options.peer else None
+        peer = (Path(options.peer).name, round(there, 2)) if there is not None else None
+        return figure(name, getattr(least[""], what), unit, peer=peer)
 
     return [
-        figure("own code of a request", least[""][0], "µs", peer=of(0)),
-        figure("own code of an event of a stream", least[""][1], "µs", peer=of(1)),
+        of("own code of a request", "request_us", "µs"),
+        of("own code of an event of a stream", "event_us", "µs"),
+        of("steps of a request", "request_steps", "bytecodes"),
+        of("steps of an event of a stream", "event_steps", "bytecodes"),
     ]
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["one"]:
         os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[0]})
-        print(orjson.dumps(uvloop.run(_one(int(sys.argv[2])))).decode())
+        print(orjson.dumps(tuple(uvloop.run(_one(int(sys.argv[2]))))).decode())
     else:
         program(measure, about=__doc__.splitlines()[0], peer="another checkout, to compare with")

@@ -63,3 +63,15 @@ async def test_how_fine_it_is_follows_from_the_time_that_is_asked(w: World) -> N
 )
 async def test_what_means_nothing_is_refused(w: World, query: str) -> None:
     assert (await w.call("GET", f"{WHERE}?{query}")).code == 400
+
+
+async def test_a_bill_is_shown_beside_what_engines_counted(w: World) -> None:
+    await served(w, {"replica": "c1"}, {"replica": "c1", "ended": "cancelled"}, {"replica": "c2", "ended": "unpaid"})
+    project = (await w.call("GET", f"{BASE}/projects/acme--lab")).json["metadata"]["uid"]
+    found = (await w.call("GET", f"{BASE}/projects/acme--lab/reconcile")).json
+    assert found["projectUid"] == project
+    one, two = found["replicas"]
+    assert (one["replica"], one["state"], one["gone"], one["counted"]) == ("c1", "unknown", True, None)
+    assert one["billed"] == {"requests": 2, "inputTokens": 2, "outputTokens": 0}
+    assert one["ended"] == {"cancelled": 1}
+    assert (two["billed"]["requests"], two["ended"]) == (0, {"unpaid": 1})

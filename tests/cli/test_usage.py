@@ -83,15 +83,34 @@ def test_plots_are_over_time_and_say_what_is_not_known() -> None:
     assert charts["Cost, at present prices"]["lines"][0]["values"][0] == 0.0004
 
 
+def test_a_bill_that_its_engine_does_not_bear_out_fails(cli: Cli) -> None:
+    """Until the engine was heard, nothing says that it is right."""
+    assert cli("usage", "reconcile", *PROJECT).raw == "Nothing was billed, and nothing counted.\n"
+    assert "say whose" in cli("usage", "reconcile").err
+
+    async def spend(w: World) -> None:
+        said = {"status": 200, "project": "acme--lab", "endpoint": "smol", "endpoint_uid": "u", "api_key": "app"}
+        record = UsageRecord(at=1, request_id="r", model="m", input_tokens=10, output_tokens=5, replica="claim", **said)
+        await w.store.ledger.settle(UsageBatch(gateway_uid="g", spool_uid="s", first_sequence=1, records=[record]))
+
+    cli.do(spend)
+    told = cli("usage", "reconcile", *PROJECT)
+    assert told.code == 1
+    assert told.raw.splitlines()[1].split()[:9] == ["smol", "claim", "-", "1", "10", "5", "-", "-", "unknown"]
+    assert told.raw.endswith("1 replicas: 1 unknown.\n")
+    (found,) = json.loads(cli("usage", "reconcile", *PROJECT, "-o", "json").raw)["replicas"]
+    assert found["state"] == "unknown"
+
+
 def test_usage_is_told_and_plotted(cli: Cli, tmp_path: Path) -> None:
     async def spend(w: World) -> None:
         record = UsageRecord(
             at=int(w.clock.now()),
             request_id="r",
             project="acme--lab",
-            endpoint="smol",
-            endpoint_uid="u",
-            api_key="app",
+            endpoint="paced",
+            endpoint_uid="v",
+            api_key="quick",
             model="m",
             status=200,
             input_tokens=10,
@@ -99,16 +118,16 @@ def test_usage_is_told_and_plotted(cli: Cli, tmp_path: Path) -> None:
             first_token_ms=20,
             latency_ms=60,
         )
-        await w.store.ledger.settle(UsageBatch(gateway_uid="g", spool_uid="s", first_sequence=1, records=[record]))
+        await w.store.ledger.settle(UsageBatch(gateway_uid="g", spool_uid="paced", first_sequence=1, records=[record]))
 
     cli.do(spend)
     window = ("--since", "2025-06-15")
     page = tmp_path / "usage.html"
     told = cli("usage", *PROJECT, *window, "--by", "key", "--plot", str(page))
-    assert (told.code, "app" in told.raw, "10.0 ms" in told.raw) == (0, True, True)
+    assert (told.code, "quick" in told.raw, "10.0 ms" in told.raw) == (0, True, True)
     assert charts_in(page.read_text())[0]["title"] == "Requests"
     found = json.loads(cli("usage", *PROJECT, *window, "-o", "json").raw)
-    assert [(row["name"], row["outputTokens"]) for row in found["rows"]] == [("smol", 5)]
+    assert ("paced", 5) in [(row["name"], row["outputTokens"]) for row in found["rows"]]
     for wrong, words in (
         (("usage",), "say whose"),
         (("usage", *PROJECT, "--by", "colour"), "--by colour"),

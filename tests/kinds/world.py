@@ -34,6 +34,7 @@ from bessemer.drivers.engine.fake import FakeEngine
 from bessemer.drivers.fetch.protocol import Place, RoomWanted
 from bessemer.drivers.inspect.tables import known
 from bessemer.drivers.jobs.fake import FakeJobs
+from bessemer.drivers.load.fake import FakeLoads
 from bessemer.drivers.oidc.fake import FakeIssuer, FakeIssuers
 from bessemer.drivers.passthrough.fake import FakePciWorld
 from bessemer.drivers.qemu.fake import FakeQemu, FakeQemuWorld
@@ -45,6 +46,7 @@ from bessemer.kinds.fleet.heartbeats import Heartbeats
 from bessemer.kinds.fleet.host import FAKE_TAINT
 from bessemer.kinds.fleet.inventory import FleetFeed
 from bessemer.kinds.fleet.queueing import Queueing
+from bessemer.kinds.inference.loads import LoadFeed
 from bessemer.loop.loop import Loop
 from bessemer.store import open_store
 from bessemer.store.kinds import store_kinds
@@ -76,6 +78,7 @@ class WorldHost:
 
     def __post_init__(self) -> None:
         self.engine = FakeEngine(self.clock)
+        self.loads = FakeLoads(self.engine, self.clock)
         self.jobs = FakeJobs(self.clock)
         self.pci = FakePciWorld()
         self.media = FakeMediaWorld(pci=self.pci)
@@ -93,6 +96,7 @@ class WorldHost:
                 disks=tapped(FakeDisks(self.disks), "disks"),
                 engine=tapped(self.engine, "engine"),
                 jobs=tapped(self.jobs, "jobs"),
+                loads=tapped(self.loads, "loads"),
                 passthrough=tapped(fake_lending(self.media).passthrough, "passthrough"),
             ),
             virtualization="tcg",
@@ -349,6 +353,7 @@ class World:
             KINDS, ctx, objects=objects, leases=leases, events=events, writer=CONTROLLER, **self._common
         )
         heartbeats = Heartbeats(leases, self.clock, wake=loop.wake)
+        self.loads = LoadFeed(ctx.scalers, leases, clock=self.clock, wake=loop.wake)
         self._tasks["control"] = [asyncio.create_task(part.run()) for part in (loop, fleet, heartbeats)]
 
     def _agent(self, host: WorldHost) -> Loop[Any]:
@@ -422,7 +427,7 @@ class World:
     async def explain(self) -> str:
         """What every object says, for a test that waits in vain."""
         lines = [f"t={self.clock.monotonic():.0f}s after {self.crashes} crashes"]
-        for kind in ("Instance", "Endpoint", "Job", "Model", "Claim", "Project", "Tenant"):
+        for kind in ("Instance", "Endpoint", "Vetting", "Job", "Model", "Claim", "Project", "Tenant"):
             for body in await self.bodies(kind):
                 status = body.get("status", {})
                 lines.append(f"{kind} {body['metadata']['name']}: {json.dumps(status)[:600]}")

@@ -10,7 +10,7 @@ from bessemer.core.clock import FakeClock
 from bessemer.core.served import COARSE_SECONDS, FINE_KEPT_SECONDS, FINE_SECONDS, Asked, By, Served
 from bessemer.core.values import UsageBatch, UsageRecord
 from bessemer.store import Store
-from tests.store.make import PROJECT, SYSTEM, body
+from tests.store.make import PROJECT, SYSTEM, agent, body, claim, inventory, read
 
 NOW = 1_750_000_000
 
@@ -108,3 +108,32 @@ async def test_what_pays_nothing_is_in_no_row_and_in_no_sum(store: Store, projec
     assert not await sums(store, asked(project))
     assert await store.ledger.settle(batch(1, unpaid, record(1))) == 2
     assert [row.requests for row in await store.ledger.entries()] == [1]
+
+
+async def test_what_was_billed_and_counted_stays_when_the_replica_is_gone(store: Store, project: str) -> None:
+    """By how answers ended; what an engine counted as its host said last, and of a claim that says nothing, nothing."""
+    await store.capacity.declare("h1", inventory())
+    (taken,) = await store.capacity.take([claim("chat")], SYSTEM)
+    unpaid = record(9).model_copy(update={"ended": "unpaid", "input_tokens": 0, "output_tokens": 0})
+    cut = record(3).model_copy(update={"ended": "cut"})
+    mine = [one.model_copy(update={"replica": taken.uid}) for one in (record(1), record(2), cut, unpaid)]
+    await store.ledger.settle(batch(1, *mine, record(5).model_copy(update={"replica": ""})))
+    (replica,) = await store.figures.replicas(project)
+    assert (replica.uid, replica.counted) == (taken.uid, None)
+    assert {how: (one.requests, one.read, one.wrote) for how, one in replica.billed.items()} == {
+        "": (2, 20, 3),
+        "cut": (1, 10, 3),
+        "unpaid": (1, 0, 0),
+    }
+    counted = {"process": "1:2", "at": NOW, "tokens": [30, 7], "probes": [1, 1], "context": 64}
+    document = read(taken)
+    document["status"] = {"phase": "Gone", "detail": {"counted": counted}}
+    await store.objects.replace(document, agent("h1"), part="status")
+    await store.capacity.release(taken.key, SYSTEM)
+    (replica,) = await store.figures.replicas(project)
+    assert (replica.host, replica.gone, len(replica.billed)) == ("h1", True, 3)
+    assert replica.counted is not None
+    assert (replica.counted.tokens, replica.counted.probes) == ((30, 7), (1, 1))
+    (silent,) = await store.capacity.take([claim("other")], SYSTEM)
+    await store.capacity.release(silent.key, SYSTEM, fenced=True)
+    assert len(await store.figures.replicas(project)) == 1

@@ -6,7 +6,7 @@ What is shown of money are these tokens at the plan's present prices.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, get_args
 
 from starlette.responses import Response
@@ -16,8 +16,11 @@ from bessemer.api.query import number
 from bessemer.api.resources import load
 from bessemer.api.state import Call, answer
 from bessemer.core.errors import Malformed
+from bessemer.core.ports import Scope
+from bessemer.core.reconcile import Counted, Replica, Verdict, judge
 from bessemer.core.resource import tenant_of
 from bessemer.core.served import COARSE_SECONDS, FINE_KEPT_SECONDS, FINE_SECONDS, Asked, By, Served
+from bessemer.kinds.fleet.claim import Claim
 from bessemer.metering.invoice import half_up
 from bessemer.metering.plan import Rates
 
@@ -62,6 +65,49 @@ async def usage(call: Call) -> Response:
             "total": total.shown(plan.rates),
         }
     )
+
+
+async def reconcile(call: Call) -> Response:
+    """GET projects/NAME/reconcile: of each replica, what was billed of it, what its engine counted, and what of the
+    difference is accounted for."""
+    project = await load(call, call.about)
+    replicas = {one.uid: one for one in await call.state.ports.figures.replicas(project.uid)}
+    page = await call.state.ports.objects.list(Scope(kind="Claim", namespace=project.key.name))
+    for claim in (Claim.load(stored.body) for stored in page.items):
+        of = claim.spec.workload
+        if of.kind == "Endpoint":
+            known = replicas.get(claim.uid) or Replica(endpoint=of.name, endpoint_uid=of.uid, uid=claim.uid)
+            counted = Counted.read(claim.status.detail.get("counted"))
+            replicas[claim.uid] = replace(known, gone=False, host=claim.spec.host, counted=counted)
+    shown = [{**_replica(one), **_verdict(judge(one))} for one in replicas.values()]
+    return answer({"project": project.key.name, "projectUid": project.uid, "replicas": shown})
+
+
+def _replica(of: Replica) -> dict[str, Any]:
+    billed, counted = of.billed.values(), of.counted
+    return {
+        "endpoint": of.endpoint,
+        "endpointUid": of.endpoint_uid,
+        "replica": of.uid,
+        "host": of.host,
+        "gone": of.gone,
+        "billed": {
+            "requests": sum(one.requests for how, one in of.billed.items() if how != "unpaid"),
+            "inputTokens": sum(one.read for one in billed),
+            "outputTokens": sum(one.wrote for one in billed),
+        },
+        "counted": counted.dump() if counted is not None else None,
+        "ended": {how: one.requests for how, one in of.billed.items() if how},
+    }
+
+
+def _verdict(found: Verdict) -> dict[str, Any]:
+    return {
+        "state": found.state,
+        "difference": {"inputTokens": found.read, "outputTokens": found.wrote},
+        "accountedFor": {"inputTokens": found.may_read, "outputTokens": found.may_write},
+        "causes": list(found.causes),
+    }
 
 
 class _Row:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bessemer.cli import vetting
 from bessemer.cli.connection import find_kind, run
 from bessemer.cli.output import OutputOption
 from bessemer.core.errors import Invalid
@@ -33,6 +34,7 @@ def add(app: typer.Typer) -> None:
     group.command("show")(show)
     group.command("token")(token)
     group.command("accept")(accept)
+    vetting.add(group)
     app.add_typer(group, name="model")
 
 

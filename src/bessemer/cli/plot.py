@@ -53,8 +53,8 @@ def write_page(path: Path, title: str, *, charts: Sequence[Chart], text: str) ->
         # Words of a file, within a script: what would end that is written otherwise.
         "charts": json.dumps(charts).replace("<", "\\u003c"),
     }
-    page = (package / "cli" / "plot.html").read_text(encoding="utf-8")
-    pieces = page.split("@")
+    whole = (package / "cli" / "plot.html").read_text(encoding="utf-8")
+    pieces = whole.split("@")
     try:
         # What stands between two signs is a part's name; nothing that is put in is looked at again.
         path.write_text("".join(parts[one] if n % 2 else one for n, one in enumerate(pieces)), encoding="utf-8")

@@ -1,4 +1,5 @@
-"""usage: how endpoints answered, by key, endpoint, member or model: how much, what it cost, and how fast."""
+"""usage: how endpoints answered, by key, endpoint, member or model: how much, what it cost, how fast; and whether that
+is what their engines counted."""
 
 from __future__ import annotations
 
@@ -36,6 +37,7 @@ def add(app: typer.Typer) -> None:
         rich_markup_mode=None,
     )
     group.callback(invoke_without_command=True)(usage)
+    group.command("reconcile")(reconcile)
     app.add_typer(group, name="usage")
 
 
@@ -81,6 +83,53 @@ def usage(
         write_page(plot, f"Usage of {project} by {by}", charts=charts_of(found), text=usage_text(found))
         typer.echo(f"Wrote plots to {plot}.", err=True)
     typer.echo(shown(found, output, text=lambda within: usage_text(found, within=within)))
+
+
+def reconcile(context: typer.Context, project: ProjectOption = "", *, output: OutputOption = "table") -> None:
+    """What was billed beside what the engines themselves counted, by replica. Fails where a difference is unexplained.
+
+    What engines count is heard once a minute: of a replica that is in use, ask again a minute after.
+
+    Example: `bessemer usage reconcile -n acme--lab`
+    """
+    if not project:
+        raise Invalid("say whose: -n TENANT--PROJECT")
+    replicas = run(context, lambda client: client.projects.reconcile(project))
+    typer.echo(shown({"replicas": replicas}, output, text=lambda within: reconciled_text(replicas, within=within)))
+    if any(one["state"] in WRONG for one in replicas):
+        raise typer.Exit(1)
+
+
+WRONG = ("unexplained", "unknown")
+"""Billed, and not what an engine is known to have counted."""
+
+
+def reconciled_text(replicas: Sequence[Mapping[str, Any]], *, within: int = 0) -> str:
+    """A line for each replica, and what they come to together."""
+    if not replicas:
+        return "Nothing was billed, and nothing counted."
+    rows = [
+        [
+            one["endpoint"],
+            one["replica"][:8],
+            one["host"] or "-",
+            f"{one['billed']['requests']:,}",
+            *_tokens(one["billed"]),
+            *(_tokens(one["difference"]) if one["counted"] else ("-", "-")),
+            one["state"],
+            ", ".join(one["causes"]) or "-",
+        ]
+        for one in replicas
+    ]
+    head = ["ENDPOINT", "REPLICA", "HOST", "REQUESTS", "IN", "OUT", "MORE IN", "MORE OUT", "STATE", "WHY"]
+    table = render.columns(head, rows, within=within, spare=["HOST"])
+    states = [one["state"] for one in replicas]
+    told = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    return f"{table}\n\n{len(replicas)} replicas: {told}."
+
+
+def _tokens(of: Mapping[str, int]) -> tuple[str, str]:
+    return f"{of['inputTokens']:,}", f"{of['outputTokens']:,}"
 
 
 def _since(text: str, now: int) -> int:

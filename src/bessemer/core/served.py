@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from bessemer.core.reconcile import Accounts
 from bessemer.core.values import UsageRecord
 
 FIRST_MS = (
@@ -146,7 +147,7 @@ class Asked:
     key: str = ""
 
 
-class Figures(Protocol):
+class Figures(Accounts, Protocol):
     """How endpoints answered, as it was settled."""
 
     def steps(self, asked: Asked) -> AsyncIterator[tuple[int, Mapping[str, Served]]]:

@@ -25,7 +25,7 @@ from bessemer.gateway.meter import Counts
 from bessemer.gateway.purse import Held, Need
 from bessemer.gateway.record import AnyRecord
 from bessemer.gateway.request import Wanted
-from bessemer.gateway.shares import Shares, most
+from bessemer.gateway.shares import TEMPLATE_TOKENS, Shares, most
 from bessemer.gateway.tables import EndpointEntry, KeyEntry
 from bessemer.gateway.vessels import Account, Ticket, Vessel
 
@@ -158,6 +158,9 @@ def _smaller(room: Room, wanted: Wanted, *, context: int, below: Need) -> Need |
     """The most that its answers may write, so that there is room, and less than ``below``; None where that is
     nothing."""
     low, high = 0, max(0, math.ceil(below.writes / wanted.sequences) - 1)
+    # An engine may refuse what its context cannot hold beside the prompt, of which nobody knows here how long it is.
+    beside = context - len(wanted.body) - TEMPLATE_TOKENS
+    high = min(high, beside) if beside > 0 else high
     while low < high:
         middle = (low + high + 1) // 2
         if room.holds(most(replace(wanted, writes=middle), context)):

@@ -12,22 +12,32 @@ import orjson
 from bessemer.gateway import errors
 from bessemer.gateway.exchange import Exchange
 from bessemer.gateway.meter import EventStream, metered
-from bessemer.gateway.upstream import WHOLE_BYTES_MAX, Link, Lost
+from bessemer.gateway.upstream import WHOLE_BYTES_MAX, Link, Lost, Silent
 
 
 class Answering:
     """Of one request, once a replica has begun to answer."""
 
-    __slots__ = ("_events", "_exchange", "_paused")
+    __slots__ = ("_events", "_exchange", "_going", "_paused")
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
         self._events: EventStream | None = None
         self._paused = False
+        self._going = True
+        """Something has come since somebody looked."""
         exchange.call.work = self
+
+    def wait(self) -> None:
+        """Look whether it goes on when it has stood still for too long, or twice as long at the most."""
+        exchange = self._exchange
+        pause = exchange.means.patience.pause_seconds
+        exchange.call.deadline = min(exchange.until, exchange.means.clock.monotonic() + pause)
+        self._going = False
 
     def heard(self, link: Link) -> None:
         """A part of the answer has come."""
+        self._going = True
         try:
             if link.streaming:
                 self._relay(link)
@@ -50,11 +60,17 @@ class Answering:
         self._exchange.end(ended="cancelled")
 
     def late(self) -> None:
-        """Its client wants it no more; else an answer that has begun may take as long as it likes."""
+        """Its client wants it no more, or it stands still; else one that has begun may take as long as it likes."""
         exchange = self._exchange
+        in_time = exchange.means.clock.monotonic() < exchange.until
+        if in_time and (self._going or self._paused):
+            self.wait()
+            return
         if exchange.link is not None:
             exchange.link.drop()
-        if self._events is None:
+        if in_time:
+            self._broken(Silent(f"nothing came for {exchange.means.patience.pause_seconds:g} s"))
+        elif self._events is None:
             exchange.refuse(errors.deadline_passed())
         else:
             exchange.end(ended="cancelled")
@@ -69,6 +85,7 @@ class Answering:
         if paused:
             link.transport.pause_reading()
         else:
+            self._going = True
             link.transport.resume_reading()
 
     def _relay(self, link: Link) -> None:

@@ -36,6 +36,7 @@ class Chain:
         for entry in self._order:
             self._first = self._first or entry
             if not entry.replicas:
+                entry.pool.gauge.called = True
                 continue
             if any(replica.health.ready(now) for replica in entry.replicas.values()):
                 return entry

@@ -26,6 +26,7 @@ from bessemer.gateway.tables import EndpointEntry, KeyEntry
 from bessemer.gateway.turns import Turns
 from bessemer.gateway.upstream import Link, Links
 from bessemer.gateway.vessels import Ticket
+from bessemer.gateway.waking import Waking
 
 UNTOLD_MAX = 32
 """After so many chunks of a stream, or tokens, it is written how far that has come."""
@@ -38,10 +39,12 @@ _log = structlog.get_logger("gateway")
 @dataclass(frozen=True, slots=True)
 class Patience:
     """How long a replica may take until the first byte of an answer. One that is no stream has none before it is whole:
-    it is given as long as OpenAI's clients wait."""
+    it is given as long as OpenAI's clients wait. ``pause_seconds`` is how long an answer that has begun may stand
+    still."""
 
     streamed_seconds: float = 60.0
     whole_seconds: float = 600.0
+    pause_seconds: float = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class Means:
     links: Links
     patience: Patience
     turns: Turns
+    waking: Waking
 
 
 class Exchange(msgspec.Struct, eq=False):
@@ -63,7 +67,7 @@ class Exchange(msgspec.Struct, eq=False):
     ``ticket`` has to give it back: `end`, once. ``slot`` is where the journal has its ``start``, 0 nowhere. ``untold``
     chunks may come, and answers be as long as ``told`` tokens, until it is to be written how far it has come.
     ``adapter`` is the one that it asks for, by name; ``chain`` are those who may answer where there are several, of
-    which it is ``endpoint`` that is asked."""
+    which it is ``endpoint`` that is asked. ``held_since`` is since when it waited for a first replica."""
 
     means: Means
     call: Call
@@ -88,6 +92,7 @@ class Exchange(msgspec.Struct, eq=False):
     probe: bool = False
     adapter: str = ""
     chain: Chain | None = None
+    held_since: float = 0.0
 
     @property
     def patience(self) -> float:
@@ -95,18 +100,10 @@ class Exchange(msgspec.Struct, eq=False):
         patience = self.means.patience
         return patience.streamed_seconds if self.wanted.stream else patience.whole_seconds
 
-    def fall_over(self, now: float) -> bool:
-        """Let the next of those who may answer do so; whether there is one."""
-        entry = self.chain.next(now) if self.chain is not None else None
-        if entry is None:
-            return False
-        self.endpoint, self.start = entry, None
-        self.endpoint.pool.tally.fell_over += 1
-        return True
-
     def begin(self, ticket: Ticket) -> None:
         """It was let in."""
         self.ticket = ticket
+        self.endpoint.pool.gauge.arrived += 1
         self.means.metrics.busy += 1
         self.headers = ticket.lines
 
@@ -232,6 +229,10 @@ class Exchange(msgspec.Struct, eq=False):
         if 200 <= self.status < 300 and (ended is None or self.first_byte is not None):
             slot, self.slot = self.slot, 0
             self.means.books.record(ticket, self._record(now, ended), slot=slot)
+            if (gauge := self.endpoint.pool.gauge).wake_seconds:
+                first = (self.first_byte or now) - self.started if self.wanted.stream else None
+                whole = now - self.started
+                gauge.ended(reads=counts.input_tokens, writes=counts.output_tokens, first=first, whole=whole)
         metrics.requests[self.call.path, self.status] += 1
         metrics.whole.observe(now - self.started)
         if self.first_byte is not None:

@@ -192,6 +192,7 @@ class Connection(asyncio.Protocol):
         if self._broken or reading is None or (self.call is None and reading.again(data)):
             return
         reading.framing += len(data)
+        reading.turn += 1
         between = reading.between
         try:
             reading.parser.feed_data(data)

@@ -20,7 +20,7 @@ class Head:
 
     __slots__ = ("_behind", "_hash", "_said", "at")
 
-    def __init__(self, said: bytes, at: int, behind: int) -> None:
+    def __init__(self, said: bytes, *, at: int, behind: int) -> None:
         self._said = said
         self._hash = hash(said)
         self._behind = behind
@@ -38,7 +38,7 @@ class Head:
         stop = at + len(length)
         if named < 0 or not data.startswith(b"\r\n", stop):
             return None
-        return cls(data[:at] + data[stop:end], at, end - stop)
+        return cls(data[:at] + data[stop:end], at=at, behind=end - stop)
 
     def body(self, data: bytes) -> bytes | None:
         """The body of a whole message that has this head; None where it has another, or is not whole or not alone."""

@@ -30,7 +30,7 @@ from bessemer.gateway import errors
 from bessemer.gateway.purse import Need
 from bessemer.gateway.record import AnyRecord
 from bessemer.gateway.tables import KeyEntry
-from bessemer.gateway.vessels import Account, Known, Lent, Part, Ticket, Vessel
+from bessemer.gateway.vessels import Account, Known, Lent, Part, Ticket, Vessel, told
 
 LOOK_SECONDS = 60.0
 """How often it is asked of whoever is served whether the bounds are those that are known."""
@@ -266,7 +266,7 @@ class Lacking(errors.Refused):
         else:
             kind = "tokens" if any(one.meter.unit == "tokens" for one in lacking) else "requests"
             words = errors.Words(f"Rate limit reached: {said}.", kind, "rate_limit_exceeded", None, after)
-        super().__init__(429, words)
+        super().__init__(429, words, lines=told(vessels, now))
 
 
 def _left(one: Vessel, prices: Prices) -> str:

@@ -61,13 +61,15 @@ class Reader(Carrier, Protocol):
 
 class Reading:
     """``framing`` is how much has come since the last head or body; ``paused``: so much waits that nothing is read;
-    ``between``: all that has come was whole. ``call`` of the connection is whose turn it is."""
+    ``between``: all that has come was whole; ``turn`` counts what came at once. ``call`` of the connection is whose
+    turn it is."""
 
     __slots__ = (
         "_call",
         "_connection",
         "_count",
         "_head",
+        "_judged",
         "_known",
         "_url",
         "_waiting",
@@ -76,6 +78,7 @@ class Reading:
         "framing",
         "parser",
         "paused",
+        "turn",
     )
 
     def __init__(self, connection: Reader) -> None:
@@ -88,7 +91,7 @@ class Reading:
         self._waiting: list[Call] = []
         self._known: tuple[Head, str, dict[bytes, bytes]] | None = None
         self.between = True
-        self.framing = 0
+        self.framing = self.turn = self._judged = 0
 
     def again(self, data: bytes) -> bool:
         """Take a request with the head of the one before, all of it at once; whether it is one."""
@@ -223,11 +226,13 @@ class Reading:
         call = self._call
         call.whole = True
         if call is self._connection.call:
+            call.slow = self._judged != self.turn
             self._connection.serve(call)
 
     def _begin(self, call: Call) -> None:
         """Its head is judged; where its body is short, that is read before it is told. Raises Refused."""
         self._connection.expect(BODY_SECONDS)
+        self._judged = self.turn
         headers = call.headers
         try:
             length = headers.get(b"content-length")

@@ -65,6 +65,10 @@ class Carrier(Protocol):
 
     transport: Any
     stamps: Stamps
+    call: Call | None
+
+    def refuse(self, refused: Refused) -> None:
+        """It is not read to its end."""
 
     def done(self, call: Call) -> None:
         """It is answered."""
@@ -75,7 +79,8 @@ class Carrier(Protocol):
 
 class Call(msgspec.Struct, eq=False):
     """A request. ``headers`` have their names in lower case, of each the first; ``size`` is of the body as far as it is
-    here, ``whole`` says that this is all of it. ``keep``: the connection may stay open; ``chunked``: the client reads
+    here, ``whole`` says that this is all of it, ``slow`` that its end came
+    after its head was judged. ``keep``: the connection may stay open; ``chunked``: the client reads
     answers whose length nobody knows before."""
 
     _carrier: Carrier
@@ -87,6 +92,7 @@ class Call(msgspec.Struct, eq=False):
     parts: list[bytes] = msgspec.field(default_factory=list)
     size: int = 0
     whole: bool = False
+    slow: bool = False
     keep: bool = True
     chunked: bool = True
     refused: Refused | None = None
@@ -130,7 +136,12 @@ class Call(msgspec.Struct, eq=False):
             return
         seconds = refused.retry_after_seconds
         extra = b"retry-after: %d\r\n" % seconds if seconds else b""
-        self.answer(refused.status, refused.body(), extra=extra)
+        self.answer(refused.status, refused.body(), extra=extra + refused.lines)
+
+    def give_up(self, refused: Refused) -> None:
+        """Refuse it before it was read to its end, where it is its turn."""
+        if self._carrier.call is self:
+            self._carrier.refuse(refused)
 
     def start(self, status: int, *, extra: bytes = b"") -> None:
         """Begin an answer of events; its head goes with the first of them."""

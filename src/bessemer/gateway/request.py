@@ -51,6 +51,7 @@ class Route:
 
 _ANSWERS = ("n", "best_of", "n_cmpl")
 _MANY = frozenset((*_ANSWERS, "prompt", "input"))
+_TIERS = MappingProxyType({b'"flex"': "flex", b'"default"': "default"})
 _WRITES = ("max_completion_tokens", "max_tokens", "n_predict")
 ROUTES: Mapping[str, Route] = MappingProxyType(
     {
@@ -78,8 +79,8 @@ class Wanted(msgspec.Struct, gc=False):
     """It asked for the usage so far in each event."""
     generates: bool = True
     """Whether its answers are written, and so may be shorter."""
-    tier: str = "default"
-    """The class in which it waits."""
+    tier: str = ""
+    """The class in which it would wait, as it says; "" where it says nothing of that."""
     fields: Mapping[str, msgspec.Raw] | None = None
     """The outermost names, until somebody has looked who is to answer."""
 
@@ -183,8 +184,9 @@ def _read(said: msgspec.Raw) -> Any:
 
 
 def _tier(fields: Mapping[str, msgspec.Raw]) -> str:
-    """What OpenAI calls flex waits behind the others; more than that is not a client's to choose."""
-    return "flex" if "service_tier" in fields and fields["service_tier"] == b'"flex"' else "default"
+    """What OpenAI calls flex waits behind the others; more than its key's is not a client's to choose (`seeking`)."""
+    said = fields.get("service_tier")
+    return "" if said is None else _TIERS.get(bytes(said), "")
 
 
 def _truth(said: bytes) -> bool:

@@ -27,14 +27,18 @@ from dataclasses import dataclass, field
 from enum import Enum
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from bessemer.gateway.gauge import Gauge
 from bessemer.gateway.health import EJECTED_SHARE_MAX, Health
 from bessemer.gateway.onward import Fields
 from bessemer.gateway.prefix import MARKS_KEPT, Marks, Trail
 from bessemer.gateway.waiting import Tally, Waiting
+
+if TYPE_CHECKING:
+    from bessemer.gateway.outer import Outer
 
 REQUEST_TOKENS = 1024
 """What a request weighs that is being answered, beside the tokens of its prompt until they are read."""
@@ -69,8 +73,8 @@ class Replica:
     is ``leaving`` was told when it ends: it answers what it has, and new ones only where nobody else does. ``model``,
     ``slots`` and ``context_tokens`` are its own, of whatever ``revision`` it is; "" and 0 are its endpoint's; ``most``
     is what it answers at once. ``adapters`` are those it has loaded, and ``carries`` is what a request must say by them
-    (`onward`). ``links`` are the connections to it that wait (`upstream`), ``heads`` what each request to it begins
-    with."""
+    (`onward`). ``outer`` is a service elsewhere (`outer`). ``links`` are the connections to it that wait (`upstream`),
+    ``heads`` what each request to it begins with."""
 
     claim_uid: str
     host: str
@@ -87,8 +91,9 @@ class Replica:
     most: int = 0
     adapters: frozenset[str] = frozenset()
     carries: Mapping[str, Fields] = field(default_factory=dict)
+    outer: Outer | None = None
     links: list[Any] = field(default_factory=list)
-    heads: dict[tuple[str, bool], bytes] = field(default_factory=dict)
+    heads: dict[tuple[str, bool], bytes] = field(default_factory=dict, repr=False)
 
 
 class Sought(msgspec.Struct, gc=False):
@@ -113,6 +118,7 @@ class Pool:
         self.replicas: dict[str, Replica] = {}
         self.tally = tally if tally is not None else Tally()
         self.waiting = Waiting(self.tally)
+        self.gauge = Gauge()
         self._trail = Trail()
         self._ring = Ring()
         self._all: list[Replica] = []

@@ -92,11 +92,11 @@ class Spool:
 
     def _look(self, promised: int) -> None:
         """Have room for so many, and see how much there is. Raises DriverError ``DiskFull``."""
-        room = self._room()
+        room = _room_of(self._segments, self._spare)
         try:
             while room < promised:
                 self._make(promised)
-                room = self._room()
+                room = _room_of(self._segments, self._spare)
             self.journal.grow(promised)
         except OSError as error:
             raise DriverError("DiskFull", "usage cannot be recorded", internal=str(error)) from error
@@ -115,7 +115,7 @@ class Spool:
         What the disk does not take waits in memory until it does, and `reserve` admits nobody meanwhile.
         """
         payload = record.line() if isinstance(record, Record) else orjson.dumps(record.dump())
-        if self._owed or not self._written(payload, slot):
+        if self._owed or not self._write(payload, slot):
             self._owed.append((payload, slot))
         if self._owed and not self._catch_up():
             uid, waiting = record.endpoint_uid, len(self._owed)
@@ -140,7 +140,7 @@ class Spool:
             with self._making:
                 if self._lock >= 0:
                     self.journal.grow(self._promised + self._ahead)
-            while self._room() < self._promised + self._ahead:
+            while _room_of(self._segments, self._spare) < self._promised + self._ahead:
                 self._make(self._promised + self._ahead)
         except OSError:
             return  # `reserve` says so, where it matters.
@@ -212,19 +212,12 @@ class Spool:
         else:
             self._spare.append(segment)
 
-    def _room(self) -> int:
-        """For how many records there is, whatever they hold."""
-        room = self._segments[-1].room if self._segments else 0
-        for segment in self._spare:
-            room += segment.room
-        return room
-
     def _make(self, records: int) -> None:
         """Another segment, unless there is room for so many by now. Raises OSError."""
         with self._making:
             if self._lock < 0:
                 raise OSError(errno.EBADF, "the spool is closed", str(self._directory))
-            if self._room() < records:
+            if _room_of(self._segments, self._spare) < records:
                 path = self._directory / f"{self._number + 1:08d}.spool"
                 self._spare.append(Segment.make(path, size=self._segment_bytes))
                 self._number += 1
@@ -232,41 +225,47 @@ class Spool:
     def _catch_up(self) -> bool:
         """Write what waits in memory; whether all of it is written."""
         while self._owed:
-            if not self._written(*self._owed[0]):
+            if not self._write(*self._owed[0]):
                 return False
             self._owed.popleft()
         return True
 
-    def _written(self, payload: bytes, slot: int) -> bool:
+    def _write(self, payload: bytes, slot: int) -> bool:
         """Whether the disk takes a record; then the slot of its start is free."""
         try:
-            self._write(payload)
+            if not self._segments or not self._segments[-1].fits(payload):
+                if not self._spare:
+                    self._make(_room_of(self._segments, self._spare) + 1)
+                # In this order: `sync` looks at the last segment first and at the full ones then, and so misses none.
+                self._full = _still_open([*self._full, *self._segments[-1:]])
+                for before in self._segments[-1:]:
+                    before.doubt()
+                self._segments.append(self._spare.pop(0))
+            self._sure -= 1
+            self._segments[-1].append(payload)
         except OSError:
             return False
         if slot:
             self.journal.free(slot)
         return True
 
-    def _write(self, payload: bytes) -> None:
-        if not self._segments or not self._segments[-1].fits(payload):
-            if not self._spare:
-                self._make(self._room() + 1)
-            # In this order: `sync` looks at the last segment first and at the full ones then, and so misses none.
-            self._full = _still_open([*self._full, *self._segments[-1:]])
-            for before in self._segments[-1:]:
-                before.doubt()
-            self._segments.append(self._spare.pop(0))
-        self._sure -= 1
-        self._segments[-1].append(payload)
+
+def _room_of(segments: Sequence[Segment], spare: Sequence[Segment]) -> int:
+    """For how many records there is, whatever they hold."""
+    room = segments[-1].room if segments else 0
+    for segment in spare:
+        room += segment.room
+    return room
 
 
 def _finish(spool: Spool, directory: Path) -> None:
     """Record what an earlier process left unfinished, as far as it is known to have come; what has sent nothing pays
-    nothing, and that is recorded, too. One whose end is in the spool has ended."""
+    nothing, and that is recorded, too. One whose end is in the spool has ended, also where that is damaged: it may be
+    settled from there."""
     journal = spool.journal
     if not journal.unfinished:
         return
-    ended = set(recorded(sorted(directory.glob("*.spool"))))
+    ended = set(recorded(sorted([*directory.glob("*.spool"), *directory.glob("*.damaged")])))
     billed = 0
     for slot, start, progress in journal.unfinished:
         if start.request_id in ended:

@@ -6,7 +6,7 @@ whose address may not be dialled (`doors`) is left out, and the log says why.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
@@ -21,6 +21,7 @@ from bessemer.core.resource import Change
 from bessemer.core.tokens import token_digest
 from bessemer.gateway.doors import FolderOf, nowhere, refusal
 from bessemer.gateway.onward import carried
+from bessemer.gateway.outer import Services
 from bessemer.gateway.route import Pool, Replica
 from bessemer.gateway.splitting import Split, split_of
 from bessemer.gateway.waiting import Tally
@@ -38,7 +39,7 @@ _log = structlog.get_logger("gateway.tables")
 class KeyEntry:
     """One ApiKey. ``endpoints`` empty is all of the project; ``expires_at`` None is never; ``networks`` empty is
     anywhere. ``owner`` is the member whose key it is, or "". ``bounds`` are its own limits and budget, as it says them;
-    nothing where it has none."""
+    nothing where it has none. ``priority`` is the class in which it waits."""
 
     uid: str
     name: str
@@ -48,6 +49,7 @@ class KeyEntry:
     owner: str = ""
     networks: tuple[IPv4Network | IPv6Network, ...] = ()
     bounds: bytes = b""
+    priority: str = "default"
 
     def valid(self, now: float) -> bool:
         return self.expires_at is None or now < self.expires_at
@@ -115,8 +117,9 @@ def _adapt(replica: Replica, *, project: str, intent: Mapping[str, Any], detail:
 class Tables:
     """The tables. Each ``apply`` takes one change of its kind; ``forget`` clears what a new list no longer names."""
 
-    def __init__(self, folder_of: FolderOf = nowhere) -> None:
+    def __init__(self, folder_of: FolderOf = nowhere, services: Services | None = None) -> None:
         self._folder_of = folder_of
+        self._services = services
         self._refused: dict[str, str] = {}
         self.keys: dict[str, KeyEntry] = {}
         self.endpoints: dict[tuple[str, str], EndpointEntry] = {}
@@ -124,6 +127,8 @@ class Tables:
         self._claims: dict[str, tuple[str, str]] = {}
         self._homeless: dict[tuple[str, str], Pool] = {}
         self.tally = Tally()
+        self.arrived: Callable[[Pool], None] = lambda _: None
+        """Hears of each pool that has a replica more."""
 
     def find_key(self, token: str) -> KeyEntry | None:
         """The key of a bearer, valid or not."""
@@ -147,7 +152,10 @@ class Tables:
             for uid in self._digests.keys() - known:
                 self.keys.pop(self._digests.pop(uid), None)
         elif kind == "Endpoint":
-            self.endpoints = {k: e for k, e in self.endpoints.items() if e.uid in known}
+            for place, entry in list(self.endpoints.items()):
+                if entry.uid not in known:
+                    self._leave(entry.uid, entry.pool)
+                    del self.endpoints[place]
         elif kind == "Claim":
             for uid in self._claims.keys() - known:
                 self._drop_claim(uid)
@@ -170,6 +178,7 @@ class Tables:
             owner=spec.get("owner") or "",
             networks=tuple(ip_network(network) for network in spec.get("networks") or ()),
             bounds=_bounds(spec),
+            priority=spec.get("priority", "default"),
         )
         self.keys[digest] = entry
         self._digests[uid] = digest
@@ -180,6 +189,7 @@ class Tables:
         if gone or metadata.get("deletionTimestamp"):
             if (old := self.endpoints.get(place)) is not None and old.uid == uid:
                 del self.endpoints[place]
+                self._leave(uid, old.pool)
                 if old.replicas:
                     self._homeless[place] = old.pool
             return
@@ -188,13 +198,16 @@ class Tables:
         pool = known.pool if known is not None else homeless
         created = int(epoch(metadata["creationTimestamp"])) if metadata.get("creationTimestamp") else 0
         spec = body["spec"]
-        context = spec.get("contextTokens", CONTEXT_TOKENS)
-        pool.each = spec.get("slots", 0)
+        # Of a service elsewhere nobody knows how many it answers at once.
+        said = spec.get("external") or spec
+        context = said.get("contextTokens", CONTEXT_TOKENS)
+        pool.each = said.get("slots", 0)
+        pool.gauge.follow(spec.get("scale"))
         revisions = body.get("status", {}).get("revisions", ())
         entry = self.endpoints[place] = EndpointEntry(
             uid,
             *place,
-            spec.get("model", ""),
+            said.get("model", ""),
             created,
             context,
             pool,
@@ -203,7 +216,14 @@ class Tables:
             fallbacks=tuple(spec.get("fallbacks", ())),
             models={one["revision"]: one["template"]["model"] for one in revisions},
         )
+        if self._services is not None:
+            self._services.follow(uid, body, pool=pool)
         _fit(entry, context)
+
+    def _leave(self, uid: str, pool: Pool) -> None:
+        """An endpoint is gone: whoever answered for it elsewhere is asked nothing more."""
+        if self._services is not None:
+            self._services.forget(uid, pool)
 
     def _apply_claim(self, uid: str, body: Mapping[str, Any], *, gone: bool) -> None:
         workload, status = body["spec"]["workload"], body.get("status", {})
@@ -236,6 +256,7 @@ class Tables:
         else:
             _fit(entry, entry.context_tokens)
         self._claims[uid] = place
+        self.arrived(home)
 
     def _admits(self, uid: str, address: str, *, folder: Path | None) -> bool:
         """Whether the address may be dialled; one that may not is told of once."""

@@ -157,7 +157,7 @@ class Known:
     _requests: tuple[Vessel, ...] = ()
     _tokens: tuple[Vessel, ...] = ()
 
-    def hear(self, vessels: tuple[Vessel, ...], *, ends: float, of: bytes) -> None:
+    def hear(self, vessels: tuple[Vessel, ...], *, ends: float, of: bytes | None) -> None:
         """So it is until then."""
         self.vessels, self.ends, self.of = vessels, ends, of
         self.names = [one.spent for one in vessels if one.spent] or None
@@ -172,6 +172,13 @@ class Known:
         if self._tokens:
             said += _told(self._tokens, _TOKENS, now=now)
         return said
+
+
+def told(vessels: Sequence[Vessel], now: float) -> bytes:
+    """What they read where it is refused, of all that judge a request."""
+    known = Known()
+    known.hear(tuple(vessels), ends=now, of=None)
+    return known.lines(now)
 
 
 def _told(vessels: Sequence[Vessel], words: tuple[bytes, bytes], *, now: float) -> bytes:

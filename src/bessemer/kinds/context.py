@@ -22,6 +22,7 @@ from bessemer.drivers.load.protocol import Loads
 from bessemer.drivers.oidc.protocol import Issuers
 from bessemer.drivers.passthrough.protocol import Lending
 from bessemer.drivers.qemu.protocol import Qemu
+from bessemer.kinds.inference.loads import Scalers
 from bessemer.kinds.parts import Parts
 
 if TYPE_CHECKING:
@@ -156,7 +157,8 @@ class Importer(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """The control side. ``leases`` tells which hosts are heard of; ``parts`` who waits for a flavor, image or model."""
+    """The control side. ``leases`` tells which hosts are heard of; ``parts`` who waits for a flavor, image or model,
+    ``scalers`` how many replicas are wanted of what scales."""
 
     objects: Objects
     capacity: Capacity
@@ -167,6 +169,7 @@ class Context:
     issuers: Issuers
     clock: Clock
     parts: Parts = field(default_factory=Parts)
+    scalers: Scalers = field(default_factory=Scalers)
 
 
 class Content(Protocol):

@@ -33,6 +33,7 @@ from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.heartbeats import Heartbeats
 from bessemer.kinds.fleet.inventory import FleetFeed
 from bessemer.kinds.fleet.queueing import Foresight, Queueing
+from bessemer.kinds.inference.loads import LoadFeed
 from bessemer.loop import Loop
 from bessemer.loop.metrics import Metrics
 from bessemer.main import identities
@@ -97,6 +98,7 @@ def _works(
         yield _led(loop) if settings.store else loop.run()
         yield control.heartbeats(loop).run()
         yield control.contents.run()
+        yield control.loads(loop).run()
     if "api" in parts:
         on = listen(settings.listen, settings.api_port)
         tls = server_tls(identities.pair_of(paths, identities.SERVER), paths.ca_certificate.read_bytes())
@@ -205,6 +207,10 @@ class _Control:
     def heartbeats(self, loop: Loop[Context]) -> Heartbeats:
         """What tells the loop of hosts that fall silent."""
         return Heartbeats(self.store.leases, self._clock, wake=loop.wake)
+
+    def loads(self, loop: Loop[Context]) -> LoadFeed:
+        """What tells the loop of endpoints that are to have another number of replicas."""
+        return LoadFeed(loop.ctx.scalers, self.store.leases, clock=self._clock, wake=loop.wake)
 
     @asynccontextmanager
     async def _dial(self, url: str) -> AsyncIterator[Socket]:

@@ -60,7 +60,7 @@ def scaled(options: InferenceOptions, told: Told) -> Document:
 
 def replayed(task: Task, told: Told) -> Mapping[str, Any]:
     """Do it, in whichever process."""
-    course = replay(task.asked, policy_of(task.policy, task.case), task.case)
+    course = replay(task.asked, policy_of(task.policy, task.case), case=task.case)
     told(1.0)
     return figures(Replayed(task.policy, course, task.case))
 

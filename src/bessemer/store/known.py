@@ -229,14 +229,15 @@ class Known:
         is the answer now."""
         change, mine = _touches[written], self._asked(look.statement, look.values)
         name = mine.name(look.values)
+        row = change.row(values)
         for table in change.tables:
-            others = [asked for asked in self._tables.get(table, ()) if asked is not mine and asked.found]
-            if others:
-                self._forget(others, change.row(values), written=written, values=values)
+            for asked in self._tables.get(table, ()):
+                if asked.found and asked is not mine:
+                    self._forget((asked,), row, written=written, values=values)
         self._keep(mine, name, entry=(look.values, rows))
 
     def _forget(
-        self, every: list[_Asked], row: tuple[Any, ...], *, written: Statement, values: Mapping[str, Any]
+        self, every: Sequence[_Asked], row: tuple[Any, ...], *, written: Statement, values: Mapping[str, Any]
     ) -> None:
         for asked in every:
             found = asked.found

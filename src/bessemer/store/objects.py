@@ -125,7 +125,7 @@ class ObjectTable:
 
         def follow(tx: Tx) -> Stored:
             before = load(tx, key).document() if facts.counts else None
-            stored = _replace_part(tx, said, key=key, part=part, writer=writer, forward=forward)
+            stored = replace_part(tx, said, key=key, part=part, writer=writer, forward=forward)
             if before is not None:
                 quota.follow_part(tx, key, facts=facts, old=before, new=documents.decode(stored.body))
             events.note(tx, stored, happenings=tells)
@@ -313,7 +313,8 @@ def _routine(old: Document, new: Document) -> bool:
     return bool(new["kind"] == EVENT)
 
 
-def _replace_part(tx: Tx, said: Document, *, key: Key, part: Part, writer: Writer, forward: Forwarding) -> Stored:
+def replace_part(tx: Tx, said: Document, *, key: Key, part: Part, writer: Writer, forward: Forwarding) -> Stored:
+    """Within a transaction, of what nobody else holds. Raises NotFound, Conflict, Forbidden, Invalid."""
     row = load(tx, key)
     rules.may_write_part(key, row.host, part=part, writer=writer)
     old = forward.document(row.document())

@@ -41,7 +41,7 @@ from bessemer.store.kinds import CLAIM, PROJECT, TENANT, StoreKind
 from bessemer.store.known import Look
 from bessemer.store.schema import counters, is_kind, objects, of, quota, windows
 from bessemer.store.scopes import WHO, raise_it, scopes
-from bessemer.store.transaction import SET_COUNTER, Tx
+from bessemer.store.transaction import SET_COUNTER, Tx, put
 
 log = structlog.get_logger(__name__)
 
@@ -95,9 +95,9 @@ def _take(tx: Tx, scope: str, *, meter: str, amount: int) -> None:
             raise exceeded(scope, meter, amount=amount, left=bound - used, bound=bound)
     look, after = Look(LOOK, place), [(used + amount, bound)]
     if rows:
-        tx.put(_SET, {**place, "used": used + amount}, look=look, rows=after)
+        put(tx, _SET, values={**place, "used": used + amount}, look=look, rows=after)
     else:
-        tx.put(_INSERT, {"scope": scope, "meter": meter, "used": amount, "bound": None}, look=look, rows=after)
+        put(tx, _INSERT, values={"scope": scope, "meter": meter, "used": amount, "bound": None}, look=look, rows=after)
 
 
 def give(tx: Tx, project: str, *, tenant: str, amounts: Mapping[str, int]) -> None:
@@ -127,7 +127,7 @@ def _give(tx: Tx, scope: str, *, meter: str, amount: int) -> None:
         if amount > used:
             log.warning("less is used than is given back", scope=scope, meter=meter, amount=amount)
         left = max(used - amount, 0)
-        tx.put(_SET, {**place, "used": left}, look=Look(LOOK, place), rows=[(left, bound)])
+        put(tx, _SET, values={**place, "used": left}, look=Look(LOOK, place), rows=[(left, bound)])
 
 
 def looks(key: Key, *, meter: str) -> Iterator[Look]:

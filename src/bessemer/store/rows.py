@@ -30,7 +30,7 @@ from bessemer.store.feed import CHANGE_TYPES, Entry
 from bessemer.store.kinds import EVENT
 from bessemer.store.known import Look
 from bessemer.store.schema import changes, dependents, labels, objects, of, sealed
-from bessemer.store.transaction import Tx
+from bessemer.store.transaction import Tx, put
 
 _COLUMNS = (
     objects.c.kind,
@@ -160,11 +160,11 @@ def save(tx: Tx, document: Document, *, before: Row | None, bounded: bool = True
     after, owners = [(*key, *row[1:])], bonds_of(document)
     if before is None:
         new = {"kind": key.kind, "namespace": key.namespace, "name": key.name, "uid": row.uid, "host": row.host}
-        tx.put(_INSERT, {**new, **values}, look=Look(LOAD, here), rows=after)
+        put(tx, _INSERT, values={**new, **values}, look=Look(LOAD, here), rows=after)
         own(tx, row.uid, owners=owners)
         _append(tx, 0, row=row, at=at, labels_before="")
     else:
-        tx.put(_UPDATE, {**here, **values}, look=Look(LOAD, here), rows=after)
+        put(tx, _UPDATE, values={**here, **values}, look=Look(LOAD, here), rows=after)
         if owners != bonds_of(before.document()):
             disown(tx, row.uid)
             own(tx, row.uid, owners=owners)
@@ -184,7 +184,7 @@ def remove(tx: Tx, before: Row) -> Row:
     document["metadata"]["resourceVersion"] = str(revision)
     row = before._replace(revision=revision, body=encode(document, most=inf))
     here = place(row.key)
-    tx.put(_DELETE, here, look=Look(LOAD, here), rows=[])
+    put(tx, _DELETE, values=here, look=Look(LOAD, here), rows=[])
     if bonds_of(document) or row.key.kind == EVENT:
         disown(tx, row.uid)
     _index(tx, row.key, before=before.labels, after="")

@@ -7,10 +7,13 @@ came to in money is nowhere here.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import orjson
 from sqlalchemy import BindParameter, Select, bindparam, delete, func, insert, or_, select, update
 
+from bessemer.core.reconcile import Billed, Counted, Replica
 from bessemer.core.served import (
     COARSE_SECONDS,
     COLUMNS,
@@ -21,8 +24,11 @@ from bessemer.core.served import (
     Served,
 )
 from bessemer.core.values import LedgerEntry, UsageRecord
+from bessemer.store.documents import Document
 from bessemer.store.reader import Reader
-from bessemer.store.schema import answered, of, served
+from bessemer.store.rows import Row
+from bessemer.store.schema import answered, counted, of, served
+from bessemer.store.scopes import owner
 from bessemer.store.transaction import Tx
 
 _PLACE = (
@@ -52,6 +58,23 @@ _NEW_BILL = insert(answered)
 _SUMS = tuple(func.sum(served.c[name]) for name in COLUMNS)
 _ENDPOINT: BindParameter[str] = bindparam("endpoint")
 _KEY: BindParameter[str] = bindparam("key")
+
+
+_FORGET = delete(counted).where(of(counted.c.project_uid), of(counted.c.claim_uid))
+_KEEP = insert(counted)
+_KEPT = select(counted.c.claim_uid, counted.c.endpoint_uid, counted.c.endpoint, counted.c.host, counted.c.said).where(
+    of(counted.c.project_uid)
+)
+_BILLED_OF = select(
+    answered.c.replica,
+    answered.c.how,
+    answered.c.endpoint_uid,
+    answered.c.endpoint,
+    answered.c.requests,
+    answered.c.input_tokens,
+    answered.c.output_tokens,
+    answered.c.until,
+).where(of(answered.c.project_uid))
 
 
 def _read(name: str) -> Select[Any]:
@@ -134,8 +157,28 @@ def _of(place: Mapping[str, Any]) -> dict[str, Any]:
     return {f"of_{name}": value for name, value in place.items()}
 
 
+def keep(tx: Tx, row: Row, *, document: Document) -> None:
+    """The claim goes: what its engine had counted stays, as its host said last."""
+    said = document.get("status", {}).get("detail", {}).get("counted")
+    workload = document["spec"]["workload"]
+    uid = owner(tx, f"project/{row.key.namespace}") if Counted.read(said) is not None else ""
+    if not uid:
+        return
+    tx.run(_FORGET, of_project_uid=uid, of_claim_uid=row.uid)
+    tx.run(
+        _KEEP,
+        project_uid=uid,
+        claim_uid=row.uid,
+        endpoint_uid=workload["uid"],
+        endpoint=workload["name"],
+        host=row.host,
+        at=int(tx.server_time),
+        said=orjson.dumps(said).decode(),
+    )
+
+
 class ServedTable:
-    """Implements `core.served.Figures`."""
+    """Implements `core.served.Figures` and `core.reconcile.Accounts`."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -154,3 +197,14 @@ class ServedTable:
             )
             if rows:
                 yield start, {name: Served([int(value) for value in sums]) for name, *sums in rows}
+
+    async def replicas(self, project_uid: str) -> Sequence[Replica]:
+        """See `core.reconcile.Accounts.replicas`."""
+        found: dict[str, Replica] = {}
+        for uid, endpoint_uid, endpoint, host, said in await self._reader.ask(_KEPT, of_project_uid=project_uid):
+            read = Counted.read(orjson.loads(said))
+            found[uid] = Replica(endpoint=endpoint, endpoint_uid=endpoint_uid, uid=uid, host=host, counted=read)
+        for uid, how, endpoint_uid, endpoint, *sums in await self._reader.ask(_BILLED_OF, of_project_uid=project_uid):
+            replica = found.get(uid) or Replica(endpoint=endpoint, endpoint_uid=endpoint_uid, uid=uid)
+            found[uid] = replace(replica, billed={**replica.billed, how: Billed(*map(int, sums))})
+        return sorted(found.values(), key=lambda one: (one.endpoint, one.endpoint_uid, one.uid))

@@ -174,8 +174,10 @@ def unreadable(error: Exception) -> Unavailable:
     return Unavailable("the store cannot be read now", internal=f"{type(error).__name__}: {error}")
 
 
-def in_order(names: Sequence[str]) -> Callable[[Mapping[str, Any]], Sequence[Any]]:
-    """What finds the values of these names, in their order."""
+def in_order(names: Sequence[str], constants: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Sequence[Any]]:
+    """What finds the values of these names, in their order. ``constants`` are those of values that say none."""
+    if constants:
+        return lambda values: [values[name] if name in values else constants[name] for name in names]
     if len(names) > 1:
         return itemgetter(*names)
     return lambda values: [values[name] for name in names]

@@ -42,11 +42,6 @@ class _Text:
 
     sql: str
     order: Callable[[Mapping[str, Any]], Sequence[Any]]
-    constants: Mapping[str, Any]
-
-    def placed(self, values: Mapping[str, Any]) -> Sequence[Any]:
-        """The parameters in their places. Raises Invalid for text that holds NUL."""
-        return kept(self.order({**self.constants, **values} if self.constants else values))
 
 
 class Texts(dict[Statement, _Text]):
@@ -62,7 +57,7 @@ def _compiled(statement: Statement) -> _Text:
     """What the stores of a process share: most statements are constants, and each takes a millisecond."""
     compiled = statement.compile(dialect=sqlite.dialect(paramstyle="qmark"))
     constants = {name: value for name, value in compiled.params.items() if value is not None}
-    return _Text(str(compiled), in_order(compiled.positiontup or ()), constants)
+    return _Text(str(compiled), in_order(compiled.positiontup or (), constants))
 
 
 class Session:
@@ -101,7 +96,7 @@ class Session:
     def execute(self, statement: Statement, values: Mapping[str, Any]) -> sqlite3.Cursor:
         """Run one statement."""
         text = self._texts[statement]
-        return self._execute(text.sql, text.placed(values))
+        return self._execute(text.sql, kept(text.order(values)))
 
     def execute_each(self, batches: Sequence[Batch]) -> None:
         """Run statements with each of their rows."""
@@ -110,7 +105,7 @@ class Session:
                 self.execute(statement, rows[0])
                 continue
             text = self._texts[statement]
-            self._connection.executemany(text.sql, [text.placed(row) for row in rows])
+            self._connection.executemany(text.sql, [kept(text.order(row)) for row in rows])
 
     def begin(self, *, wait: bool = True, looks: Sequence[Asked] = ()) -> bool:
         """Open the one writing transaction. Without ``wait`` it answers False where another has the database. A look
@@ -196,7 +191,7 @@ class ReadSession(Session):
     def execute(self, statement: Statement, values: Mapping[str, Any]) -> sqlite3.Cursor:
         """Run one statement. Raises Unavailable, also while its rows are fetched, and where this was closed."""
         text = self._texts[statement]
-        ordered = text.placed(values)
+        ordered = kept(text.order(values))
         try:
             return self._connection.cursor(_Cursor).execute(text.sql, ordered)
         except self.refusals as error:

@@ -126,10 +126,6 @@ class FakeEngine:
     def door(self, uid: str) -> str:
         return str(self._doors.socket(uid))
 
-    def slots_of(self, uid: str) -> int:
-        """How many requests the engine of the uid answers at the same time."""
-        return self._engines[uid].spec.slots
-
     async def end(self, uid: str, reason: End, *, code: int | None = None) -> None:
         """End the engine's process as the world would; its socket dies with it."""
         self.processes.end(uid, reason, code=code)
@@ -151,7 +147,9 @@ async def _spawn(host: FakeEngine, spec: EngineSpec) -> RunningEngine:
     await _shut(host._engines.get(spec.uid))
     if host._listens:
         host._doors.clear(spec.uid)
-    model = host.models[spec.uid] = FakeModel(spec.alias, adapters=[one.name for one in spec.adapters])
+    model = host.models[spec.uid] = FakeModel(
+        spec.alias, adapters=[one.name for one in spec.adapters], slots=spec.slots
+    )
     engine = _Fake(spec, host._clock.monotonic() + host._load_seconds)
     host._engines[spec.uid] = engine
     process = await host.processes.start(

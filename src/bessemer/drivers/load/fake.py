@@ -59,7 +59,7 @@ class FakeLoads:
             running = await self._engine.processes.find(uid)
             if running is None:
                 raise engine_ended(await self._engine.processes.ended(uid))
-            hits = self._fired(self._engine.models[uid], volley, slots=self._engine.slots_of(uid))
+            hits = self._fired(self._engine.models[uid], volley)
             now = self._clock.monotonic()
             self._under[uid] = _Under(volley.number, now, now + max(hit.ended for hit in hits), hits)
             self.begun.append((uid, volley.number))
@@ -90,8 +90,8 @@ class FakeLoads:
         """The agent that knew of them ended."""
         self._under.clear()
 
-    def _fired(self, model: FakeModel, volley: Volley, *, slots: int) -> Sequence[Hit]:
-        free, done, hits = [0.0] * (1 if volley.serial else slots), 0.0, []
+    def _fired(self, model: FakeModel, volley: Volley) -> Sequence[Hit]:
+        free, done, hits = [0.0] * (1 if volley.serial else model.slots), 0.0, []
         heapq.heapify(free)
         ends: list[float] = []
         for shot in sorted(volley.shots, key=lambda shot: 0.0 if volley.serial else shot.at):

@@ -71,7 +71,7 @@ class HostLoads:
             "bytesMax": ANSWER_BYTES_MAX,
             "gapsMax": GAPS_MAX,
         }
-        task = asyncio.create_task(_told(child, orjson.dumps(words), volley))
+        task = asyncio.create_task(_told(child, orjson.dumps(words), volley=volley))
         self._under[uid] = _Under(volley.number, asyncio.get_running_loop().time(), volley.seconds, child, task)
 
     async def look(self, uid: str, number: int) -> Look | None:
@@ -125,7 +125,7 @@ class HostLoads:
         return child, door
 
 
-async def _told(child: subprocess.Process, words: bytes, volley: Volley) -> Sequence[Hit]:
+async def _told(child: subprocess.Process, words: bytes, *, volley: Volley) -> Sequence[Hit]:
     """What the child says. Raises DriverError ``LoadFailed``; it is gone in any case."""
     assert child.stdin is not None
     assert child.stdout is not None

@@ -62,7 +62,8 @@ class Line:
     def others(self, uid: str) -> bool:
         """Whether anybody else does."""
         self._silence()
-        return any(len(some) > (uid in some) for some in (self.waiting.pending, self._heard))
+        waiting, heard = self.waiting.pending, self._heard
+        return len(waiting) > (uid in waiting) or len(heard) > (uid in heard)
 
     def _silence(self) -> None:
         """Whoever was silent for too long waits no more."""

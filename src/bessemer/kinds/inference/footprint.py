@@ -106,7 +106,7 @@ def footprint(facts: ModelFacts, *, engine: str, arguments: Mapping[str, Argumen
     of_block = _of_block(facts, engine=engine, arguments=arguments)
     vllm = engine == VLLM.name
     option, usual = ("max-num-batched-tokens", _BATCHED) if vllm else ("ubatch-size", _UBATCH)
-    tokens = _number(arguments, option, usual)
+    tokens = _number(arguments, option, otherwise=usual)
     whole = any(arguments.get(name) is True for name in ("swa-full", "disable-sliding-window"))
     windowed = 0 if whole else facts.window_layers
     return Footprint(
@@ -147,7 +147,7 @@ def room_of(
         return memory - idle, f"and {show_bytes(memory - idle)} are there of {show_bytes(memory)}"
     devices = flavor.devices
     if devices is None:
-        cache = _number(arguments, "kv-cache-memory-bytes", memory // _CACHE_PARTS)
+        cache = _number(arguments, "kv-cache-memory-bytes", otherwise=memory // _CACHE_PARTS)
         if weights + cache + _FIXED[engine] > memory:
             words = f"weights, cache and vLLM itself take {show_bytes(weights + cache + _FIXED[engine])}"
             return None, f"{words} of {show_bytes(memory)}"
@@ -205,7 +205,7 @@ def _of_block(facts: ModelFacts, *, engine: str, arguments: Mapping[str, Argumen
     return numbers * keys if facts.latent else numbers * (keys + values)
 
 
-def _number(arguments: Mapping[str, Argument], name: str, otherwise: int) -> int:
+def _number(arguments: Mapping[str, Argument], name: str, *, otherwise: int) -> int:
     said = arguments.get(name)
     return said if isinstance(said, int) and not isinstance(said, bool) else otherwise
 

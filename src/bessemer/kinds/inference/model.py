@@ -9,15 +9,32 @@ serves it: an endpoint's intent names the digests.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any
 
+import orjson
 from pydantic import Field
 
 from bessemer.core.errors import Cause
-from bessemer.core.inference import ModelFacts, ModelFile
-from bessemer.core.resource import ALL, READ, ApiModel, Column, Done, Fail, Kind, Outcome, Resource, Wait, keyed_by
+from bessemer.core.inference import ModelFacts, ModelFile, Vetted
+from bessemer.core.ports import Scope
+from bessemer.core.resource import (
+    ALL,
+    READ,
+    ApiModel,
+    Change,
+    Column,
+    Done,
+    Fail,
+    Key,
+    Kind,
+    Outcome,
+    Resource,
+    Wait,
+    keyed_by,
+)
 from bessemer.core.units import show_bytes
 from bessemer.core.values import nothing
 from bessemer.kinds.context import Context, Imported
@@ -68,6 +85,9 @@ class ModelSpec(ApiModel):
     adapter_of: Annotated[Name, Names("Model")] | None = Field(
         None, exclude_if=nothing, description="Name of the Model that it is an adapter of."
     )
+    vetted_in: Annotated[Name, Names("Project")] | None = Field(
+        None, exclude_if=nothing, description="The project whose Vettings say in its status what was measured of it."
+    )
 
 
 class ModelStatus(ContentStatus):
@@ -87,6 +107,9 @@ class ModelStatus(ContentStatus):
     )
     revision: str = Field(
         "", exclude_if=nothing, description="The commit that it came from, where the source has such."
+    )
+    vetted: Vetted | None = Field(
+        None, exclude_if=nothing, description="What was measured of it, by the newest Vetting of spec.vettedIn."
     )
 
 
@@ -109,7 +132,8 @@ def validate(new: Model, old: Model | None) -> Sequence[Cause]:
 
 async def reconcile(ctx: Context, model: Model) -> Outcome:
     """Import it, look how far that is, and see now and then that what was imported is still there."""
-    return await imported(ctx, model, fetch=partial(ctx.importer.model, model.uid))
+    outcome = await imported(ctx, model, fetch=partial(ctx.importer.model, model.uid))
+    return await _with_vetting(ctx, model, outcome=outcome)
 
 
 async def imported(ctx: Context, model: Model, *, fetch: Callable[..., Awaitable[Imported | None]]) -> Outcome:
@@ -140,6 +164,29 @@ async def imported(ctx: Context, model: Model, *, fetch: Callable[..., Awaitable
         parts=tuple(file.digest for file in had.files),
     )
     return _matched(model, await bring(ctx, had, source=source))
+
+
+async def _with_vetting(ctx: Context, model: Model, *, outcome: Outcome) -> Outcome:
+    """The outcome, with what the newest Vetting found that is over and of these very bytes. Only those of the project
+    count that the Model itself names: what stands here is read by everybody."""
+    status, project = outcome.status, model.spec.vetted_in
+    if not isinstance(status, ModelStatus):
+        return outcome
+    found: list[Vetted] = []
+    if project is not None and status.digest:
+        for stored in (await ctx.objects.list(Scope(kind="Vetting", namespace=project))).items:
+            body = orjson.loads(stored.body)
+            said = body.get("status", {}).get("vetted")
+            if body["spec"]["model"] == model.metadata.name and said and said["digest"] == status.digest:
+                found.append(Vetted.model_validate(said))
+    newest = max(found, key=lambda one: (one.at, one.vetting), default=None)
+    return replace(outcome, status=status.model_copy(update={"vetted": newest}))
+
+
+async def _wake_by_vetting(_ctx: Context, change: Change) -> AsyncIterator[Key]:
+    """One that has found something, or goes, concerns its Model."""
+    if b'"vetted":' in change.body:
+        yield Key(Model.KIND, "", orjson.loads(change.body)["spec"]["model"])
 
 
 def _of_this(model: Model) -> ModelStatus:
@@ -207,5 +254,6 @@ KIND: Kind[Context, Model] = Kind(
     columns=COLUMNS,
     validate=validate,
     reconcile=reconcile,
+    wakes={"Vetting": _wake_by_vetting},
     deadlines=DEADLINES,
 )

@@ -40,7 +40,10 @@ KIND: Kind[Context, Endpoint] = Kind(
     namespaced=True,
     short_names=("ept",),
     rights={"admin": ALL, "auditor": READ, "tenant-admin": ALL, "member": ALL, "reader": READ, "gateway": READ},
-    below={"log": {"admin": ("get",), "tenant-admin": ("get",), "member": ("get",), "reader": ("get",)}},
+    below={
+        "log": {"admin": ("get",), "tenant-admin": ("get",), "member": ("get",), "reader": ("get",)},
+        "secret": {"gateway": ("get",), "admin": ("create",), "tenant-admin": ("create",), "member": ("create",)},
+    },
     columns=(
         Column(name="Phase", value=at("status", "phase")),
         Column(name="Ready", value=ready),

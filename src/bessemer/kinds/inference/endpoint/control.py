@@ -20,7 +20,7 @@ from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.flavor import Flavor
 from bessemer.kinds.fleet.outline import Hindrance
 from bessemer.kinds.inference import models
-from bessemer.kinds.inference.endpoint import elsewhere, revisions
+from bessemer.kinds.inference.endpoint import elsewhere, revisions, scaled
 from bessemer.kinds.inference.endpoint.engines import (
     Engine,
     adapter_keys,
@@ -111,6 +111,11 @@ class Seen:
 
 
 async def reconcile(ctx: Context, endpoint: Endpoint) -> Outcome:
+    after = scaled.decided(ctx, endpoint)
+    return scaled.told(await _converge(ctx, after), before=endpoint, after=after)
+
+
+async def _converge(ctx: Context, endpoint: Endpoint) -> Outcome:
     endpoint = _with_revision(endpoint, await workload.own_claims(ctx, endpoint), now=ctx.clock.now())
     seen = await _shed(ctx, endpoint)
     now = ctx.clock.now()
@@ -217,7 +222,9 @@ async def wanted(ctx: workload.Reads, endpoint: Endpoint) -> Want[Model]:
         return Want(terms, None, None, None, [_NONE_OF_ITS_OWN])
     found = await want(ctx, endpoint, part=Model, name=endpoint.spec.model, isolation=True)
     engine = await engine_of(ctx, endpoint, model=found.part)
-    return replace(found, hindrances=[*found.hindrances, *engine.hindrances, *too_small(endpoint, found, engine.name)])
+    return replace(
+        found, hindrances=[*found.hindrances, *engine.hindrances, *too_small(endpoint, found, engine=engine.name)]
+    )
 
 
 async def _take(ctx: Context, endpoint: Endpoint, *, seen: Seen) -> Hold | None:
@@ -346,8 +353,11 @@ def _leaving(count: int, *, moved: int) -> str:
 
 def _whole(status: EndpointStatus, wanted: int, *, note: str) -> Done:
     if not wanted:
-        stopped = status.model_copy(update={"phase": "Stopped", "message": note})
-        return Done(status=stopped, ready=False, reason="Stopped", message="no replica is wanted")
+        asleep = status.scaling is not None
+        said = note or ("it sleeps until somebody asks" if asleep else "")
+        stopped = status.model_copy(update={"phase": "Stopped", "message": said})
+        words = "no replica is wanted until somebody asks" if asleep else "no replica is wanted"
+        return Done(status=stopped, ready=False, reason="Stopped", message=words)
     ready = status.model_copy(update={"phase": "Ready", "message": note})
     return Done(status=ready, message=f"all of {wanted} replicas answer")
 

@@ -92,7 +92,7 @@ async def _adapters_of(ctx: workload.Reads, endpoint: Endpoint) -> tuple[list[Ad
     return adapters, hindrances
 
 
-def too_small(endpoint: Endpoint, found: Want[Model], engine: str) -> Iterator[Hindrance]:
+def too_small(endpoint: Endpoint, found: Want[Model], *, engine: str) -> Iterator[Hindrance]:
     """What keeps it from a flavor that can surely not hold it."""
     if (
         found.flavor is None

@@ -29,6 +29,7 @@ from bessemer.kinds.inference.endpoint.forms import (
     problems,
     update_problems,
 )
+from bessemer.kinds.inference.scaling import Scale, Scaling, scale_problems
 from bessemer.kinds.turns import Turned, WaitingStatus
 
 ADAPTERS_MAX = 32
@@ -97,6 +98,11 @@ class EndpointSpec(Turned):
         description="How replicas are replaced where what they are made of changes.",
     )
     replicas: int = Field(1, ge=0, le=10_000, description="Replicas that are wanted; 0 stops it.")
+    scale: Scale | None = Field(
+        None,
+        exclude_if=nothing,
+        description="How many replicas, by what is asked of them; then spec.replicas says nothing.",
+    )
     slots: int = Field(4, ge=1, le=256, description="Requests that one replica answers at the same time.")
     context_tokens: int = Field(2048, ge=64, le=1 << 22, description="Context of one slot.")
     engine: EngineChoice = Field(
@@ -198,6 +204,9 @@ class EndpointStatus(WaitingStatus):
     revisions: list[RevisionStatus] = Field(
         default_factory=list, exclude_if=nothing, description="The last revisions, by when each was first."
     )
+    scaling: Scaling | None = Field(
+        None, exclude_if=nothing, description="What was decided last of how many are wanted; of one that scales."
+    )
     fake: bool = Field(False, description="Whether a replica is on a fake host.")
     message: str = Field("", description="What it waits for or what is wrong, in words; empty when all is well.")
 
@@ -248,7 +257,13 @@ class EndpointIntent(ApiModel):
 
 def wanted_of(endpoint: Endpoint) -> int:
     """How many replicas of its own are wanted now: the one place that says so."""
-    return endpoint.spec.replicas if endpoint.spec.form == "replicas" else 0
+    spec, scaling = endpoint.spec, endpoint.status.scaling
+    if spec.form != "replicas":
+        return 0
+    if spec.scale is None:
+        return spec.replicas
+    wanted = scaling.wanted if scaling is not None else max(1, spec.scale.min)
+    return min(spec.scale.max, wanted + spec.scale.warm)
 
 
 def validate(new: Endpoint, old: Endpoint | None) -> Sequence[Cause]:
@@ -257,6 +272,7 @@ def validate(new: Endpoint, old: Endpoint | None) -> Sequence[Cause]:
     causes += duplicates("spec.adapters", new.spec.adapters)
     causes += _form_problems(new)
     causes += _engine_problems(new.spec)
+    causes += scale_problems(new.spec.scale)
     if old is None:
         causes += label_problems(new.metadata.name)
     return causes

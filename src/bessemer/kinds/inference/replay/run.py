@@ -8,9 +8,10 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from bessemer.core.loads import Sums
 from bessemer.kinds.inference.replay.replica import Replica, Request, Speed
 from bessemer.kinds.inference.replay.trace import Asked
-from bessemer.kinds.inference.scaling.sight import Policy, Sight, Sums
+from bessemer.kinds.inference.scaling.sight import Policy, Sight
 from bessemer.kinds.inference.scaling.spec import Scale
 
 TICK_SECONDS = 2.0
@@ -133,7 +134,7 @@ class _Endpoint:
         ended.clear()
 
 
-def replay(asked: Sequence[Asked], policy: Policy, case: Case) -> Course:
+def replay(asked: Sequence[Asked], policy: Policy, *, case: Case) -> Course:
     """All of a trace, and on until the last request is answered."""
     course, endpoint = Course(), _Endpoint(case)
     wanted, came, drawn, arrivals = case.first, 0, 0.0, 0

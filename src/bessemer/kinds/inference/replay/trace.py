@@ -81,7 +81,7 @@ def _csv_lines(first: str, rest: Iterator[str], *, file: str) -> Iterator[Asked]
             if len(row) <= max(at, reads, writes):
                 raise Invalid(f"{file}, line {number}: it has {len(row)} columns, and the first line names {len(head)}")
             place = f"{file}, line {number}"
-            yield _asked(_moment(row[at], place), row[reads], row[writes], place=place, number=number)
+            yield _asked(_moment(row[at], place), row[reads], writes=row[writes], place=place, number=number)
     except csv.Error as error:
         raise Invalid(f"{file}: {error}") from error
 
@@ -100,10 +100,10 @@ def _json_lines(lines: Iterable[str], *, file: str) -> Iterator[Asked]:
         at = said["timestamp"]
         if isinstance(at, bool) or not isinstance(at, int | float) or not 0 <= at < 1e15:
             raise Invalid(f"{place}: timestamp is milliseconds, not {str(at)[:40]!r}")
-        yield _asked(at / 1000.0, said["input_length"], said["output_length"], place=place, number=number)
+        yield _asked(at / 1000.0, said["input_length"], writes=said["output_length"], place=place, number=number)
 
 
-def _asked(at: float, reads: object, writes: object, *, place: str, number: int) -> Asked:
+def _asked(at: float, reads: object, *, writes: object, place: str, number: int) -> Asked:
     if number > REQUESTS_MAX:
         raise Invalid(f"{place}: no more than {REQUESTS_MAX:,} requests are replayed")
     return Asked(at, _tokens(reads, place), max(1, _tokens(writes, place)))

@@ -4,7 +4,7 @@
 """
 
 from bessemer.kinds.inference.scaling.policy import Means, Scaler
-from bessemer.kinds.inference.scaling.sight import Policy, Sight, Sums, Verdict
+from bessemer.kinds.inference.scaling.sight import Policy, Sight, Verdict
 from bessemer.kinds.inference.scaling.spec import Scale, ScaleTarget, Scaling, scale_problems
 
 __all__ = [
@@ -15,7 +15,6 @@ __all__ = [
     "Scaler",
     "Scaling",
     "Sight",
-    "Sums",
     "Verdict",
     "scale_problems",
 ]

@@ -62,7 +62,8 @@ class Scale(ApiModel):
         ge=0,
         le=1000,
         exclude_if=lambda said: not said,
-        description="Replicas beside those that are wanted, started, and asked nothing until needed; each has a Claim.",
+        description="Replicas more than are wanted by what is asked, so that a rush finds them started; each has a "
+        "Claim and is paid for.",
     )
 
 
@@ -81,7 +82,9 @@ def scale_problems(scale: Scale | None) -> Iterator[Cause]:
         return
     if scale.min > scale.max:
         yield Cause("spec.scale.min", "must not be more than spec.scale.max")
-    if scale.min + scale.warm > scale.max and scale.warm:
+    if scale.warm and not scale.min:
+        yield Cause("spec.scale.warm", "says nothing where spec.scale.min is 0: what is warm does not sleep")
+    elif scale.min + scale.warm > scale.max and scale.warm:
         yield Cause("spec.scale.warm", "with spec.scale.min it must not be more than spec.scale.max")
     if scale.target.timed and scale.target.busy_share is not None:
         yield Cause("spec.scale.target.busyShare", "must not be said beside times: these decide")
