@@ -125,9 +125,8 @@ async def _converge(ctx: Context, endpoint: Endpoint) -> Outcome:
     current = [claim for claim in seen.claims if revision_of(claim, endpoint) == endpoint.status.revision]
     await keep_adapters(ctx, endpoint, claims=current)
     missing, moved, trouble = seen.missing, seen.moved, ""
-    named = (*models.keys_of(endpoint.spec.model), *adapter_keys(endpoint))
-    flavor = Key("Flavor", "", endpoint.spec.flavor)
-    ctx.parts.note(endpoint.key, (flavor, *named), waits=bool(missing))
+    parts = (Key("Flavor", "", endpoint.spec.flavor), *models.keys_of(endpoint.spec.model), *adapter_keys(endpoint))
+    ctx.parts.note(endpoint.key, parts, waits=bool(missing))
     if missing or seen.coming:
         hold = await _take(ctx, endpoint, seen=seen)
         if hold is not None and not missing:
@@ -135,7 +134,7 @@ async def _converge(ctx: Context, endpoint: Endpoint) -> Outcome:
             trouble, hold = hold.reason, None
         claims = await workload.own_claims(ctx, endpoint)
         seen = Seen(claims, await workload.host_views(ctx, claims), hold, moved)
-    outcome = fold(endpoint, seen, note=await models.parted(ctx, endpoint, flavor, *named), now=now)
+    outcome = fold(endpoint, seen, note=await models.parted(ctx, endpoint, *parts), now=now)
     outcome = turns.told(_looked_at_again(outcome, seen, now=now), _stopped(seen.claims), now=now)
     return told(outcome, moved, trouble=trouble, now=now)
 
