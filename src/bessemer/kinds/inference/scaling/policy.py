@@ -99,6 +99,8 @@ class Scaler:
 
     def _learn(self, sight: Sight) -> None:
         last, self._last = self._last, sight
+        if self._asked_at is None:
+            self._asked_at = sight.at  # nobody knows: as if it had just been asked
         if last is None or sight.at <= last.at:
             return
         seconds, new = sight.at - last.at, sight.sums - last.sums
