@@ -20,10 +20,13 @@ from prometheus_client import CollectorRegistry
 
 from bessemer.core.clock import SystemClock
 from bessemer.core.resource import Change, Key
+from bessemer.core.values import UsageRecord
 from bessemer.drivers.engine.fake import FakeEngine
 from bessemer.drivers.engine.protocol import EngineSpec
 from bessemer.gateway import Admission, CutOff, Front, Gateway, GatewayFacts, Patience, Spool, Tables
 from bessemer.gateway.metrics import GatewayMetrics
+from bessemer.gateway.outer import Outward, Services
+from bessemer.gateway.people import Vouch
 
 SECRET = b"gateway key of the tests"
 PROJECT = "acme--lab"
@@ -83,6 +86,11 @@ class Rig:
     front: Front
     clock: Hasty
 
+    def paid(self) -> list[UsageRecord]:
+        """What waits to be settled of requests that pay for something."""
+        pending = self.spool.pending()
+        return [one for one in pending.records if one.ended != "unpaid"] if pending is not None else []
+
     async def replica(self, name: str, *, of: str, intent: Mapping[str, Any] = NO_INTENT) -> str:
         """Start a fake engine and make it a replica; its claim's uid."""
         uid = f"uid-{PROJECT}-{name}"
@@ -113,12 +121,15 @@ async def rig(
     doors: Path | None = None,
     admission: Admission | None = None,
     cut_off: CutOff | None = None,
+    vouch: Vouch | None = None,
+    services: Services | None = None,
+    outward: Outward | None = None,
 ) -> AsyncIterator[Rig]:
     """A gateway that is ready, with one endpoint ``words`` and a key ``bsk_good``; nothing outlives the block. Host
     ``h1`` shares its machine, with its doors in a folder of the rig's or in ``doors``."""
     folder = Path(tempfile.mkdtemp(prefix="bg", dir="/tmp"))
     clock, ready = Hasty(), asyncio.Event()
-    tables = Tables({"h1": doors or folder}.get)
+    tables = Tables({"h1": doors or folder}.get, services)
     spool = Spool(folder / "spool", segment_bytes=1 << 20)
     engine = FakeEngine(clock, doors=folder, load_seconds=0.0)
     facts = GatewayFacts(
@@ -130,6 +141,8 @@ async def rig(
         patience=patience or Patience(),
         admission=admission or Admission(),
         cut_off=cut_off or CutOff(),
+        vouch=vouch,
+        outward=outward,
     )
     gateway = Gateway(facts, ready)
     front = Front(gateway, clock, sweep=gateway.sweep)

@@ -150,6 +150,7 @@ async def test_a_split_asks_each_by_its_weight_and_bills_who_answered() -> None:
         assert pending is not None
         assert Counter(record.endpoint for record in pending.records)["new"] in (2, 7)
         assert {record.endpoint for record in pending.records} == {"old", "new"}
+        assert Counter(record.asked for record in pending.records) == {"chat": 13, "": 1}
 
 
 async def test_another_stands_in_where_nobody_is() -> None:

@@ -200,7 +200,7 @@ async def test_a_wait_ends_and_so_does_patience(tmp_path: Path) -> None:
         assert await asked == (504, "deadline_exceeded", 0)
         [only] = to.tables.endpoints["acme--lab", "words"].replicas.values()
         assert (only.busy, only.tokens, only.health.failures) == (0, 0, 0), "nobody is to blame"
-        assert to.spool.waiting == 0
+        assert to.paid() == []
 
 
 async def test_a_stream_that_is_wanted_no_more_ends_and_is_metered(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ async def test_a_stream_that_is_wanted_no_more_ends_and_is_metered(tmp_path: Pat
         await until(lambda: entry.pool.busy == 1 and sum(r.tokens for r in entry.replicas.values()) == 0)
         to.clock.skipped += 30
         assert await asked == (200, "deadline_exceeded", 0)
-        assert to.spool.waiting == 1
+        assert len(to.paid()) == 1
 
 
 @pytest.mark.parametrize("said", ["", "soon", "-1", "0", "nan", "inf", "1e9"])

@@ -21,6 +21,7 @@ from bessemer.core.errors import Cause
 from bessemer.core.notices import Happening
 
 if TYPE_CHECKING:
+    from bessemer.core.taking import Within
     from bessemer.core.versions import Version
 
 GROUP = "bessemer.dev"
@@ -225,7 +226,7 @@ class Wait:
 
     ``again`` is the longest time until the next look; a signal shortens it. ``remedy`` is shown when the phase's
     deadline passes: what a person can do. ``done`` counts what is done so far, in any unit: a deadline is measured from
-    when there was last more of it than ever in the phase.
+    when there was last more of it than ever in the phase. ``within``: the status is written with something else.
     """
 
     reason: str
@@ -234,6 +235,7 @@ class Wait:
     again: float = 10.0
     remedy: str = ""
     done: int = 0
+    within: Within | None = None
     happened: Sequence[Happening] = ()
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from bessemer.core.clock import Clock
 from bessemer.core.money import Prices
@@ -24,18 +25,14 @@ from bessemer.gateway.meter import Counts
 from bessemer.gateway.purse import Held, Need
 from bessemer.gateway.record import AnyRecord
 from bessemer.gateway.request import Wanted
-from bessemer.gateway.shares import Shares, most
+from bessemer.gateway.shares import TEMPLATE_TOKENS, Shares, most
 from bessemer.gateway.tables import EndpointEntry, KeyEntry
-from bessemer.gateway.vessels import Account, Part, Ticket, Vessel
+from bessemer.gateway.vessels import Account, Ticket, Vessel
 
 MAX_TOKENS = b"x-bessemer-max-tokens"
 """The header that says how much each answer may be, where the gateway made it less."""
 
 _TRIES = 3
-_HEADERS: tuple[tuple[str, bytes, bytes, bytes], ...] = (
-    ("requests", b"x-ratelimit-limit-requests", b"x-ratelimit-remaining-requests", b"x-ratelimit-reset-requests"),
-    ("tokens", b"x-ratelimit-limit-tokens", b"x-ratelimit-remaining-tokens", b"x-ratelimit-reset-tokens"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +81,7 @@ class Admission:
         """It is over, and came to so much: what it did not use is the next one's. Once for each ticket."""
         tokens = counts.input_tokens + counts.output_tokens
         self.shares.settle(ticket.held, tokens)
-        for part in ticket.parts:
-            if not (part.vessel.spent and ticket.spent):
-                part.leave(tokens)
+        ticket.leave(tokens)
 
     def settled(self, records: Sequence[UsageRecord], gone: int) -> None:
         """These are in the ledger by now; so many are ``gone`` from the spool."""
@@ -104,9 +99,10 @@ class Admission:
                 beside.create_task(keep_saying(holding, left, clock=clock))
 
     def _ticket(self, held: Held, need: Need, *, got: Hold) -> Ticket:
-        account, parts = got
-        headers = tuple(_limits(parts, self.lending.now())) if parts else ()
-        return Ticket(held, need, parts, account, headers=headers)
+        account, parts, known = got
+        if known is None:
+            return Ticket(held, need, parts, account)
+        return Ticket(held, need, parts, account, None, known.lines(self.lending.now()), names=known.names)
 
     async def _wait(self, key: KeyEntry, wanted: Wanted, *, context: int, need: Need) -> Ticket:
         """Ask for what lacks; where there is less, for what there is. Raises Refused."""
@@ -162,6 +158,9 @@ def _smaller(room: Room, wanted: Wanted, *, context: int, below: Need) -> Need |
     """The most that its answers may write, so that there is room, and less than ``below``; None where that is
     nothing."""
     low, high = 0, max(0, math.ceil(below.writes / wanted.sequences) - 1)
+    # An engine may refuse what its context cannot hold beside the prompt, of which nobody knows here how long it is.
+    beside = context - len(wanted.body) - TEMPLATE_TOKENS
+    high = min(high, beside) if beside > 0 else high
     while low < high:
         middle = (low + high + 1) // 2
         if room.holds(most(replace(wanted, writes=middle), context)):
@@ -174,31 +173,8 @@ def _smaller(room: Room, wanted: Wanted, *, context: int, below: Need) -> Need |
 
 def _shortened(ticket: Ticket, wanted: Wanted) -> Ticket:
     ticket.writes = ticket.need.writes // wanted.sequences
-    ticket.headers = (*ticket.headers, (MAX_TOKENS, b"%d" % ticket.writes))
+    ticket.lines += b"%b: %d\r\n" % (MAX_TOKENS, ticket.writes)
     return ticket
-
-
-def _limits(parts: Sequence[Part], now: float) -> Iterator[tuple[bytes, bytes]]:
-    """What OpenAI's clients read: of requests and of tokens the bound of which the least is left."""
-    for unit, limit, remaining, reset in _HEADERS:
-        least: Vessel | None = None
-        for part in parts:
-            vessel = part.vessel
-            if vessel.unit == unit and (least is None or vessel.remaining < least.remaining):
-                least = vessel
-        if least is not None:
-            yield limit, b"%d" % least.bound
-            yield remaining, b"%d" % least.remaining
-            if least.ends != math.inf:
-                yield reset, _duration(math.ceil(least.ends - now))
-
-
-@lru_cache(maxsize=128)
-def _duration(seconds: int) -> bytes:
-    """As OpenAI writes it: ``6m0s``."""
-    minutes, rest = divmod(max(0, seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return (b"%dh" % hours if hours else b"") + (b"%dm" % minutes if hours or minutes else b"") + b"%ds" % rest
 
 
 __all__ = ["MAX_TOKENS", "Admission", "Room", "Ticket"]

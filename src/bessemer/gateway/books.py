@@ -73,6 +73,10 @@ class Books:
         self._spool.append(record, slot)
         self._admission.spend(ticket, record)
 
+    def unpaid(self, record: Record, *, slot: int) -> None:
+        """Write that it paid nothing, though a replica was asked."""
+        self._spool.append(record, slot)
+
     def leave(self, ticket: Ticket, counts: Counts, *, slot: int = 0) -> None:
         """It is over; a ``slot`` that it has yet is of one that pays nothing."""
         if slot:

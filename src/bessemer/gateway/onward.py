@@ -42,8 +42,8 @@ def carried(engine: str, *, project: str, adapters: Sequence[str]) -> Mapping[st
 
 
 def called(endpoint: str, adapter: str, *, carries: Fields | None) -> Fields:
-    """What a request carries that was asked of another endpoint: the name by which this one's replicas know their
-    model, where what they carry says none."""
+    """What a request carries whose client used another name: that by which the endpoint's replicas know their model,
+    where what they carry says none."""
     return {"model": orjson.dumps(f"{endpoint}:{adapter}" if adapter else endpoint), **(carries or {})}
 
 

@@ -2,8 +2,8 @@
 
 A session is what a client says of it: the header `x-session-id`, else OpenAI's ``prompt_cache_key`` or ``user``.
 Prompts of two projects have no mark in common, for their caches have nothing in common either; nor have those of two
-adapters. A client may ask to be
-served after others (``service_tier: flex``); before others is nobody's to ask.
+adapters. Whose turn it is, its key says; a client may ask to be served after others (``service_tier``: ``flex``,
+``default``), and before nobody.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from zlib import crc32
 import msgspec
 
 from bessemer.gateway.errors import malformed
+from bessemer.gateway.fair import WEIGHTS
 from bessemer.gateway.prefix import marks
 from bessemer.gateway.request import Wanted
 from bessemer.gateway.route import Sought
@@ -52,8 +53,11 @@ def session(wanted: Wanted, headers: Mapping[bytes, bytes], *, project: str) -> 
 
 
 def path(wanted: Wanted, key: KeyEntry) -> tuple[str, str, str]:
-    """Whose turn it takes: class, tenant, key."""
-    return wanted.tier, key.project.partition("--")[0], key.uid
+    """Whose turn it takes: class, tenant, key. The class is the key's, or a lesser one that is asked for."""
+    tier = key.priority if key.priority in WEIGHTS else "default"
+    if wanted.tier and WEIGHTS[wanted.tier] < WEIGHTS[tier]:
+        tier = wanted.tier
+    return tier, key.project.partition("--")[0], key.uid
 
 
 def written(wanted: Wanted) -> int:

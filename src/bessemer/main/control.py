@@ -37,6 +37,7 @@ from bessemer.kinds.inference.loads import LoadFeed
 from bessemer.loop import Loop
 from bessemer.loop.metrics import Metrics
 from bessemer.main import identities
+from bessemer.main.contents import Contents
 from bessemer.main.garbage import WALKS
 from bessemer.main.importer import ControlImporter
 from bessemer.main.models import model_drivers
@@ -96,6 +97,7 @@ def _works(
         loop = control.loop()
         yield _led(loop) if settings.store else loop.run()
         yield control.heartbeats(loop).run()
+        yield control.contents.run()
         yield control.loads(loop).run()
     if "api" in parts:
         on = listen(settings.listen, settings.api_port)
@@ -154,6 +156,10 @@ class _Control:
         self._feed = FleetFeed(objects, self._clock, order=self._name)
         self.registry.register(PlacementFigures(self._feed.audit))
         self.fleet = Queueing(self._feed, objects, clock=self._clock)
+        self.contents = Contents(
+            self._content, objects, clock=self._clock, grace_seconds=settings.content_grace_seconds
+        )
+        self.registry.register(self.contents)
         self.importer = ControlImporter(
             DebianGuest(),
             PipImporter(self._content),
@@ -228,6 +234,7 @@ class _Control:
                 capacity=store.capacity,
                 ledger=store.ledger,
                 bounds=store.bounds,
+                figures=store.figures,
                 leases=store.leases,
                 audit=store.audit,
                 sealed=store.sealed,

@@ -31,6 +31,7 @@ from bessemer.placement.queue import Pending, Share
 WISHES: Mapping[str, Mapping[str, Any]] = {
     "Instance": {"virtualization": True},
     "Endpoint": {"isolation": True},
+    "Vetting": {"isolation": True},
     "Job": {"isolation": True},
 }
 """What the replicas of a kind ask for beside what their flavor says."""

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from bessemer.core.resource import ALL, READ, Column, Kind
 from bessemer.kinds.context import Context
 from bessemer.kinds.fields import at, ready
+from bessemer.kinds.inference import models
 from bessemer.kinds.inference.endpoint.control import DEADLINES, finalize, reconcile
 from bessemer.kinds.inference.endpoint.host import EndpointHost
 from bessemer.kinds.inference.endpoint.spec import Endpoint, EndpointIntent, EndpointSpec, EndpointStatus, validate
@@ -39,7 +40,10 @@ KIND: Kind[Context, Endpoint] = Kind(
     namespaced=True,
     short_names=("ept",),
     rights={"admin": ALL, "auditor": READ, "tenant-admin": ALL, "member": ALL, "reader": READ, "gateway": READ},
-    below={"log": {"admin": ("get",), "tenant-admin": ("get",), "member": ("get",), "reader": ("get",)}},
+    below={
+        "log": {"admin": ("get",), "tenant-admin": ("get",), "member": ("get",), "reader": ("get",)},
+        "secret": {"gateway": ("get",), "admin": ("create",), "tenant-admin": ("create",), "member": ("create",)},
+    },
     columns=(
         Column(name="Phase", value=at("status", "phase")),
         Column(name="Ready", value=ready),
@@ -57,6 +61,7 @@ KIND: Kind[Context, Endpoint] = Kind(
         "Host": wake_by_host("Endpoint"),
         "Flavor": wake_by_part("Endpoint"),
         "Model": wake_by_part("Endpoint"),
+        "ProjectModel": models.wake,
         "Endpoint": wake_by_part("Endpoint"),
         "Consolidation": wake_by_move("Endpoint"),
     },

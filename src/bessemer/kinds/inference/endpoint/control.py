@@ -19,8 +19,16 @@ from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.flavor import Flavor
 from bessemer.kinds.fleet.outline import Hindrance
+from bessemer.kinds.inference import models
 from bessemer.kinds.inference.endpoint import elsewhere, revisions, scaled
-from bessemer.kinds.inference.endpoint.engines import Engine, adapter_keys, engine_of, files_of, keep_adapters
+from bessemer.kinds.inference.endpoint.engines import (
+    Engine,
+    adapter_keys,
+    engine_of,
+    files_of,
+    keep_adapters,
+    too_small,
+)
 from bessemer.kinds.inference.endpoint.revisions import LABEL, name_of, remembered, revision_of, template_of
 from bessemer.kinds.inference.endpoint.shift import (
     Bounds,
@@ -117,8 +125,9 @@ async def _converge(ctx: Context, endpoint: Endpoint) -> Outcome:
     current = [claim for claim in seen.claims if revision_of(claim, endpoint) == endpoint.status.revision]
     await keep_adapters(ctx, endpoint, claims=current)
     missing, moved, trouble = seen.missing, seen.moved, ""
-    parts = (Key("Flavor", "", endpoint.spec.flavor), Key("Model", "", endpoint.spec.model), *adapter_keys(endpoint))
-    ctx.parts.note(endpoint.key, parts, waits=bool(missing))
+    named = (*models.keys_of(endpoint.spec.model), *adapter_keys(endpoint))
+    flavor = Key("Flavor", "", endpoint.spec.flavor)
+    ctx.parts.note(endpoint.key, (flavor, *named), waits=bool(missing))
     if missing or seen.coming:
         hold = await _take(ctx, endpoint, seen=seen)
         if hold is not None and not missing:
@@ -126,7 +135,7 @@ async def _converge(ctx: Context, endpoint: Endpoint) -> Outcome:
             trouble, hold = hold.reason, None
         claims = await workload.own_claims(ctx, endpoint)
         seen = Seen(claims, await workload.host_views(ctx, claims), hold, moved)
-    outcome = fold(endpoint, seen, note=await workload.parted(ctx, *parts), now=now)
+    outcome = fold(endpoint, seen, note=await models.parted(ctx, endpoint, flavor, *named), now=now)
     outcome = turns.told(_looked_at_again(outcome, seen, now=now), _stopped(seen.claims), now=now)
     return told(outcome, moved, trouble=trouble, now=now)
 
@@ -213,7 +222,9 @@ async def wanted(ctx: workload.Reads, endpoint: Endpoint) -> Want[Model]:
         return Want(terms, None, None, None, [_NONE_OF_ITS_OWN])
     found = await want(ctx, endpoint, part=Model, name=endpoint.spec.model, isolation=True)
     engine = await engine_of(ctx, endpoint, model=found.part)
-    return replace(found, hindrances=[*found.hindrances, *engine.hindrances])
+    return replace(
+        found, hindrances=[*found.hindrances, *engine.hindrances, *too_small(endpoint, found, engine=engine.name)]
+    )
 
 
 async def _take(ctx: Context, endpoint: Endpoint, *, seen: Seen) -> Hold | None:

@@ -22,6 +22,9 @@ FALLBACKS_MAX = 8
 WEIGHT_MAX = 1000
 DRAIN_SECONDS = 30
 
+SECRET_MARK = "bessemer.dev/external-secret"
+"""The annotation of an Endpoint that says that a secret was set for its service, and another one when that changes."""
+
 _HOST = re.compile(r"[A-Za-z0-9._:-]{1,253}")
 _PATH = re.compile(r"(?:/[A-Za-z0-9._~/-]{0,1000})?")
 
