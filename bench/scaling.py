@@ -23,9 +23,9 @@ from bessemer.kinds.inference.replay.peers import Fixed, Knative, Waiting
 from bessemer.kinds.inference.scaling import Means, Policy, Scale, Scaler, ScaleTarget
 
 ATTAINED = 95.0
-SHARES = (0.05, 0.08, 0.1, 0.12, 0.15, 0.2, 0.3, 0.5)
+SHARES = (0.05, 0.08, 0.12, 0.2)
 """Of its slots that Knative is to keep busy; 0.7 is its default."""
-FIXED = (4, 6, 8, 10, 12, 16, 20, 24)
+FIXED = (3, 6, 8, 10, 30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +95,10 @@ async def _came(load: Load, asked: Sequence[Asked], options: Options) -> list[Ca
     target = ScaleTarget(ttft_ms=load.ttft_ms, inter_token_ms=load.inter_token_ms)
     case = Case(speed, Scale(min=1, max=100, target=target), load.first)
     tasks = [Task(asked, case, "slo"), Task(asked, case, "knative", 0.7), Task(asked, case, "waiting", 5.0)]
-    shares = SHARES[::3] if options.quick else SHARES
+    shares = SHARES[::2] if options.quick else SHARES
     tasks += [Task(asked, case, "knative swept", share) for share in shares]
-    tasks += [Task(asked, case, "waiting swept", each) for each in ((1.0,) if options.quick else (0.2, 1.0, 2.0))]
-    tasks += [Task(asked, case, "fixed", float(count)) for count in (FIXED[::4] if options.quick else FIXED)]
+    tasks += [Task(asked, case, "waiting swept", each) for each in ((1.0,) if options.quick else (0.2, 1.0))]
+    tasks += [Task(asked, case, "fixed", float(count)) for count in (FIXED[::2] if options.quick else FIXED)]
     return list(await asyncio.to_thread(reckon, run, tasks, hands=len(os.sched_getaffinity(0)), told=lambda _: None))
 
 
