@@ -24,6 +24,7 @@ from _common import Figure, Options, figure, median, program, scratch, start, st
 from bessemer.client import Client, an_object, from_kubeconfig
 from bessemer.core.clock import epoch
 from bessemer.core.errors import BessemerError
+from bessemer.core.ports import Scope
 from bessemer.core.resource import Key
 from bessemer.main.settings import Paths
 from startup import _up_words
@@ -57,6 +58,7 @@ async def measure(options: Options) -> list[Figure]:
                 token = await _furnished(client)
                 wakes = [await _wake(client, paths, url=url, token=token) for _ in range(options.runs(5))]
             finally:
+                await _cleared(client)
                 await client.close()
         finally:
             stop(process)
@@ -106,6 +108,16 @@ async def _until(client: Client, *, replicas: int) -> dict[str, Any]:
             return found
         await asyncio.sleep(0.2)
     raise TimeoutError(f"the endpoint has not {replicas} replicas after {READY_SECONDS:g} s")
+
+
+async def _cleared(client: Client) -> None:
+    """An engine outlives what started it: it goes with its endpoint."""
+    await client.delete(ENDPOINT)
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline:
+        if not (await client.list(Scope(kind="Claim", namespace=PROJECT))).items:
+            return
+        await asyncio.sleep(0.2)
 
 
 async def _wake(client: Client, paths: Paths, *, url: str, token: str) -> Wake:
