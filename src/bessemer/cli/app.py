@@ -39,6 +39,28 @@ _HELP = """Racks of accelerators as an AI factory that many tenants share.
 Start one here with `bessemer up` (or see it all with `bessemer demo`), then `bessemer get hosts`."""
 
 
+_SUBJECTS = (
+    objects,
+    declare,
+    plan,
+    rollout,
+    endpoints,
+    fleet,
+    consolidate,
+    workloads,
+    models,
+    money,
+    usage,
+    quota,
+    access,
+    roles,
+    login,
+    credentials,
+    audit,
+    export,
+)
+
+
 def build(verbs: Verbs) -> typer.Typer:
     """The app. Commands of one subject live in one module, each with an `add` that puts them into the tree."""
     app = typer.Typer(
@@ -75,26 +97,7 @@ def build(verbs: Verbs) -> typer.Typer:
         if state is not None:
             context.default_map = {name: {"state": str(state)} for name in system.LOCAL} | storekeys.defaults(state)
 
-    for module in (
-        objects,
-        declare,
-        plan,
-        rollout,
-        endpoints,
-        fleet,
-        consolidate,
-        workloads,
-        models,
-        money,
-        usage,
-        quota,
-        access,
-        roles,
-        login,
-        credentials,
-        audit,
-        export,
-    ):
+    for module in _SUBJECTS:
         module.add(app)
     system.add(app, verbs)
     storekeys.add(app, verbs)

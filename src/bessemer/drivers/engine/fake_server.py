@@ -91,7 +91,7 @@ class Answer:
 
 @dataclass(slots=True)
 class FakeModel:
-    """What answers: alias, adapters, behaviour, counters, what it was asked last, how many at the same time, and the last
+    """What answers: alias, adapters, behaviour, counters, what it was asked last, how many at a time, and the last
     prompt, which is what a slot caches."""
 
     alias: str
