@@ -73,7 +73,7 @@ def written_by_whom_it_should(found: Found) -> None:
     own = {row: found.cells[row, "own", "t.reader"] for row in found.rows("own")}
     parts = {row for row, letters in own.items() if letters == "x"}
     books = {"Tenant/use", "Project/invoice", "Project/ledger", "Project/use", "ApiKey/use"}
-    assert parts == books | {"Instance/log", "Endpoint/log", "Job/log"}
+    assert parts == books | {"Instance/log", "Endpoint/log", "Vetting/log", "Job/log"}
 
 
 @pytest.mark.parametrize("place", TABLES)

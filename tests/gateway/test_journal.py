@@ -105,6 +105,24 @@ def test_a_slot_that_is_used_again_knows_nothing_of_whom_it_had(tmp_path: Path) 
     assert left(tmp_path) == [("a", 9, None), ("b", 0, "unpaid")]
 
 
+@pytest.mark.parametrize("words", [b"BSPOOL1", b'"requestId":"a"'])
+def test_an_end_that_stands_in_a_damaged_file_is_not_paid_again(tmp_path: Path, words: bytes) -> None:
+    """It may have been settled from there before it was: at its beginning, or before that record."""
+    spool = Spool(tmp_path)
+    slots = {name: spool.journal.start(start(name)) for name in "abc"}
+    for name, slot in slots.items():
+        spool.journal.note(slot, progress(5))
+        if name != "c":
+            spool.append(record(name, 9), slot)
+    killed(spool)
+    path = tmp_path / "00000001.spool"
+    data = bytearray(path.read_bytes())
+    data[data.index(words)] ^= 0xFF
+    path.write_bytes(data)
+    rotten = [("a", 5, "killed")] if words != b"BSPOOL1" else []
+    assert sorted(left(tmp_path)) == [*rotten, ("c", 5, "killed")]
+
+
 @pytest.mark.parametrize("torn", [0, 1])
 def test_a_torn_note_leaves_the_one_before(tmp_path: Path, torn: int) -> None:
     """Of two cells one is whole, whatever the other is."""

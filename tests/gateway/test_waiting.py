@@ -71,21 +71,33 @@ class Engine:
             writer.write(b"content-length: %d\r\n\r\n%b" % (len(WHOLE), WHOLE))
 
 
+class Replicas:
+    """Of an endpoint: these engines, while the block lasts."""
+
+    def __init__(self, to: Rig, folder: Path, *engines: Engine, of: str = "words") -> None:
+        self._to, self._folder, self._engines, self._of = to, folder, engines, of
+        self._servers: list[asyncio.Server] = []
+
+    async def __aenter__(self) -> None:
+        for number, engine in enumerate(self._engines):
+            door = self._folder / f"{number}.sock"
+            self._servers.append(await asyncio.start_unix_server(engine.serve, door))
+            self._to.tables.apply(claim(f"c{number}", f"unix:{door}", of=self._of))
+
+    async def __aexit__(self, *_: object) -> None:
+        for server, engine in zip(self._servers, self._engines, strict=True):
+            server.close()
+            await engine.close()
+            await server.wait_closed()
+
+
 @asynccontextmanager
 async def gateway(folder: Path, *engines: Engine, slots: int = 1) -> AsyncIterator[Rig]:
     """With an endpoint whose replicas are these."""
     async with rig(doors=folder) as to:
         to.tables.apply(change("Endpoint", "words", {"spec": {"model": "words", "slots": slots}}))
-        servers = [await asyncio.start_unix_server(e.serve, folder / f"{n}.sock") for n, e in enumerate(engines)]
-        for number in range(len(engines)):
-            to.tables.apply(claim(f"c{number}", f"unix:{folder}/{number}.sock", of="words"))
-        try:
+        async with Replicas(to, folder, *engines):
             yield to
-        finally:
-            for server, engine in zip(servers, engines, strict=True):
-                server.close()
-                await engine.close()
-                await server.wait_closed()
 
 
 async def ask(to: Rig, key: str = "bsk_good", *, headers: dict[str, str] | None = None, stream: bool = False) -> Answer:

@@ -17,6 +17,7 @@ from bessemer.drivers.disks.fake import FakeDisks, FakeDiskWorld
 from bessemer.drivers.engine.fake import FakeAdapters, FakeEngine
 from bessemer.drivers.engine.protocol import EngineSpec, RunningEngine
 from bessemer.drivers.jobs.fake import FakeJobs
+from bessemer.drivers.load.fake import FakeLoads
 from bessemer.drivers.passthrough.fake import FakePciWorld
 from bessemer.drivers.qemu.fake import FakeQemu, FakeQemuWorld
 from bessemer.drivers.wipe.fake import FakeMediaWorld, fake_lending
@@ -64,6 +65,7 @@ class HostBench:
         self.qemu = FakeQemuWorld()
         self.disks = FakeDiskWorld()
         self.engine = FakeEngine(self.clock)
+        self.loads = FakeLoads(self.engine, self.clock)
         self.jobs = FakeJobs(self.clock)
         self.pci = FakePciWorld()
         self.media = FakeMediaWorld(pci=self.pci)
@@ -94,6 +96,7 @@ class HostBench:
             jobs=self.jobs,
             passthrough=fake_lending(self.media).passthrough,
             adapters=FakeAdapters(self.engine),
+            loads=self.loads,
         )
         return HostContext(
             secrets=BenchSecrets(),

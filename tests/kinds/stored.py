@@ -22,11 +22,12 @@ from pydantic.fields import FieldInfo
 from bessemer.kinds import KINDS
 from bessemer.kinds.compute.instance.spec import InstanceIntent
 from bessemer.kinds.inference.endpoint.spec import EndpointIntent
+from bessemer.kinds.inference.vetting.spec import VettingIntent
 from bessemer.kinds.jobs.job.spec import JobIntent
 from bessemer.store.schema_versions import HEAD
 
 DATA = Path(__file__).parent / "data"
-INTENTS: tuple[type[BaseModel], ...] = (InstanceIntent, EndpointIntent, JobIntent)
+INTENTS: tuple[type[BaseModel], ...] = (InstanceIntent, EndpointIntent, VettingIntent, JobIntent)
 """What Claims carry for their hosts, whose agents may be of another build."""
 
 

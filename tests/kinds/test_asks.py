@@ -19,6 +19,7 @@ SPECS: dict[str, dict[str, Any]] = {
     "Instance": {"flavor": "small", "image": "micro", "tolerations": [{"key": "x"}]},
     "Job": {"flavor": "small", "members": 2, "script": "true", "tolerations": [{"key": "x"}]},
     "Endpoint": {"flavor": "serve", "model": "smol", "replicas": 2, "tolerations": [{"key": "*"}]},
+    "Vetting": {"flavor": "serve", "model": "smol", "tolerations": [{"key": "*"}]},
 }
 
 

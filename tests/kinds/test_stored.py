@@ -14,10 +14,13 @@ FIELDS = stored.fields()
 
 def joined(found: dict[str, stored.Field], before: frozenset[str]) -> list[str]:
     """What joined since and is always there: neither it nor what it joined within is left out. A model that is new
-    brings its fields along."""
+    brings its fields along, and of a kind that is new no older replica reads an object."""
+    known = {path.split(".")[0] for path in before}
 
     def left_out(path: str) -> bool:
         parts = path.split(".")
+        if parts[0] not in known:
+            return True
         above = (".".join(parts[:end]) for end in range(2, len(parts) + 1))
         return any(at not in before and at in found and found[at].left_out is not None for at in above)
 

@@ -31,6 +31,7 @@ TENANTS: Mapping[str, Mapping[str, str]] = {
     "ApplicationCredential": {**_WORK, "admin": "rud"},  # who asks by a certificate is no User, and has none
     "Instance": _WORK,
     "Endpoint": _WORK,
+    "Vetting": _WORK,
     "Job": _WORK,
     "Event": _WORK,
     "Claim": {**_READERS, "admin": READ},  # written by who places
@@ -65,8 +66,10 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "Project/shares": (),  # a gateway's
     "Instance/log": _TALK,
     "Endpoint/log": _TALK,
+    "Vetting/log": _TALK,
     "Job/log": _TALK,
     "Instance/console": _HANDS,
+    "Endpoint/secret": _HANDS,
     "ApiKey/use": ("admin", "auditor", "tenant-admin", "member", "reader"),
     "ApiKey/token": _HANDS,
     "ApplicationCredential/token": (),  # its owner's, in person

@@ -28,6 +28,7 @@ from bessemer.drivers.engine.fake import FakeEngine
 from bessemer.drivers.fetch.fake import FakeContent
 from bessemer.drivers.inspect.fake import FakeInspect
 from bessemer.drivers.jobs.fake import FakeJobs
+from bessemer.drivers.load.fake import FakeLoads
 from bessemer.drivers.qemu.fake import FakeQemu
 from bessemer.drivers.threads.fake import FakeThreads
 from bessemer.drivers.wipe.fake import fake_lending
@@ -56,16 +57,17 @@ class FakeSettings:
 
 def fake_drivers(ordinal: int, clock: Clock, *, doors: Path | None = None) -> AgentDrivers:
     """The drivers of the fake host with this ordinal. They are its world: hand them to the agent that follows."""
-    world, lending = FakeDiskWorld(), fake_lending()
+    world, lending, engine = FakeDiskWorld(), fake_lending(), FakeEngine(clock, doors=doors)
     return AgentDrivers(
         inspect=FakeInspect(ordinal),
         content=FakeContent(clock),
         host=HostDrivers(
             qemu=FakeQemu(clock, disks=world),
             disks=FakeDisks(world),
-            engine=FakeEngine(clock, doors=doors),
+            engine=engine,
             jobs=FakeJobs(clock),
             passthrough=lending.passthrough,
+            loads=FakeLoads(engine, clock),
         ),
         threads=FakeThreads(),
         wipes=lending.wipes,

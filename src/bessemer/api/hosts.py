@@ -134,7 +134,8 @@ async def claim_secrets(call: Call) -> Response:
     claim = await load(call, call.about)
     await call.note(claim)
     workload = orjson.loads(claim.body)["spec"]["workload"]["kind"]
-    held = {REPLICA_SECRET: replica_secret(call.state.context.gateway_key, claim.uid)} if workload == "Endpoint" else {}
+    engine = workload in ("Endpoint", "Vetting")
+    held = {REPLICA_SECRET: replica_secret(call.state.context.gateway_key, claim.uid)} if engine else {}
     return answer({"secrets": held}, headers={"Cache-Control": "no-store"})
 
 

@@ -53,8 +53,8 @@ def write_page(path: Path, title: str, *, charts: Sequence[Chart], text: str) ->
         # Words of a file, within a script: what would end that is written otherwise.
         "charts": json.dumps(charts).replace("<", "\\u003c"),
     }
-    page = (package / "cli" / "plot.html").read_text(encoding="utf-8")
-    pieces = page.split("@")
+    whole = (package / "cli" / "plot.html").read_text(encoding="utf-8")
+    pieces = whole.split("@")
     try:
         # What stands between two signs is a part's name; nothing that is put in is looked at again.
         path.write_text("".join(parts[one] if n % 2 else one for n, one in enumerate(pieces)), encoding="utf-8")
@@ -63,6 +63,8 @@ def write_page(path: Path, title: str, *, charts: Sequence[Chart], text: str) ->
 
 
 def _subject(found: Document) -> str:
+    if "replays" in found:
+        return f"{found['trace']['requests']:,} requests over replicas that scale"
     if "cases" in found:
         return found["history"] if "history" in found else f"a load of {found['load']:g}"
     return f"{found['trace']['requests']:,} requests over {found['trace']['hosts']:,} hosts"
@@ -70,6 +72,9 @@ def _subject(found: Document) -> str:
 
 def charts_of(found: Document) -> Iterator[Chart]:
     """What is plotted: over time, over what had come, and by size of request."""
+    if "replays" in found:
+        yield from _of_inference(found["replays"])
+        return
     cases = found.get("cases")
     if cases is None:
         yield from _of_a_trace(found)
@@ -98,6 +103,29 @@ def charts_of(found: Document) -> Iterator[Chart]:
     if sizes:
         values = [_refused(case["blocked"], sizes) for case in cases]
         yield _bars("Never began, by devices wanted", sizes, lines=lines_of(names, values), unit="% of these")
+
+
+def _of_inference(replays: Sequence[Mapping[str, Any]]) -> Iterator[Chart]:
+    """What each policy gave and took, and how many it had while requests came."""
+    names = [one["policy"] for one in replays]
+    values = [[one["attained_percent"]] for one in replays]
+    yield _bars("Answered within the target", ["of all"], lines=lines_of(names, values), unit="% of requests")
+    values = [[one["device_hours"]] for one in replays]
+    yield _bars("Device-hours", ["of all replicas"], lines=lines_of(names, values), unit="hours")
+    shares = ("p50", "p95", "p99")
+    values = [[one["ttft_ms"][share] or 0.0 for share in shares] for one in replays]
+    yield _bars("To the first token", shares, lines=lines_of(names, values), unit="ms")
+    longest = max((one["series"] for one in replays), key=lambda series: len(series["seconds"]))
+    hours = [round(at / 3600, 4) for at in longest["seconds"]]
+    came = longest["arriving"]
+    yield {"title": "Requests", "along": "hours", "x": hours, "lines": lines_of(["come"], [came]), "unit": "a second"}
+    values = [_padded(one["series"]["ready"], len(hours)) for one in replays]
+    lines = lines_of(names, values)
+    yield {"title": "Replicas that answer", "along": "hours", "x": hours, "lines": lines, "unit": "replicas"}
+
+
+def _padded(values: Sequence[float], length: int) -> list[float | None]:
+    return [*values, *([None] * (length - len(values)))]
 
 
 def _of_a_trace(found: Document) -> Iterator[Chart]:

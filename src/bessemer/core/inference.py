@@ -29,7 +29,7 @@ class AdapterFacts(ApiModel):
 
 class ModelFacts(ApiModel):
     """What weights say of themselves. What a token takes in the cache of keys and values is
-    ``2 × layers × kv_heads × head_dim`` numbers."""
+    ``2 × layers × kv_heads × head_dim`` numbers, unless ``latent`` or ``window_layers`` say less."""
 
     format: str = Field("", description="Format of the weights: gguf or safetensors.")
     architecture: str = Field("", description="What its makers call its architecture.")
@@ -46,3 +46,36 @@ class ModelFacts(ApiModel):
     weight_bytes: int = Field(0, description="Bytes of its tensors.")
     chat_template: bool = Field(False, description="Whether it brings a template for conversations.")
     adapter: AdapterFacts | None = Field(None, description="Set where it is an adapter of another model.")
+    latent: bool = Field(
+        False,
+        exclude_if=nothing,
+        description="Whether one vector stands for keys and values of all heads (multi-head latent attention).",
+    )
+    window_tokens: int = Field(
+        0, exclude_if=nothing, description="How far back the blocks look that do not look at everything."
+    )
+    window_layers: int = Field(0, exclude_if=nothing, description="How many blocks do not.")
+
+
+class Vetted(ApiModel):
+    """What was measured of a model where it really ran, in short: the whole report is the Vetting's."""
+
+    vetting: str = Field(description="Name of the Vetting.")
+    at: str = Field(description="When it ended.")
+    digest: str = Field(description="Of what was measured.")
+    flavor: str = Field(description="On which flavor.")
+    engine: str = Field(description="By which engine.")
+    context_tokens: int = Field(description="Context of a slot.")
+    slots: int = Field(description="Requests that it answers at the same time.")
+    fake: bool = Field(False, description="Whether the host is fake: then nothing of it is real.")
+    rate: float = Field(description="The most requests a second with which it does as it should.")
+    input_per_second: float = Field(description="Tokens that it reads then, cached ones too.")
+    output_per_second: float = Field(description="Tokens that it writes then.")
+    ttft_ms: float = Field(description="Time to the first token then, of 95 % at most.")
+    inter_token_ms: float = Field(description="Time between two tokens then, of 95 % at most.")
+    memory_bytes: int = Field(description="The most memory that its engine had.")
+    estimate_bytes: int = Field(0, description="As it was estimated from the files; 0 where they do not say enough.")
+    failed: list[str] = Field(default_factory=list, description="Names of the checks that failed.")
+    input_seconds: float = Field(0.0, description="Of a claim, for a million tokens that are read at the target load.")
+    cached_seconds: float = Field(0.0, description="Of a claim, for a million that are read from the cache.")
+    output_seconds: float = Field(0.0, description="Of a claim, for a million tokens that are written.")

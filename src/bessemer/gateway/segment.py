@@ -27,6 +27,7 @@ RECORD_BYTES_MAX = 4096
 _MAGIC = b"BSPOOL1\n"
 _HEAD = struct.Struct("<II")
 _HEADER_BYTES = len(_MAGIC) + 16
+_RECORD = b'{"'
 
 
 class Segment:
@@ -167,8 +168,23 @@ class Segment:
 
 
 def payloads(path: Path) -> Iterator[bytes]:
-    """Each record of a file that can be read, settled or not."""
-    return (payload for _, payload in _records(path.read_bytes(), _HEADER_BYTES))
+    """Each record of a file that can be read, settled or not, also behind what cannot be."""
+    data = path.read_bytes()
+    at = _HEADER_BYTES
+    while at >= 0:
+        for end, payload in _records(data, at):
+            at = end
+            yield payload
+        at = _behind(data, at)
+
+
+def _behind(data: bytes, at: int) -> int:
+    """Where the next record stands that can be read, behind one that cannot be; -1 where there is none."""
+    while (at := data.find(_RECORD, at + _HEAD.size + 1)) >= 0:
+        if next(_records(data, at - _HEAD.size), None) is not None:
+            return at - _HEAD.size
+        at -= _HEAD.size
+    return -1
 
 
 def _unreadable(segment: Segment) -> OSError:

@@ -15,7 +15,7 @@ from bessemer.kinds.billing import priceplan
 from bessemer.kinds.compute import instance
 from bessemer.kinds.fleet import claim, consolidation, flavor, host, image
 from bessemer.kinds.host_side import HostSide
-from bessemer.kinds.inference import endpoint, model
+from bessemer.kinds.inference import endpoint, model, projectmodel, vetting
 from bessemer.kinds.jobs import job
 from bessemer.kinds.kubernetes import configmap, lease, namespace, newevent, secret
 from bessemer.kinds.kubernetes.view import View
@@ -50,7 +50,9 @@ KINDS: tuple[Kind[Any, Any], ...] = (
     consolidation.KIND,
     instance.KIND,
     model.KIND,
+    projectmodel.KIND,
     endpoint.KIND,
+    vetting.KIND,
     job.KIND,
     priceplan.KIND,
     event.KIND,
@@ -63,5 +65,10 @@ VIEWS: tuple[View, ...] = (namespace.VIEW, newevent.VIEW)
 """What is served of kinds under other names, for clients of Kubernetes."""
 
 HOST_SIDES: Mapping[str, HostSide] = MappingProxyType(
-    {"Instance": instance.InstanceHost(), "Endpoint": endpoint.EndpointHost(), "Job": job.JobHost()}
+    {
+        "Instance": instance.InstanceHost(),
+        "Endpoint": endpoint.EndpointHost(),
+        "Vetting": vetting.VettingHost(),
+        "Job": job.JobHost(),
+    }
 )

@@ -17,7 +17,9 @@ from bessemer.kinds.compute.instance import control as instances
 from bessemer.kinds.compute.instance.spec import Instance
 from bessemer.kinds.fleet.outline import Hindrance
 from bessemer.kinds.inference.endpoint import control as endpoints
-from bessemer.kinds.inference.endpoint.spec import Endpoint
+from bessemer.kinds.inference.endpoint.spec import Endpoint, wanted_of
+from bessemer.kinds.inference.vetting import control as vettings
+from bessemer.kinds.inference.vetting.spec import Vetting
 from bessemer.kinds.jobs.job import place as jobs
 from bessemer.kinds.jobs.job.spec import Job, gang_of
 from bessemer.kinds.turns import asker_of
@@ -55,10 +57,15 @@ async def _endpoint(ctx: Reads, endpoint: Endpoint) -> Ask:
     found = await endpoints.wanted(ctx, endpoint)
     return Ask(
         found.request,
-        endpoint.spec.replicas,
+        wanted_of(endpoint),
         found.hindrances,
         asker=lambda now: asker_of(endpoint, terms=found.terms, now=now),
     )
+
+
+async def _vetting(ctx: Reads, vetting: Vetting) -> Ask:
+    found = await vettings.wanted(ctx, vetting)
+    return Ask(found.request, 1, found.hindrances, asker=lambda now: asker_of(vetting, terms=found.terms, now=now))
 
 
 async def _job(ctx: Reads, job: Job) -> Ask:
@@ -75,6 +82,14 @@ async def _job(ctx: Reads, job: Job) -> Ask:
 
 
 ASKS: Mapping[str, Asks] = MappingProxyType(
-    {one.kind.KIND: one for one in (Asks(Instance, _instance), Asks(Endpoint, _endpoint), Asks(Job, _job))}
+    {
+        one.kind.KIND: one
+        for one in (
+            Asks(Instance, _instance),
+            Asks(Endpoint, _endpoint),
+            Asks(Vetting, _vetting),
+            Asks(Job, _job),
+        )
+    }
 )
 """The kinds that hold Claims of their own."""

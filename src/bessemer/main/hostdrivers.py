@@ -10,7 +10,7 @@ from pathlib import Path
 from bessemer.agent.agent import AgentDrivers
 from bessemer.drivers.cgroup import Cgroups
 from bessemer.drivers.disks.real import QcowDisks
-from bessemer.drivers.engine.doors import default_folder
+from bessemer.drivers.engine.doors import Doors, default_folder
 from bessemer.drivers.engine.doorway import HostDoorway
 from bessemer.drivers.engine.real import HostEngines
 from bessemer.drivers.engine.recipe import Recipe
@@ -21,6 +21,7 @@ from bessemer.drivers.inspect.sysfs import Machine, used
 from bessemer.drivers.jobs.kept import Kept
 from bessemer.drivers.jobs.real import HostJobs
 from bessemer.drivers.llamacpp.real import LlamaCpp
+from bessemer.drivers.load.real import HostLoads
 from bessemer.drivers.passthrough.real import VfioPassthrough
 from bessemer.drivers.process.real import HostProcesses
 from bessemer.drivers.qemu.confine import Confinement
@@ -47,6 +48,7 @@ class LocalDrivers:
     content: HostContent
     inspect: LocalInspect
     doorway: HostDoorway
+    loads: HostLoads
     threads: HostThreads
     passthrough: CleanPassthrough
     wipes: Wipes
@@ -60,6 +62,7 @@ class LocalDrivers:
             jobs=self.jobs,
             passthrough=self.passthrough,
             adapters=self.engine.adapters,
+            loads=self.loads,
         )
         return AgentDrivers(
             inspect=self.inspect,
@@ -93,6 +96,7 @@ def local_drivers(directory: Path, *, vllm: str = "") -> LocalDrivers:
         content=HostContent(directory / "content"),
         inspect=LocalInspect(KvmProbe(directory / "kvm.json"), processes, machine=Machine(allowed=mine)),
         doorway=HostDoorway(processes, doors),
+        loads=HostLoads(processes, Doors(doors)),
         threads=HostThreads((GuestHerd(guests, cgroups=cgroups), processes.herd, members.herd), mine=mine),
         passthrough=CleanPassthrough(handing, wipes),
         wipes=wipes,

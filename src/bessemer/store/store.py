@@ -209,8 +209,10 @@ def _opened(
     recent = None if turn.remote else Recent(flat)
     reader = Reader(pool, held=held, seal=seal, flat=flat, gathering=gathering, recent=recent)
     time = place.time(clock)
-    about = recent.move if recent is not None else lambda _: None
-    committer = FencedCommitter(session, clock=clock, metrics=metrics, publish=feed.publish, about=about)
+    about, publish = (
+        (recent.move, recent.before(feed.publish)) if recent is not None else (lambda _: None, feed.publish)
+    )
+    committer = FencedCommitter(session, clock=clock, metrics=metrics, publish=publish, about=about)
     cascades = Cascades(committer, kinds=facts)
     table = ObjectTable(committer, reader, feed=feed, kinds=facts, vault=vault, cascades=cascades)
     return Store(

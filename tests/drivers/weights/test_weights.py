@@ -156,7 +156,37 @@ async def test_what_other_configs_say(read: Callable[..., Any]) -> None:
     assert (facts.architecture, facts.layers, facts.head_dim) == ("sees", 30, 80)
     latent = {**made.CONFIG, "kv_lora_rank": 512, "qk_rope_head_dim": 64}
     facts = await read({"model.safetensors": weights, "config.json": latent})
-    assert (facts.kv_heads, facts.head_dim) == (1, 576)
+    assert (facts.kv_heads, facts.head_dim, facts.latent) == (1, 576, True)
+
+
+@pytest.mark.parametrize(
+    ("said", "window"),
+    [
+        ({"sliding_window": 4096}, (4096, 30)),
+        ({"sliding_window": 4096, "use_sliding_window": False}, (0, 0)),
+        ({"sliding_window": 512, "sliding_window_pattern": 6}, (512, 25)),
+        ({"sliding_window": 128, "layer_types": ["sliding_attention", "full_attention"] * 15}, (128, 15)),
+        ({"sliding_window": 128, "layer_types": ["full_attention"] * 30}, (0, 0)),
+        ({"layer_types": "sliding_attention"}, (0, 0)),
+    ],
+)
+async def test_blocks_that_slide_a_window(
+    read: Callable[..., Any], said: dict[str, Any], window: tuple[int, int]
+) -> None:
+    weights = made.safetensors(made.TWO, made.TWO_BYTES)
+    facts = await read({"model.safetensors": weights, "config.json": {**made.CONFIG, **said}})
+    assert (facts.window_tokens, facts.window_layers) == window
+
+
+async def test_what_a_gguf_says_of_its_attention(read: Callable[..., Any]) -> None:
+    window, pattern = "llama.attention.sliding_window", "llama.attention.sliding_window_pattern"
+    keys = {**made.KEYS, window: (4, 1024), pattern: (9, (7, [True, False]))}
+    facts = await read({"m.gguf": made.gguf(keys)})
+    assert (facts.window_tokens, facts.window_layers) == (1024, 1)
+    facts = await read({"m.gguf": made.gguf({**made.KEYS, window: (4, 1024)})})
+    assert (facts.window_tokens, facts.window_layers, facts.latent) == (0, 0, False), "nobody says which blocks"
+    facts = await read({"m.gguf": made.gguf({**made.KEYS, "llama.attention.key_length_mla": (4, 192)})})
+    assert facts.latent
 
 
 async def test_shards_and_their_index(read: Callable[..., Any]) -> None:

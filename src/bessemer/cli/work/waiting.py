@@ -208,7 +208,7 @@ async def _parts(client: Client, key: Key, *, body: Mapping[str, Any]) -> AsyncG
                 found = Standing(part, "waits", why="there is none of that name")
             if found.verdict != "ready":
                 yield found
-    if key.kind in ("Instance", "Endpoint", "Job"):
+    if key.kind in ("Instance", "Endpoint", "Vetting", "Job"):
         labels = {LABEL_KIND: key.kind, LABEL_NAME: key.name}
         for claim in await list_all(client, Scope(kind="Claim", namespace=key.namespace, labels=labels)):
             status = claim.get("status", {})

@@ -147,7 +147,9 @@ async def _spawn(host: FakeEngine, spec: EngineSpec) -> RunningEngine:
     await _shut(host._engines.get(spec.uid))
     if host._listens:
         host._doors.clear(spec.uid)
-    model = host.models[spec.uid] = FakeModel(spec.alias, adapters=[one.name for one in spec.adapters])
+    model = host.models[spec.uid] = FakeModel(
+        spec.alias, adapters=[one.name for one in spec.adapters], slots=spec.slots
+    )
     engine = _Fake(spec, host._clock.monotonic() + host._load_seconds)
     host._engines[spec.uid] = engine
     process = await host.processes.start(

@@ -35,6 +35,8 @@ class Behaviour:
     """Requests are taken and never answered."""
     status: int = 200
     """Any other status is answered with an error body."""
+    heedless: bool = False
+    """Words to stop at, tools and schemas are passed over."""
 
 
 @dataclass(slots=True)
@@ -56,6 +58,16 @@ class Answer:
     finish_reason: str
     prompt_n: int
     cache_n: int
+    tool: str = ""
+    """The tool that is called, with ``{}``, in place of words."""
+
+    @property
+    def message(self) -> dict[str, Any]:
+        """OpenAI's message object."""
+        if not self.tool:
+            return {"role": "assistant", "content": "".join(self.words)}
+        call = {"id": "call-1", "type": "function", "function": {"name": self.tool, "arguments": "{}"}}
+        return {"role": "assistant", "content": None, "tool_calls": [call]}
 
     def usage(self, predicted: int) -> dict[str, Any]:
         """OpenAI's usage object."""
@@ -79,17 +91,22 @@ class Answer:
 
 @dataclass(slots=True)
 class FakeModel:
-    """What answers: alias, adapters, behaviour, counters, and the last prompt, which is what a slot caches."""
+    """What answers: alias, adapters, behaviour, counters, what it was asked last, how many at a time, and the last
+    prompt, which is what a slot caches."""
 
     alias: str
     adapters: list[str] = field(default_factory=list)
     behaviour: Behaviour = field(default_factory=Behaviour)
     counters: Counters = field(default_factory=Counters)
+    asked: dict[str, Any] = field(default_factory=dict)
+    slots: int = 4
     _cached: tuple[str, ...] = ()
 
     def answer(self, body: dict[str, Any]) -> Answer:
         """Decide a whole answer and count its prompt. ``max_tokens`` defaults to 16."""
-        prompt = ("<s>",) * TEMPLATE_TOKENS + tuple(_prompt_words(body))
+        self.asked = body
+        template = 0 if "prompt" in body else TEMPLATE_TOKENS
+        prompt = ("<s>",) * template + tuple(_prompt_words(body))
         same = 0
         while same < min(len(prompt), len(self._cached)) - 1 and prompt[same] == self._cached[same]:
             same += 1
@@ -103,7 +120,31 @@ class FakeModel:
         self.counters.prompt_tokens_cached += same
         if self.behaviour.nonsense:
             return Answer("unknown", (), "stop", 0, 0)
-        return Answer(self.alias, words, "length" if length == wanted else "stop", len(prompt) - same, same)
+        finish, counts = "length" if length == wanted else "stop", (len(prompt) - same, same)
+        if self.behaviour.heedless:
+            return Answer(self.alias, words, finish, *counts)
+        if body.get("tool_choice") == "required":
+            return Answer(self.alias, ("{}",), "tool_calls", *counts, tool=body["tools"][0]["function"]["name"])
+        if "response_format" in body:
+            return Answer(self.alias, (_instance(body["response_format"]["json_schema"]["schema"]),), "stop", *counts)
+        for word in body.get("stop") or ():
+            text, found, _ = "".join(words).partition(word)
+            if found:
+                words, finish = tuple(one + " " for one in text.split()), "stop"
+        return Answer(self.alias, words, finish, *counts)
+
+
+def _instance(schema: dict[str, Any]) -> str:
+    """Something of the schema: the first of what is enumerated, 0, no words."""
+
+    def one(of: dict[str, Any]) -> Any:
+        if "enum" in of:
+            return of["enum"][0]
+        if of.get("type") == "object":
+            return {name: one(inner) for name, inner in of.get("properties", {}).items()}
+        return {"integer": 0, "number": 0, "boolean": True, "array": []}.get(str(of.get("type")), "")
+
+    return json.dumps(one(schema))
 
 
 def _prompt_words(body: dict[str, Any]) -> list[str]:
@@ -180,13 +221,7 @@ class FakeServer:
             await self._stream(writer, answer, body=body)
             return False
         words = [word async for word in self._words(answer)]
-        text = "".join(words)
-        choice = {"index": 0, "finish_reason": answer.finish_reason, "message": {"role": "assistant", "content": text}}
-        return await _reply(
-            writer,
-            _envelope(answer, "chat.completion", choices=[choice])
-            | {"usage": answer.usage(len(words)), "timings": answer.timings(len(words))},
-        )
+        return await _reply(writer, completion(answer) | {"timings": answer.timings(len(words))})
 
     async def _stream(self, writer: asyncio.StreamWriter, answer: Answer, *, body: dict[str, Any]) -> None:
         head = b"HTTP/1.1 200 OK\r\nServer: llama.cpp\r\nContent-Type: text/event-stream\r\n"
@@ -227,6 +262,13 @@ class FakeServer:
             f"llamacpp:prompt_tokens_cached_total {counters.prompt_tokens_cached}\n"
             f"llamacpp:tokens_predicted_total {counters.tokens_predicted}\n"
         )
+
+
+def completion(answer: Answer) -> dict[str, Any]:
+    """A whole answer that was not streamed, as a body."""
+    choice = {"index": 0, "finish_reason": answer.finish_reason, "message": answer.message}
+    choice["text"] = "".join(answer.words)
+    return _envelope(answer, "chat.completion", choices=[choice]) | {"usage": answer.usage(len(answer.words))}
 
 
 def _envelope(answer: Answer, kind: str, *, choices: list[dict[str, Any]]) -> dict[str, Any]:

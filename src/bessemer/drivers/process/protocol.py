@@ -131,13 +131,15 @@ class Running:
 @dataclass(frozen=True, slots=True)
 class Stats:
     """What a confined process uses now and has used; CPU and peak count from its start. ``read_bytes`` is what those of
-    its processes that live have had fetched from disks; 0 where the host does not say."""
+    its processes that live have had fetched from disks; 0 where the host does not say. ``resident_bytes`` is what they
+    have in memory now, also of files that others had read before and that count as the others': as a sum over them."""
 
     memory_bytes: int
     memory_peak_bytes: int
     cpu_seconds: float
     pids: int
     read_bytes: int = 0
+    resident_bytes: int = 0
 
 
 class End(StrEnum):

@@ -90,11 +90,11 @@ class HostProcesses:
         inside = self._walls.inside(uid)
         usage = self._walls.usage(uid)
         read = sum(procfs.read_bytes(one.pid) for one in inside)
-        if usage is not None:
-            return Stats(usage.memory_bytes, usage.memory_peak_bytes, usage.cpu_seconds, len(inside), read)
         memory = sum(one.resident_bytes for one in inside)
+        if usage is not None:
+            return Stats(usage.memory_bytes, usage.memory_peak_bytes, usage.cpu_seconds, len(inside), read, memory)
         ticks = sum(one.cpu_ticks for one in inside)
-        return Stats(memory, memory, ticks / os.sysconf("SC_CLK_TCK"), len(inside), read)
+        return Stats(memory, memory, ticks / os.sysconf("SC_CLK_TCK"), len(inside), read, memory)
 
     async def ended(self, uid: str) -> Ended | None:
         folder = self._walls.folder(uid)

@@ -22,12 +22,15 @@ def of_gguf(header: Header, tensors: Tensors) -> ModelFacts:
         return max((bounded(bound, one) for one in numbers), default=0)
 
     hidden, heads = said("embedding_length", "hidden"), said("attention.head_count", "heads")
+    layers, window = said("block_count", "layers"), said("attention.sliding_window", "context_tokens")
+    pattern = values.get(f"{name}.attention.sliding_window_pattern")
+    sliding = min(layers, sum(one is True for one in pattern)) if isinstance(pattern, list) else 0
     tokens = header.lengths.get("tokenizer.ggml.tokens", 0)
     return ModelFacts(
         format="gguf",
         architecture=name,
         parameters=tensors.parameters,
-        layers=said("block_count", "layers"),
+        layers=layers,
         hidden=hidden,
         heads=heads,
         kv_heads=said("attention.head_count_kv", "kv_heads") or heads,
@@ -39,6 +42,10 @@ def of_gguf(header: Header, tensors: Tensors) -> ModelFacts:
         weight_bytes=tensors.size_bytes,
         chat_template=header.has("tokenizer.chat_template"),
         adapter=_gguf_adapter(header, tensors),
+        # Files that say how wide a key is without it are kept by llama.cpp as one vector.
+        latent=said("attention.key_length_mla", "head_dim") > 0,
+        window_tokens=window if sliding else 0,
+        window_layers=sliding if window else 0,
     )
 
 
@@ -68,11 +75,13 @@ def of_texts(
     latent = said("head_dim", "kv_lora_rank")
     if latent:  # multi-head latent attention keeps one vector for all heads, and a part that knows the position
         kv_heads, head_dim = 1, latent + said("head_dim", "qk_rope_head_dim")
+    layers = said("layers", "num_hidden_layers", "n_layer")
+    window, sliding = _window(text, said("context_tokens", "sliding_window"), layers=layers)
     return ModelFacts(
         format="safetensors",
         architecture=_architecture(config),
         parameters=tensors.parameters,
-        layers=said("layers", "num_hidden_layers", "n_layer"),
+        layers=layers,
         hidden=hidden,
         heads=heads,
         kv_heads=kv_heads,
@@ -84,7 +93,24 @@ def of_texts(
         weight_bytes=tensors.size_bytes,
         chat_template=chat_template,
         adapter=_peft_adapter(adapter, tensors),
+        latent=latent > 0,
+        window_tokens=window,
+        window_layers=sliding,
     )
+
+
+def _window(text: Mapping[str, Any], tokens: int, *, layers: int) -> tuple[int, int]:
+    """How far back the blocks look that do not look at everything, and how many they are: as a list of the blocks says,
+    or all of them where there is none."""
+    if not tokens or text.get("use_sliding_window") is False:
+        return 0, 0
+    kinds = text.get("layer_types")
+    if isinstance(kinds, list):
+        sliding = min(layers, sum(kind == "sliding_attention" for kind in kinds))
+    else:
+        every = bounded("layers", text.get("sliding_window_pattern"))
+        sliding = layers - layers // every if every else layers
+    return (tokens, sliding) if sliding else (0, 0)
 
 
 def _architecture(config: Mapping[str, Any]) -> str:

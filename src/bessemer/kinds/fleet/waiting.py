@@ -31,6 +31,7 @@ from bessemer.placement.queue import Pending, Share
 WISHES: Mapping[str, Mapping[str, Any]] = {
     "Instance": {"virtualization": True},
     "Endpoint": {"isolation": True},
+    "Vetting": {"isolation": True},
     "Job": {"isolation": True},
 }
 """What the replicas of a kind ask for beside what their flavor says."""
@@ -143,7 +144,7 @@ class Waiting:
         if not since or meta.get("deletionTimestamp"):
             return None
         project = change.key.namespace
-        flavor = await workload.read(self._reads, Flavor, name=spec["flavor"])
+        flavor = await workload.read(self._reads, Flavor, name=spec.get("flavor", ""))
         if flavor is None:
             return None
         terms = await workload.terms_of(self._reads, project)

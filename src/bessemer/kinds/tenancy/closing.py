@@ -25,7 +25,7 @@ from bessemer.kinds.context import Context
 from bessemer.kinds.tenancy.spend import prices_of
 from bessemer.metering.invoice import Account
 
-FIRST = ("Endpoint", "Instance", "Job")
+FIRST = ("Endpoint", "Vetting", "Instance", "Job")
 """What holds hardware goes first, what answers to clients before what it is made of."""
 
 LOOK_SECONDS = 2.0

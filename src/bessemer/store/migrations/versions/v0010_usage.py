@@ -5,7 +5,7 @@ What an older replica settles is in the ledger, and not here.
 
 from bessemer.store.migrations.steps import Steps
 
-revision = "0011"
+revision = "0010"
 down_revision = "0009"
 
 _SUMS = (

@@ -1,0 +1,323 @@
+"""What the command line does for vettings: what fits where, a vetting's course as a bar, its report and its prices."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import json
+import re
+import secrets
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from bessemer.cli import render
+from bessemer.cli.plot import COLOURS, Chart
+from bessemer.cli.progress import bar
+from bessemer.cli.work.objects import list_all
+from bessemer.cli.work.waiting import standing
+from bessemer.client import Client, an_object
+from bessemer.core.errors import BessemerError, Invalid
+from bessemer.core.inference import ModelFacts
+from bessemer.core.ports import Scope
+from bessemer.core.resource import Key
+from bessemer.core.units import show_bytes, show_money
+from bessemer.kinds.fleet.flavor import FlavorSpec
+from bessemer.kinds.inference.endpoint.spec import EngineChoice, sort_of
+from bessemer.kinds.inference.footprint import contexts_of, fits, footprint
+from bessemer.kinds.inference.vetting.shape import quantiles_of
+from bessemer.kinds.inference.vetting.spec import ENDED
+
+LOOK_SECONDS = 0.5
+TRACE_BYTES_MAX = 1 << 30
+
+_COLUMNS = (("ContextTokens", "GeneratedTokens"), ("input_length", "output_length"))
+"""What the two lengths are called: in Azure's traces, and in Mooncake's."""
+
+
+# --- what is asked ----------------------------------------------------------------------------------------------
+
+
+def spec_of(said: Mapping[str, Any]) -> dict[str, Any]:
+    """The Vetting's spec, out of the command's options by their names. Raises Invalid."""
+    target = {"ttftMs": said["ttft"], "interTokenMs": said["inter_token"]}
+    return {
+        "model": said["name"],
+        "flavor": said["flavor"],
+        "slots": said["slots"],
+        "contextTokens": said["context_tokens"],
+        "target": {name: most for name, most in target.items() if most},
+        "load": load_of(said),
+        "marginPercent": said["margin"],
+        "targetLoadPercent": said["target_load"],
+        "tolerations": [{"key": key} for key in said["tolerate"] or ()],
+        **({"mayFail": list(said["may_fail"])} if said["may_fail"] else {}),
+        **engine_of(said["engine"], said["argument"] or ()),
+    }
+
+
+def engine_of(name: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """``spec.engine``. Raises Invalid for an argument that is none."""
+    found: dict[str, Any] = {}
+    for word in arguments:
+        key, sign, value = word.partition("=")
+        if not sign:
+            raise Invalid(f"--argument {word}: write NAME=VALUE")
+        try:
+            found[key] = json.loads(value)
+        except ValueError:
+            found[key] = value
+    return {"engine": {"name": name, "arguments": found}} if name != "auto" or found else {}
+
+
+def load_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """``spec.load``; of a trace quantiles are told, and nothing else. Raises Invalid."""
+    said: dict[str, Any] = {
+        "shape": options["shape"],
+        "sharedPercent": options["shared"],
+        "seconds": options["seconds"],
+    }
+    if options["rate"]:
+        said["rates"] = list(options["rate"])
+    if options["trace"] is not None:
+        inputs, outputs = lengths_of(options["trace"])
+        said |= {"inputTokens": quantiles_of(inputs), "outputTokens": quantiles_of(outputs)}
+    return said
+
+
+def lengths_of(trace: Path) -> tuple[list[int], list[int]]:
+    """Of prompts and answers in a trace, CSV or JSON lines. Raises Invalid for a file that is none."""
+    try:
+        if trace.stat().st_size > TRACE_BYTES_MAX:
+            raise Invalid(f"--trace {trace}: it is larger than {show_bytes(TRACE_BYTES_MAX)}")
+        with trace.open(encoding="utf-8", newline="") as file:
+            rows = (
+                csv.DictReader(file) if trace.suffix == ".csv" else (json.loads(line) for line in file if line.strip())
+            )
+            found = [_lengths(row) for row in rows]
+    except (OSError, ValueError, TypeError, AttributeError, csv.Error) as error:
+        raise Invalid(f"--trace {trace}: {error}") from error
+    if len(found) < 2:
+        raise Invalid(f"--trace {trace}: it has no two requests")
+    return [one for one, _ in found], [two for _, two in found]
+
+
+def _lengths(row: Mapping[str, Any]) -> tuple[int, int]:
+    for one, two in _COLUMNS:
+        if one in row and two in row:
+            return int(row[one]), int(row[two])
+    raise ValueError(f"a request says its lengths as {' or '.join(map(' and '.join, _COLUMNS))}")
+
+
+def name_of(model: str, flavor: str) -> str:
+    """A name that is not taken, hardly."""
+    return f"{re.sub('[^a-z0-9-]', '-', f'{model}-{flavor}')[:56].strip('-')}-{secrets.token_hex(3)}"
+
+
+# --- what fits --------------------------------------------------------------------------------------------------
+
+
+async def fitting(client: Client, name: str, *, engine: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """For each flavor and context how many slots. Raises Invalid where the model's files do not say enough."""
+    choice = EngineChoice.model_validate(engine_of(engine, arguments).get("engine", {}))
+    body = await read(client, Key("Model", "", name))
+    status = body.get("status", {})
+    facts = ModelFacts.model_validate(status.get("facts", {}))
+    sort = sort_of(choice, format=status.get("format", ""))
+    if sort is None:
+        raise Invalid(f"engine {choice.name} does not serve Model {name}, whose format is {status.get('format')}")
+    made = footprint(facts, engine=sort.name, arguments=choice.arguments)
+    if made is None:
+        raise Invalid(f"Model {name} does not say enough of itself; is it here? `bessemer model show {name}`")
+    devices = await _device_bytes(client)
+    contexts = contexts_of(facts)
+    rows = []
+    for flavor in await list_all(client, Scope(kind="Flavor")):
+        spec = _with_memory(FlavorSpec.model_validate(flavor["spec"]), devices)
+        each = [fits(made, spec, engine=sort.name, arguments=choice.arguments, context=size) for size in contexts]
+        rows.append(
+            {
+                "flavor": flavor["metadata"]["name"],
+                "memory": spec.memory,
+                "devices": f"{spec.devices.count} {spec.devices.model}".strip() if spec.devices else "",
+                "slots": {str(fit.context): fit.slots for fit in each},
+                "why": "" if each[0].slots else each[0].why,
+            }
+        )
+    found = {"weights": made.weights, "tokenBytes": made.cache(1), "engineBytes": made.fixed}
+    return {"model": name, "engine": sort.name, **found, "contexts": list(contexts), "flavors": rows}
+
+
+async def _device_bytes(client: Client) -> dict[str, int]:
+    """Memory of a device by model, the least of those that are there; of whoever may read hosts."""
+    hosts: Sequence[Mapping[str, Any]] = []
+    with suppress(BessemerError):
+        hosts = await list_all(client, Scope(kind="Host"))
+    found: dict[str, int] = {}
+    for device in (one for host in hosts for one in (host.get("status", {}).get("report") or {}).get("devices", ())):
+        size, model = device.get("memoryBytes", 0), device.get("model", "")
+        if size:
+            found[model] = min(size, found.get(model, size))
+    return found
+
+
+def _with_memory(spec: FlavorSpec, devices: Mapping[str, int]) -> FlavorSpec:
+    of = spec.devices
+    if of is None or of.memory_bytes or of.profile or of.model not in devices:
+        return spec
+    size = devices[of.model] * of.milli // 1000
+    return spec.model_copy(update={"devices": of.model_copy(update={"memory": str(size)})})
+
+
+def fit_text(found: Mapping[str, Any], *, within: int = 0) -> str:
+    """A row per flavor, a column per context."""
+    contexts = [str(size) for size in found["contexts"]]
+    head = ["FLAVOR", "MEMORY", "DEVICES", *(f"{int(size):,}" for size in contexts), "WHY NOT"]
+    rows = [
+        [
+            row["flavor"],
+            row["memory"],
+            row["devices"],
+            *(str(row["slots"][size] or "-") for size in contexts),
+            row["why"],
+        ]
+        for row in found["flavors"]
+    ]
+    said = (
+        f"{found['model']} by {found['engine']}: weights of {show_bytes(found['weights'])}, "
+        f"{show_bytes(found['tokenBytes'])} of cache a token. Requests at the same time, by context:"
+    )
+    return f"{said}\n\n{render.columns(head, rows, within=within)}"
+
+
+# --- its course -------------------------------------------------------------------------------------------------
+
+
+async def read(client: Client, key: Key) -> dict[str, Any]:
+    """The object. Raises NotFound."""
+    body: dict[str, Any] = orjson.loads((await client.get(key)).body)
+    return body
+
+
+async def begun(client: Client, name: str, *, project: str, spec: Mapping[str, Any]) -> Key:
+    """Make it. Raises what the api refuses."""
+    key = Key("Vetting", project, name)
+    await client.create(an_object(key, spec))
+    return key
+
+
+async def publish(client: Client, model: str, *, project: str) -> None:
+    """Have the Model show what vettings of the project find. Raises Forbidden for who may not change it."""
+    await client.patch(Key("Model", "", model), {"spec": {"vettedIn": project}})
+
+
+async def followed(client: Client, key: Key, *, timeout: float) -> dict[str, Any]:
+    """The object at its end, with a bar meanwhile. Raises Invalid where the time is up; it goes on in any case."""
+    end = time.monotonic() + timeout
+    with bar(f"vetting {key.name}") as tell:
+        while True:
+            body = await read(client, key)
+            status = body.get("status", {})
+            if status.get("phase") in ENDED:
+                return body
+            if time.monotonic() > end:
+                line = standing(key, body).line()
+                raise Invalid(f"{line}; it goes on: bessemer why vetting {key.name} -n {key.namespace}")
+            tell(status.get("progressPercent", 0) / 100)
+            await asyncio.sleep(LOOK_SECONDS)
+
+
+# --- its report -------------------------------------------------------------------------------------------------
+
+
+def text(body: Mapping[str, Any], *, within: int = 0) -> str:
+    """The report for a person."""
+    return "\n\n".join(part for part in _parts(body, within=within) if part)
+
+
+def _parts(body: Mapping[str, Any], *, within: int) -> Iterator[str]:
+    spec, status = body["spec"], body.get("status", {})
+    fake = "   FAKE HOST: nothing of this is real" if status.get("fake") else ""
+    where = f"on {spec['flavor']}, {spec.get('slots', 4)} slots of {spec.get('contextTokens', 2048):,} tokens"
+    phase = ": ".join(word for word in (status.get("phase", "Pending"), status.get("message", "")) if word)
+    yield f"vetting/{body['metadata']['name']}: {spec['model']} {where}{fake}\n{phase}"
+    checks = [[one["name"], one["verdict"], one.get("seen", "")] for one in status.get("checks", ())]
+    yield render.columns(["CHECK", "", "SEEN"], checks, within=within) if checks else ""
+    head = ["RATE/S", "SENT", "FAILED", "HELD", "TTFT P50", "P95", "TOKEN P50", "P95", "END P95", "READ/S", "WRITTEN/S"]
+    points = [_row(one) for one in status.get("points", ())]
+    yield render.columns(head, points, within=within) if points else ""
+    if status.get("memoryBytes"):
+        estimate = status.get("estimateBytes", 0)
+        beside = f", {show_bytes(estimate)} estimated" if estimate else ""
+        yield f"Memory: {show_bytes(status['memoryBytes'])} at most{beside}"
+    if vetted := status.get("vetted"):
+        yield f"It bears {vetted['rate']:g} requests a second: {vetted['outputPerSecond']:g} tokens written a second."
+    if prices := status.get("prices"):
+        yield _prices(prices)
+
+
+def _row(one: Mapping[str, Any]) -> list[str]:
+    seconds = one["seconds"] or 1.0
+    times = (one[name] for name in ("ttftP50", "ttftP95", "interTokenP50", "interTokenP95", "endP95"))
+    counts = ((one["read"] + one["cached"]) / seconds, one["written"] / seconds)
+    first = [f"{one['rate']:g}", str(one["requests"]), str(one["failed"]), "yes" if one["held"] else "no"]
+    return [*first, *(f"{ms:.0f} ms" if ms >= 100 else f"{ms:.1f} ms" for ms in times), *(f"{n:.1f}" for n in counts)]
+
+
+def _prices(prices: Mapping[str, Any]) -> str:
+    currency = prices["currency"]
+    rows = [
+        [word, show_money(prices[field], currency)]
+        for word, field in (
+            ("input", "millionInputTokens"),
+            ("cached input", "millionCachedInputTokens"),
+            ("output", "millionOutputTokens"),
+        )
+    ]
+    hour = show_money(prices["claimHourMicro"], currency)
+    words = f"An hour of the claim costs {hour}; at {prices['targetLoadPercent']} % of that load it earns "
+    words += f"{show_money(prices['hourMicro'], currency)}, {prices['marginPercent']} % more."
+    return f"{words}\n\n{render.columns(['TOKENS', 'A MILLION'], rows)}"
+
+
+def charts_of(body: Mapping[str, Any]) -> Iterator[Chart]:
+    """Over the offered rate: what is written, and the times."""
+    points = body["status"]["points"]
+    rates = [one["rate"] for one in points]
+
+    def chart(title: str, unit: str, *lines: tuple[str, list[float]]) -> Chart:
+        drawn = [{"name": name, "colour": COLOURS[n], "values": values} for n, (name, values) in enumerate(lines)]
+        return {"title": title, "along": "requests a second", "x": rates, "lines": drawn, "unit": unit}
+
+    written = [round(one["written"] / (one["seconds"] or 1.0), 2) for one in points]
+    yield chart("Throughput against offered load", "tokens written a second", ("written", written))
+    for title, name in (("To the first token", "ttft"), ("Between two tokens", "interToken"), ("To the end", "end")):
+        lines = [(half, [one[f"{name}{half}"] for one in points]) for half in ("P50", "P95")]
+        yield chart(title, "ms", *lines)
+
+
+# --- its prices -------------------------------------------------------------------------------------------------
+
+
+async def priced(client: Client, model: str, *, vettings: Sequence[str], project: str, plan: str) -> dict[str, Any]:
+    """A PricePlan as ``plan`` is, with prices of tokens of these vettings, the dearest of each sort. Raises Invalid for
+    one that is of another model, of a fake host, or in another currency, or has none."""
+    fields = ("millionInputTokens", "millionCachedInputTokens", "millionOutputTokens")
+    body = await read(client, Key("PricePlan", "", plan))
+    spec, most = body["spec"], dict.fromkeys(fields, 0)
+    for name in vettings:
+        found = await read(client, Key("Vetting", project, name))
+        prices = found.get("status", {}).get("prices")
+        if found["spec"]["model"] != model:
+            raise Invalid(f"vetting {name} is of model {found['spec']['model']}")
+        if prices is None or found["status"].get("fake"):
+            raise Invalid(f"vetting {name} {'ran on a fake host' if prices else 'has found no prices'}")
+        if prices["currency"] != spec.get("currency", "EUR"):
+            raise Invalid(f"vetting {name} is in {prices['currency']}, plan {plan} in {spec.get('currency', 'EUR')}")
+        most = {field: max(most[field], prices[field]) for field in fields}
+    said = {**spec, "rates": {**spec.get("rates", {}), **most}}
+    return {**an_object(Key("PricePlan", "", ""), said)}
