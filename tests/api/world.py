@@ -289,6 +289,7 @@ async def world(
         ledger=store.ledger,
         bounds=store.bounds,
         figures=store.figures,
+        spools=store.spools,
         leases=store.leases,
         audit=store.audit,
         sealed=store.sealed,

@@ -102,6 +102,13 @@ def test_a_bill_that_its_engine_does_not_bear_out_fails(cli: Cli) -> None:
     assert found["state"] == "unknown"
 
 
+def test_a_spool_that_is_lost_is_said_with_care(cli: Cli) -> None:
+    assert cli("usage", "holds").raw == "Nothing is held.\n"
+    asked = cli("usage", "forget-spool", "gone", stdin="n\n")
+    assert (asked.code, "is billed to nobody" in asked.raw) == (1, True)
+    assert "no gateway 'gone' holds anything" in cli("usage", "forget-spool", "gone", "--yes").err
+
+
 def test_usage_is_told_and_plotted(cli: Cli, tmp_path: Path) -> None:
     async def spend(w: World) -> None:
         record = UsageRecord(

@@ -218,7 +218,7 @@ async def test_a_period_ends_by_the_stores_clock_and_what_is_held_goes_over(stor
     assert (await other.want((KEY, "tokens/day", 50), (KEY, "concurrent", 1))).stands, "who is silent is not busy"
 
 
-async def test_who_falls_silent_holds_for_an_hour_and_what_comes_later_is_counted_once(
+async def test_who_falls_silent_holds_until_its_heir_or_somebody_says_otherwise(
     store: Store, clock: FakeClock, place: str
 ) -> None:
     await furnish(store, key={"budget": {"period": "Total", "tokens": 100}})
@@ -231,14 +231,31 @@ async def test_who_falls_silent_holds_for_an_hour_and_what_comes_later_is_counte
     assert await store.bounds.held_by("g") == []
     assert (await standing(store))[KEY, "tokens/total"].left == 75
     await other.want((KEY, "tokens/total", 75))
-    await clock.advance(HOLD_SECONDS)
-    assert (await standing(store))[KEY, "tokens/total"].held == 0
+    await clock.advance(100 * HOLD_SECONDS)
     third = Holder(store, "third")
-    assert (await third.want((KEY, "tokens/total", 30))).stands
-    assert (await other.want((KEY, "tokens/total", 46))).lacks, "what it held is over: it is as new"
+    assert (await third.want((KEY, "tokens/total", 1))).lacks, "what its spool has may come yet"
     await other.spend(5)
-    assert (await standing(store))[KEY, "tokens/total"].used == 30
+    assert ((await standing(store))[KEY, "tokens/total"].used, await store.bounds.held_by("other")) == (30, [PROJECT])
+    (lost,) = await store.spools.forget("other", ALICE)
+    assert [(part.scope, part.meter, part.amount) for part in lost.parts] == [(KEY, "tokens/total", 70)]
+    bound = (await standing(store))[KEY, "tokens/total"]
+    assert (bound.used, bound.held, await store.bounds.held_by("other")) == (100, 0, []), "it is used, and never billed"
+    assert (await third.want((KEY, "tokens/total", 1))).lacks
+    assert (await Holder(store, "other").want()).number == 0
     check(place)
+
+
+async def test_what_was_lost_counts_within_the_period_in_which_that_is_said(store: Store, clock: FakeClock) -> None:
+    await furnish(store, key={"limits": {"tokensPerDay": 100, "concurrent": 2}})
+    dead, other = Holder(store, "g"), Holder(store, "other")
+    await dead.want((KEY, "tokens/day", 60), (KEY, "concurrent", 2))
+    await clock.advance(86_400)
+    assert (await other.want((KEY, "tokens/day", 41))).lacks
+    await store.spools.forget("g", ALICE)
+    assert (await other.want((KEY, "tokens/day", 40), (KEY, "concurrent", 2))).stands
+    await clock.advance(86_400)
+    day = (await standing(store))[KEY, "tokens/day"]
+    assert (day.used, day.held) == (0, 40)
 
 
 async def test_bounds_follow_their_object_and_go_with_it(store: Store, place: str) -> None:

@@ -78,7 +78,7 @@ class Plain:
         return self.used[place]
 
     def counts(self, level: Level, place: Place, now: float) -> int:
-        silent = now - (level.until - HOUR) >= SILENT.get(place[1], HOUR)
+        silent = place[1] in SILENT and now - (level.until - HOUR) >= SILENT[place[1]]
         return 0 if silent else level.held.get(place, 0)
 
     def held(self, place: Place, now: float) -> int:
@@ -87,7 +87,8 @@ class Plain:
     def want(self, name: str, wants: dict[Place, int], *, anew: bool, now: float) -> bool:
         """Whether it is all there; then it is given."""
         level = self.levels.setdefault(name, Level())
-        kept = {} if anew or level.until <= now else dict(level.held)
+        over = level.until <= now
+        kept = {place: held for place, held in level.held.items() if not anew and not (over and place[1] in SILENT)}
         for place, amount in wants.items():
             if (bound := self.bounds.get(place)) is None:
                 continue
@@ -104,8 +105,9 @@ class Plain:
             else:
                 kept[place] = amount if bounded else 0
         for other in self.levels.values() if not level.number else ():
-            if other.until <= now:
-                other.number, other.held = 0, {}  # who speaks for the first time finds no words that are over
+            if other.until <= now:  # who speaks for the first time finds no words that are over and hold nothing
+                other.held = {place: held for place, held in other.held.items() if held and place[1] not in SILENT}
+                other.number = other.number if other.held else 0
         level.held, level.until, level.number = kept, now + HOUR, level.number + 1
         return True
 

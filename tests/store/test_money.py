@@ -8,10 +8,11 @@ import random
 import pytest
 
 from bessemer.core.clock import FakeClock, SystemClock
-from bessemer.core.errors import Invalid, QuotaExceeded, Unavailable
+from bessemer.core.errors import Conflict, Invalid, NotFound, QuotaExceeded, Unavailable
 from bessemer.core.money import HOLD_SECONDS, Prices, Wish
 from bessemer.core.ports import CONTROLLER, Scope
 from bessemer.core.quota import Quota, Use
+from bessemer.core.spools import ALIVE_SECONDS
 from bessemer.core.values import UsageBatch, UsageRecord
 from bessemer.metering.invoice import derive
 from bessemer.metering.plan import Plan
@@ -168,7 +169,7 @@ async def test_a_word_that_is_late_or_said_twice_moves_nothing(store: Store) -> 
         await store.capacity.hold(PROJECT, meter=MINUTE, amount=1, money=Wish(holder="g", micro=-1, after=1))
 
 
-async def test_what_a_dead_gateway_held_runs_out_and_what_its_spool_brings_is_counted_once(
+async def test_what_a_dead_gateway_held_stays_for_its_spool_and_that_is_counted_once(
     store: Store, clock: FakeClock
 ) -> None:
     await furnish(store)
@@ -183,17 +184,54 @@ async def test_what_a_dead_gateway_held_runs_out_and_what_its_spool_brings_is_co
     await dead.spend(5_000)  # as its spool is settled by whoever finds it
     use = await money(store)
     assert (use.used, use.held) == (5_000, 5_000), "what was spent was held before"
-    await clock.advance(HOLD_SECONDS / 2)
+    await clock.advance(100 * HOLD_SECONDS)
     await other.state(4_000)
-    await clock.advance(HOLD_SECONDS / 2)
     use = await money(store)
-    assert (use.used, use.held) == (5_000, 4_000), "what it never spent is others' now"
-    await other.state(5_000)
+    assert (use.used, use.held) == (5_000, 5_000), "what it did not settle may come yet"
+    with pytest.raises(QuotaExceeded):
+        await other.state(5_000)
     batch = UsageBatch(gateway_uid="dead", spool_uid="spool-dead", first_sequence=1, records=[record(1, read=5_000)])
     await store.ledger.settle(batch)
     assert (await money(store)).used == 5_000, "a batch that comes again costs nothing"
-    await other.spend(5_000)
-    assert (await money(store)).used == await billed(store) == 10_000
+    await other.spend(4_000)
+    assert (await money(store)).used == await billed(store) == 9_000
+
+
+async def test_a_spool_that_is_lost_for_good_counts_until_the_month_ends_and_bills_nobody(
+    store: Store, clock: FakeClock
+) -> None:
+    await furnish(store)
+    dead, other = Holder(store, "dead"), Holder(store, "other")
+    await dead.state(6_000)
+    await other.state(1_000)
+    with pytest.raises(Conflict, match="was heard of 0 seconds ago"):
+        await store.spools.forget("dead", ALICE)
+    with pytest.raises(NotFound):
+        await store.spools.forget("nobody", ALICE)
+    await clock.advance(ALIVE_SECONDS)
+    assert [
+        (one.holder, one.project, [part.amount for part in one.parts]) for one in await store.spools.standing()
+    ] == [
+        ("dead", PROJECT, [6_000]),
+        ("other", PROJECT, [1_000]),
+    ]
+    (lost,) = await store.spools.forget("dead", ALICE)
+    assert lost.parts[0].amount == 6_000
+    assert [row.verb for row in await store.audit.rows()][-1] == "forget"
+    assert [one.holder for one in await store.spools.standing()] == ["other"]
+    assert await store.capacity.held_by("dead") == []
+    use = await money(store)
+    assert (use.used, use.held) == (0, 7_000), "it counts"
+    await store.capacity.told("tenant/acme", meter=METER, used=0, upto=await store.ledger.last())
+    with pytest.raises(QuotaExceeded):
+        await other.state(4_001)
+    heir = Holder(store, "dead")
+    await heir.state(500)
+    assert (await money(store)).held == 7_500, "who has its name begins anew"
+    assert await billed(store) == 0
+    await clock.advance(31 * 86_400)
+    await Holder(store, "third").state(8_000)
+    assert (await money(store)).held == 9_500, "the month is over"
 
 
 async def test_a_bound_below_what_is_held_gives_nothing_more_and_takes_what_comes_back(store: Store) -> None:

@@ -17,6 +17,7 @@ from bessemer.core.clock import Clock
 from bessemer.core.ports import Audit, Capacity, Events, Leases, Ledger, Objects, Sealed, Writer
 from bessemer.core.resource import Kind
 from bessemer.core.served import Figures
+from bessemer.core.spools import Spools
 from bessemer.drivers.ldap.protocol import Directories
 from bessemer.drivers.ldap.real import LibLdap
 from bessemer.drivers.oidc.protocol import Issuers
@@ -89,6 +90,7 @@ class Ports:
     ledger: Ledger
     bounds: Bounding
     figures: Figures
+    spools: Spools
     leases: Leases
     audit: Audit
     sealed: Sealed

@@ -16,14 +16,14 @@ from bessemer.cli.connection import ProjectOption, run
 from bessemer.cli.money import instant
 from bessemer.cli.output import OutputOption, shown
 from bessemer.core.errors import Invalid
-from bessemer.core.units import show_money
+from bessemer.core.units import show_duration, show_money
 
 if TYPE_CHECKING:
     from bessemer.client import Client
 
 By = Literal["key", "endpoint", "member", "model"]
 SINCE = "24h"
-_AGO = re.compile(r"([1-9][0-9]{0,6})([mhdw])")
+_SINCE = re.compile(r"([1-9][0-9]{0,6})([mhdw])")
 _SECONDS = {"m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _BARS = "▁▂▃▄▅▆▇█"
 LINES_MAX = 7
@@ -38,6 +38,8 @@ def add(app: typer.Typer) -> None:
     )
     group.callback(invoke_without_command=True)(usage)
     group.command("reconcile")(reconcile)
+    group.command("holds")(holds)
+    group.command("forget-spool")(forget_spool)
     app.add_typer(group, name="usage")
 
 
@@ -100,6 +102,50 @@ def reconcile(context: typer.Context, project: ProjectOption = "", *, output: Ou
         raise typer.Exit(1)
 
 
+def holds(context: typer.Context, *, output: OutputOption = "table") -> None:
+    """What gateways hold of limits, budgets and money for what they serve; for administrators.
+
+    Example: `bessemer usage holds`
+    """
+    found = run(context, lambda client: client.projects.spools())
+    typer.echo(shown({"holds": found}, output, text=lambda within: holds_text(found, within=within)))
+
+
+def forget_spool(
+    context: typer.Context,
+    gateway: Annotated[str, typer.Argument(help="Its name, as `usage holds` shows it.", show_default=False)],
+    *,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Say that a gateway's spool is lost for good: what it held counts as used until the period ends; nobody is billed.
+
+    Example: `bessemer usage forget-spool gateway-2`
+    """
+    if not yes:
+        typer.confirm(
+            f"What gateway {gateway} served and did not settle is billed to nobody. Is its spool lost?", abort=True
+        )
+    found = run(context, lambda client: client.projects.forget_spool(gateway))
+    typer.echo(holds_text(found))
+
+
+def holds_text(found: Sequence[Mapping[str, Any]], *, within: int = 0) -> str:
+    """A line for each bound of which a gateway holds something."""
+    if not found:
+        return "Nothing is held."
+    now = time.time()
+    rows = [
+        [one["holder"], one["project"], part["scope"], part["meter"], f"{part['amount']:,}", _ago(now - one["heardAt"])]
+        for one in found
+        for part in one["parts"]
+    ]
+    return render.columns(["GATEWAY", "PROJECT", "SCOPE", "METER", "AMOUNT", "HEARD"], rows, within=within)
+
+
+def _ago(seconds: float) -> str:
+    return f"{show_duration(max(0.0, seconds))} ago"
+
+
 WRONG = ("unexplained", "unknown")
 """Billed, and not what an engine is known to have counted."""
 
@@ -133,7 +179,7 @@ def _tokens(of: Mapping[str, int]) -> tuple[str, str]:
 
 
 def _since(text: str, now: int) -> int:
-    ago = _AGO.fullmatch(text)
+    ago = _SINCE.fullmatch(text)
     return now - int(ago[1]) * _SECONDS[ago[2]] if ago is not None else instant(text)
 
 

@@ -297,6 +297,15 @@ class Projects(_Area):
         """Each meter of the tenant."""
         return list((await self._ask("GET", self._paths.of(Key("Tenant", "", tenant), "use")))["meters"])
 
+    async def spools(self) -> list[dict[str, Any]]:
+        """What gateways hold: ``{"holder", "project", "heardAt", "parts": [{"scope", "meter", "amount"}]}``;
+        administrators only."""
+        return list((await self._ask("GET", "/spools"))["holds"])
+
+    async def forget_spool(self, holder: str) -> list[dict[str, Any]]:
+        """A gateway's spool is lost for good; what it held. Administrators only. Raises NotFound, Conflict."""
+        return list((await self._ask("POST", "/spools/forget", body={"holder": holder}))["holds"])
+
     def _path(self, project: str, sub: str) -> str:
         return self._paths.of(Key("Project", "", project), sub)
 

@@ -16,7 +16,8 @@ FIRST_SECONDS = SECONDS_PER_HOUR
 """For how long a bound of money must have room where a Claim is taken."""
 
 HOLD_SECONDS = 3600
-"""For how long what a gateway held is kept for what its spool may bring, once nothing is heard of it."""
+"""For how long a gateway of which nothing is heard is served from what it holds. What it held stays held for what its
+spool may bring, until that is settled, or somebody says that it is lost (`core.spools`)."""
 
 STATED_MAX = 1 << 53
 """The largest number, of money or of tokens, that a gateway may ask for."""

@@ -63,7 +63,7 @@ async def inherit(holding: Holding, left: Left, *, clock: Clock) -> None:
         if not projects:
             return
         await clock.sleep(INHERIT_SECONDS)
-    _log.warning("what is held from before is held for an hour", projects=len(projects))
+    _log.warning("what is held from before stays held", projects=len(projects))
 
 
 async def _known(left: Left) -> Sequence[str] | None:
@@ -71,7 +71,7 @@ async def _known(left: Left) -> Sequence[str] | None:
     try:
         return await left()
     except (NotFound, Forbidden, Malformed):
-        return ()  # a replica of an older release knows no such path or method: it keeps it for an hour
+        return ()  # a replica of an older release knows no such path or method: what it keeps ends by itself
     except (BessemerError, OSError) as error:
         _log.warning("what is held from before is not known", error=str(error))
         return None

@@ -235,6 +235,7 @@ class _Control:
                 ledger=store.ledger,
                 bounds=store.bounds,
                 figures=store.figures,
+                spools=store.spools,
                 leases=store.leases,
                 audit=store.audit,
                 sealed=store.sealed,

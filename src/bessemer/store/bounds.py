@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import ValidationError
-from sqlalchemy import BindParameter, and_, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import BindParameter, and_, bindparam, delete, exists, func, insert, or_, select, update
 
 from bessemer.core.bounds import (
     BUSY_SECONDS,
@@ -39,6 +39,8 @@ from bessemer.store.kinds import API_KEY, PROJECT, TENANT
 from bessemer.store.schema import bounds, levels, of, stated
 from bessemer.store.scopes import owner
 from bessemer.store.transaction import Tx
+
+_BUSY = tuple(meter.name for meter in METERS.values() if meter.way == "busy")
 
 KINDS = (API_KEY, PROJECT, TENANT)
 """Whose objects state bounds."""
@@ -67,14 +69,16 @@ HELD = (
     .select_from(levels.join(stated, and_(stated.c.project == levels.c.project, stated.c.holder == levels.c.holder)))
     .where(of(levels.c.scope), of(levels.c.meter), stated.c.until > _NOW)
 )
-"""What is held of a bound by whom something was heard of since."""
+"""What is held of a bound by whom something was heard of since: of what is spent, since ever."""
 
 _OWN = (of(stated.c.project), of(stated.c.holder))
 _STATED = select(stated.c.number, stated.c.until).where(*_OWN)
 _STATE = update(stated).values(number=bindparam("number"), until=bindparam("until")).where(*_OWN)
 _FIRST = insert(stated)
-_ENDED = select(stated.c.project, stated.c.holder).where(stated.c.until <= _NOW)
-_UNSTATE = delete(stated).where(*_OWN)
+_SILENT = and_(stated.c.project == levels.c.project, stated.c.holder == levels.c.holder, stated.c.until <= _NOW)
+_SWEEP_BUSY = delete(levels).where(of(levels.c.meter), exists().where(_SILENT))
+_HOLDING = and_(levels.c.project == stated.c.project, levels.c.holder == stated.c.holder)
+_SWEEP = delete(stated).where(stated.c.until <= _NOW, ~exists().where(_HOLDING))
 _UNSTATE_ALL = delete(stated).where(of(stated.c.project))
 
 _MINE = (of(levels.c.project), of(levels.c.holder))
@@ -84,14 +88,10 @@ _HOLD = update(levels).values(amount=bindparam("amount")).where(*_LEVEL)
 _ADD_HOLD = insert(levels)
 _DROP = delete(levels).where(*_LEVEL)
 _DROP_ALL = delete(levels).where(*_MINE)
+_DROP_BUSY = delete(levels).where(*_MINE, of(levels.c.meter))
 _DROP_OF = delete(levels).where(of(levels.c.scope))
 _DROP_OF_PROJECT = delete(levels).where(of(levels.c.project))
-HELD_BY = (
-    select(levels.c.project)
-    .distinct()
-    .select_from(levels.join(stated, and_(stated.c.project == levels.c.project, stated.c.holder == levels.c.holder)))
-    .where(of(levels.c.holder), stated.c.until > _NOW)
-)
+HELD_BY = select(levels.c.project).distinct().where(of(levels.c.holder))
 """The projects of whose bounds somebody holds something."""
 
 
@@ -205,8 +205,11 @@ def hold(tx: Tx, project: str, *, ask: Ask) -> Answer:
     # Of a project that is gone nothing is kept: nobody would ever forget it.
     there = row is not None or bool(owner(tx, f"project/{project}"))
     if there and stands and (ask.wants or (ask.anew and number)):
-        if ask.anew or until <= now:
+        if ask.anew:
             tx.run(_DROP_ALL, of_project=project, of_holder=ask.holder)
+        elif until <= now:
+            for meter in _BUSY:
+                tx.run(_DROP_BUSY, of_project=project, of_holder=ask.holder, of_meter=meter)
         prices = _prices(tx, project, meters={want.meter for want in ask.wants})
         for want in ask.wants:
             _want(tx, project, ask=ask, want=want, currency=prices.currency)
@@ -237,10 +240,10 @@ def _keep(tx: Tx, project: str, *, holder: str, number: int, known: bool) -> Non
 
 
 def _sweep(tx: Tx, now: int) -> None:
-    """What nobody came for."""
-    for project, holder in tx.all(_ENDED, now=now):
-        tx.run(_DROP_ALL, of_project=project, of_holder=holder)
-        tx.run(_UNSTATE, of_project=project, of_holder=holder)
+    """What nobody came for, and who holds nothing. What may yet be spent is kept (`spoolholds`)."""
+    for meter in _BUSY:
+        tx.run(_SWEEP_BUSY, of_meter=meter, now=now)
+    tx.run(_SWEEP, now=now)
 
 
 def _want(tx: Tx, project: str, *, ask: Ask, want: Want, currency: str) -> None:
@@ -295,8 +298,9 @@ def lacking(scope: str, meter: str, *, left: int, bound: int, currency: str) -> 
 
 
 def _since(meter: Meter, now: int) -> int:
-    """Whoever's statement is held until later than this is heard of, as far as the meter asks."""
-    return now + HOLD_SECONDS - BUSY_SECONDS if meter.way == "busy" else now
+    """Whoever's statement is held until later than this is heard of, as far as the meter asks: who holds what is spent
+    holds it until the gateway that has its spool says otherwise, however long nothing is heard of it."""
+    return now + HOLD_SECONDS - BUSY_SECONDS if meter.way == "busy" else -1
 
 
 def _held(tx: Tx, row: _Row, *, now: int) -> int:
@@ -328,7 +332,7 @@ def standing(tx: Tx, scopes: Sequence[str]) -> Sequence[Bound]:
 
 def held_by(tx: Tx, holder: str) -> Sequence[str]:
     """The projects of whose bounds somebody holds something."""
-    return [project for (project,) in tx.all(HELD_BY, of_holder=holder, now=int(tx.server_time))]
+    return [project for (project,) in tx.all(HELD_BY, of_holder=holder)]
 
 
 # --- what is settled --------------------------------------------------------------------------------------------

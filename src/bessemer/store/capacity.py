@@ -190,7 +190,7 @@ class CapacityTable:
 
     async def held_by(self, holder: str) -> Sequence[str]:
         """The projects of which a gateway holds money."""
-        rows = await self._reader.ask(money.HELD_BY, of_holder=holder, now=int(await self._now()))
+        rows = await self._reader.ask(money.HELD_BY, of_holder=holder)
         return [project for (project,) in rows]
 
     async def told(self, scope: str, *, meter: str, used: int, upto: int) -> None:

@@ -45,10 +45,13 @@ _ADD = update(quota).values(used=quota.c.used + bindparam("amount")).where(*_HER
 _SET = update(quota).values(used=bindparam("used")).where(*_HERE)
 
 _NOW: BindParameter[int] = bindparam("now")
-_SUM = select(func.coalesce(func.sum(holds.c.micro), 0)).where(holds.c.until > _NOW)
+LOST = -1
+"""The number of a hold whose gateway's spool is lost for good: it counts until its time is over."""
+
+_SUM = select(func.coalesce(func.sum(holds.c.micro), 0)).where(or_(holds.c.number > LOST, holds.c.until > _NOW))
 HELD = {"project": _SUM.where(of(holds.c.project)), "tenant": _SUM.where(of(holds.c.tenant))}
 _MINE = (of(holds.c.project), of(holds.c.holder))
-_HOLD = select(holds.c.micro, holds.c.number, holds.c.until).where(*_MINE)
+_HOLD = select(holds.c.micro, holds.c.number).where(*_MINE)
 _STATE = (
     update(holds).values(micro=bindparam("micro"), number=bindparam("number"), until=bindparam("until")).where(*_MINE)
 )
@@ -58,12 +61,12 @@ _LESS = (
     .where(*_MINE)
 )
 _INSERT_HOLD = insert(holds)
-HELD_BY = select(holds.c.project).where(of(holds.c.holder), holds.c.micro > 0, holds.c.until > _NOW)
+HELD_BY = select(holds.c.project).where(of(holds.c.holder), holds.c.micro > 0)
 """The projects of which somebody holds money."""
 
 _DROP = delete(holds).where(*_MINE)
 _DROP_ALL = delete(holds).where(of(holds.c.project))
-_SWEEP = delete(holds).where(holds.c.until <= _NOW)
+_SWEEP = delete(holds).where(holds.c.until <= _NOW, or_(holds.c.micro == 0, holds.c.number == LOST))
 
 _LOOKED = select(looks.c.upto).where(of(looks.c.scope))
 _LOOK = insert(looks)
@@ -204,11 +207,11 @@ def hold(tx: Tx, project: str, *, wish: Wish | None, asks: bool) -> Purse | None
             room.require(0)
         return None
     row = tx.one(_HOLD, of_project=project, of_holder=wish.holder)
-    micro, number, until = row or (0, 0, 0)
+    micro, number = row or (0, 0)
     now = int(tx.server_time)
     if wish.after != number:
         return Purse(prices=prices, number=number, stands=False, left=left)
-    more = wish.micro - (micro if until > now else 0)
+    more = wish.micro - micro
     for room in rooms:
         if more > 0 or (asks and room.of.used >= room.of.bound):
             room.require(max(more, 0))

@@ -20,6 +20,7 @@ from bessemer.core.clock import Clock
 from bessemer.core.errors import Unavailable
 from bessemer.core.sealing import KeyRing
 from bessemer.core.served import Figures
+from bessemer.core.spools import Spools
 from bessemer.store import events, leases, quota
 from bessemer.store.audit import Trail
 from bessemer.store.beside import Outdated
@@ -45,6 +46,7 @@ from bessemer.store.recent import Recent
 from bessemer.store.sealed import SealedTable
 from bessemer.store.served import ServedTable
 from bessemer.store.session import Session
+from bessemer.store.spoolholds import SpoolHoldTable
 from bessemer.store.transaction import Tx, read_counter
 from bessemer.store.vault import Vault
 from bessemer.store.writer import Committer
@@ -78,6 +80,7 @@ class Store:
     ledger: ports.Ledger
     bounds: Bounding
     figures: Figures
+    spools: Spools
     leases: ports.Leases
     audit: ports.Audit
     sealed: ports.Sealed
@@ -218,6 +221,7 @@ def _opened(
         ledger=LedgerTable(committer, reader),
         bounds=BoundsTable(committer),
         figures=ServedTable(reader),
+        spools=SpoolHoldTable(committer, reader),
         leases=LeaseTable(committer, reader, clock=clock, time=time),
         audit=Trail(committer, reader, clock=clock, signing=guard.signing),
         sealed=SealedTable(committer, reader, vault=vault, clock=clock),
