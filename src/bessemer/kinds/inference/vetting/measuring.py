@@ -163,12 +163,12 @@ def alone_of(intent: VettingIntent, hits: Sequence[Hit]) -> Alone | None:
     read = max(1e-7, (two - one) / max(1, fresh))
     base = max(0.0, one - read * (short.read - short.cached))
     left = three - base - read * (again.read - again.cached)
-    # What is cached is not computed anew: where times say otherwise, they were disturbed.
-    cached = min(read, max(0.0, left / again.cached)) if again.cached else read
+    # What is cached is not computed anew, and is looked up: where times say otherwise, they were disturbed.
+    cached = min(read, max(read / 100, left / again.cached)) if again.cached else read
     words = (_long_words(intent) - SHORT_WORDS) / max(1, long.read - short.read)
     return Alone(
         read=read,
         cached=cached,
         written=max(1e-7, sum(written.gaps) / len(written.gaps)),
-        words=min(1.0, max(0.1, words)),
+        words=min(2.0, max(0.1, words)),
     )
