@@ -39,7 +39,7 @@ async def test_converges() -> None:
         ("answers", "template", "deterministic", "length", "tools", "schema", "stop", "target"), "Passed"
     )
     assert "claim" not in status or not status["claim"]
-    assert status["vetted"]["rate"] == 4.0
+    assert 0 < status["vetted"]["rate"] <= 4.0
 
 
 async def test_converges_when_run_twice() -> None:
@@ -201,9 +201,9 @@ async def test_without_end_it_finds_where_more_gives_no_more() -> None:
         assert len(points) >= 4
         assert [one["rate"] for one in points] == sorted(one["rate"] for one in points)
         last = [one["written"] / one["seconds"] for one in points[-2:]]
-        best = next(one for one in points if one["rate"] == status["vetted"]["rate"])
+        best = max(points, key=lambda one: one["held"] * one["written"] / one["seconds"])
         assert max(last) <= best["written"] / best["seconds"] * 1.2
-        assert best["rate"] < points[-1]["rate"]
+        assert status["vetted"]["rate"] < points[-1]["rate"]
 
 
 async def until_phase(world: World, phase: str) -> None:

@@ -89,6 +89,8 @@ def test_a_percentile_is_one_of_them_with_as_many_below(values: list[float], per
 
 def test_the_knee() -> None:
     rising = [one(1, per_second=10), one(2, per_second=20), one(4, per_second=39), one(8, per_second=40)]
+    assert rising[0].served == 1
+    assert one(8, per_second=40).served == 1, "ten in ten seconds"
     found = knee(rising, bounded=False)
     assert found is not None
     assert found.rate == 4, "more load gives hardly more"
