@@ -38,6 +38,7 @@ from bessemer.gateway import (
 from bessemer.gateway.metrics import GatewayMetrics
 from bessemer.main import identities
 from bessemer.main.gateway import serve
+from bessemer.main.process import have_read
 from bessemer.main.settings import Paths
 
 PROJECT, ENDPOINT, TOKEN = "bench--one", "words", "bsk_bench"
@@ -108,11 +109,25 @@ async def engine(socket: str, port: int) -> None:
 
 
 async def gateway(state: Path, port: int, *, socket: str, tls: bool) -> None:
-    """A gateway as ``up`` runs it, with `KEYS` keys, each with limits and a budget, and bounds of tokens and of money
-    above them, but that its tables are given instead of watched, and that what it asks of the api is answered here, at
-    once."""
-    paths, ready, clock = Paths(state), asyncio.Event(), SystemClock()
-    tables = Tables({"h": Path(socket).parent}.get)
+    """A gateway as ``up`` runs it, but that its tables are given instead of watched, and that what it asks of the api
+    is answered here, at once."""
+    paths = Paths(state)
+    facts, ready = given(paths, Path(socket), port=port)
+    clock, spool, admission = facts.clock, facts.spool, facts.admission
+    shown = server_tls(identities.pair_of(paths, identities.GATEWAY)) if tls else None
+    settler = Settler(spool, _stored, clock=clock, gateway_uid="bench", settled=admission.settled)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(settler.run())
+        group.create_task(admission.run(_nothing, clock=clock))
+        on = listen("127.0.0.1", port)
+        group.create_task(serve(Gateway(facts, ready), clock=clock, on=on, tls=shown, stop=asyncio.Event()))
+
+
+def given(paths: Paths, socket: Path, *, port: int) -> tuple[GatewayFacts, asyncio.Event]:
+    """What a gateway with `KEYS` keys is given, each with limits and a budget, and bounds of tokens and of money above
+    them; and that it is ready."""
+    ready, clock = asyncio.Event(), SystemClock()
+    tables = Tables({"h": socket.parent}.get)
     workload = {"kind": "Endpoint", "name": ENDPOINT, "uid": "e", "replica": 0}
     for number in range(KEYS):
         status = {"digest": hashlib.sha256(TOKEN.encode() + b"%d" % number * (number > 0)).hexdigest()}
@@ -121,24 +136,17 @@ async def gateway(state: Path, port: int, *, socket: str, tls: bool) -> None:
     tables.apply(_change("Endpoint", {"spec": {"model": "words"}}))
     running = {"phase": "Running", "address": f"unix:{socket}"}
     tables.apply(_change("Claim", {"spec": {"host": "h", "workload": workload}, "status": running}))
-    admission = Admission(Shares(_bounded, clock=clock), Lending(_lent, clock=clock))
-    spool = Spool(paths.spool.with_name(f"spool-{port}"))
+    secret = paths.keys / identities.GATEWAY_KEY
     facts = GatewayFacts(
         tables=tables,
-        spool=spool,
+        spool=Spool(paths.spool.with_name(f"spool-{port}")),
         clock=clock,
         metrics=GatewayMetrics(CollectorRegistry()),
-        secret=identities.key_of(paths, identities.GATEWAY_KEY),
-        admission=admission,
+        secret=identities.key_of(paths, identities.GATEWAY_KEY) if secret.exists() else bytes(32),
+        admission=Admission(Shares(_bounded, clock=clock), Lending(_lent, clock=clock)),
     )
     ready.set()
-    shown = server_tls(identities.pair_of(paths, identities.GATEWAY)) if tls else None
-    settler = Settler(spool, _stored, clock=clock, gateway_uid="bench", settled=admission.settled)
-    async with asyncio.TaskGroup() as group:
-        group.create_task(settler.run())
-        group.create_task(admission.run(_nothing, clock=clock))
-        on = listen("127.0.0.1", port)
-        group.create_task(serve(Gateway(facts, ready), clock=clock, on=on, tls=shown, stop=asyncio.Event()))
+    return facts, ready
 
 
 async def _bounded(_project: str, tokens: int, *, money: Wish) -> Given:
@@ -180,4 +188,5 @@ if __name__ == "__main__":
     if sys.argv[1] == "engine":
         uvloop.run(engine(sys.argv[2], int(sys.argv[3])))
     else:
+        have_read()
         uvloop.run(gateway(Path(sys.argv[2]), int(sys.argv[3]), socket=sys.argv[4], tls=sys.argv[5] == "tls"))

@@ -104,7 +104,9 @@ HELD_OUT = (
 )
 PICKY = "gpuspec33"
 FILL_MOVES = Allowance(per_hundred=2.0, at_once=1)
-CHURN_MOVES = Allowance(per_hundred=0.5, at_once=8, gain=2.0, saved=200)
+CHURN_MOVES = Allowance(per_hundred=0.7, at_once=8, gain=2.0, saved=200)
+MOVES_GOALS = {"fill with moves": 2.0, "churn with moves": 0.5}
+"""For a hundred arrivals, in the mean over seeds: what one seed may use is more where others need little."""
 LOAD = 0.95
 STAYS, STAYS_QUICK = (3.0, 5.0), (0.5, 0.5)
 """Of the warm-up and of what is counted, in mean stays."""
@@ -346,7 +348,7 @@ def _several(replays: Sequence[Filled | Churned]) -> list[float]:
 
 def _moved(source: Source, replays: Replays) -> Iterator[Figure]:
     """What moves bring, and how many they were."""
-    for what, allowed, goal in (("fill with moves", FILL_MOVES, 95.0), ("churn with moves", CHURN_MOVES, 0.3)):
+    for what, goal in (("fill with moves", 95.0), ("churn with moves", 0.3)):
         name = next(key[1] for key in replays if key[0] == what)
         found = _of(replays, what, name, OWN)
         rate = spread(100 * one.moves / max(1, sum(c.came for c in one.counts.values())) for one in found).mean
@@ -358,7 +360,7 @@ def _moved(source: Source, replays: Replays) -> Iterator[Figure]:
             value = 100 * spread(one.blocked for one in found if isinstance(one, Churned)).mean
             where = f"{name}, churn at {100 * LOAD:.0f} %, with moves"
             yield figure(f"{OWN}, {where}: devices blocked", value, "%", at_most=goal if source.real else None)
-        most = allowed.per_hundred if source.real else None
+        most = MOVES_GOALS[what] if source.real else None
         yield figure(f"{OWN}, {name}, {what}: moves per 100 arrivals", rate, "", at_most=most)
 
 

@@ -225,6 +225,11 @@ class _Transport:
             if body.get("leaving"):
                 api.left.append(self._host)
             return {"leaseSeconds": 45}
+        if ask.path.startswith("/content/") and ask.path.endswith("/size"):
+            data = api.content.get(ask.path.split("/")[2])
+            if data is None:
+                raise NotFound("no such content")
+            return {"sizeBytes": len(data)}
         if route.endswith("/secrets"):
             return {"secrets": {"replica": "s3cret"}}
         if ask.method == "PUT" and route.endswith("/status"):

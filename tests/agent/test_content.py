@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from bessemer.agent.content import AgentContent
+from bessemer.agent.content import AgentContent, Bounds
 from bessemer.agent.identity import Identity
 from bessemer.agent.intent import Intents
 from bessemer.agent.intentfile import IntentMemory
@@ -19,10 +22,13 @@ from bessemer.agent.outbox import Outbox
 from bessemer.agent.secrets import AgentSecrets
 from bessemer.core.clock import FakeClock
 from bessemer.core.errors import DriverError, NotFound, Unavailable
+from bessemer.drivers.fetch.intake import Intake
 from bessemer.drivers.fetch.real import HostContent
 from tests.agent.standin import HOST, TOKEN, Api, claim
 
 BYTES = bytes(range(256)) * 100
+RESERVE = 1 << 20
+_OPEN = Intake.open
 
 
 def digest_of(data: bytes) -> str:
@@ -48,7 +54,7 @@ async def link(api: Api, clock: FakeClock, tmp_path: Path) -> AsyncIterator[Link
 def content(link: Link, tmp_path: Path, *, named: str = "", budget: int = 1 << 30) -> AgentContent:
     wanted = [{"image": named}] if named else []
     cache, metrics = HostContent(tmp_path / "content"), AgentMetrics(CollectorRegistry())
-    return AgentContent(cache, link, wanted=lambda: wanted, budget_bytes=budget, metrics=metrics)
+    return AgentContent(cache, link, wanted=lambda: wanted, bounds=Bounds(budget, RESERVE), metrics=metrics)
 
 
 async def test_fetched_once_and_checked_each_time(link: Link, api: Api, tmp_path: Path) -> None:
@@ -111,6 +117,74 @@ async def test_a_smaller_budget_counts_from_the_first_look(link: Link, api: Api,
     assert await after.ensure(digest_of(BYTES)) == kept
     assert not gone.exists()
     assert after._metrics.content._value.get() == len(BYTES)
+
+
+class Small:
+    """A disk of so many bytes, all of which the cache may see."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, root: Path, *, size: int) -> None:
+        self.size, self.root = size, root
+        monkeypatch.setattr(shutil, "disk_usage", self._usage)
+
+    def _usage(self, _: Path) -> SimpleNamespace:
+        held = sum(file.stat().st_size for file in self.root.rglob("*") if file.suffix in ("", ".part"))
+        return SimpleNamespace(free=max(0, self.size - held))
+
+
+async def test_room_is_made_before_content_comes(
+    link: Link, api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Small(monkeypatch, tmp_path / "content", size=RESERVE + len(BYTES) + 10)
+    other = BYTES[::-1]
+    api.content[digest_of(other)] = other
+    cache = content(link, tmp_path)
+    first = await cache.ensure(digest_of(other))
+    assert (await cache.ensure(digest_of(BYTES))).read_bytes() == BYTES
+    assert not first.exists()
+
+
+async def test_what_does_not_fit_beside_what_runs_is_refused_before_it_comes(
+    link: Link, api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Small(monkeypatch, tmp_path / "content", size=RESERVE + len(BYTES) + 10)
+    other = BYTES[::-1]
+    api.content[digest_of(other)] = other
+    cache = content(link, tmp_path, named=digest_of(other), budget=1)
+    runs = await cache.ensure(digest_of(other))
+    with pytest.raises(DriverError, match=r"of which 1 MiB stay free for guests.*larger disk") as caught:
+        await cache.ensure(digest_of(BYTES))
+    assert caught.value.reason == "DiskFull"
+    assert runs.exists()
+    assert len(os.listdir(tmp_path / "content")) == 2
+
+
+async def test_a_disk_that_guests_fill_meanwhile_stops_it(
+    link: Link, api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Small(monkeypatch, tmp_path / "content", size=1 << 30)
+    monkeypatch.setattr("bessemer.agent.content.LOOK_BYTES", 5000)
+    given = api.content[digest_of(BYTES)]
+
+    def fill(*_: object) -> None:
+        disk.size = 0
+
+    cache = content(link, tmp_path)
+    monkeypatch.setattr(Intake, "open", lambda self, resume: (fill(), _OPEN(self, resume=resume))[1])
+    with pytest.raises(DriverError, match="cannot come to its end"):
+        await cache.ensure(digest_of(given))
+    disk.size = 1 << 30
+    monkeypatch.undo()
+    assert (await cache.ensure(digest_of(given))).read_bytes() == BYTES
+
+
+async def test_an_api_that_says_no_size_is_watched(
+    link: Link, api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unknown(self: object, digest: str) -> int:
+        raise NotFound("the server could not find the requested resource")
+
+    monkeypatch.setattr(type(link.client.agents), "content_size", unknown)
+    assert (await content(link, tmp_path).ensure(digest_of(BYTES))).read_bytes() == BYTES
 
 
 async def test_secrets_are_kept_in_memory_while_the_claim_stands(link: Link, api: Api, clock: FakeClock) -> None:

@@ -23,7 +23,7 @@ async def test_a_gap_in_a_spool_is_a_conflict(w: World) -> None:
 
 async def test_a_projects_money_is_its_tenants_alone(w: World) -> None:
     rob, eve = await w.login("rob"), await w.login("eve")
-    for sub in ("invoice", "ledger", "use"):
+    for sub in ("invoice", "ledger", "reconcile", "usage", "use"):
         assert (await w.call("GET", f"{BASE}/projects/acme--lab/{sub}", token=rob)).code == 200
         assert (await w.call("GET", f"{BASE}/projects/acme--lab/{sub}", token=eve)).code == 404
         assert (await w.call("GET", f"{BASE}/projects/acme--none/{sub}")).code == 404

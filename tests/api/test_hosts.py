@@ -239,6 +239,9 @@ async def test_content_is_for_whose_claims_name_it(w: World, tmp_path: Path) -> 
     assert (await w.call("GET", path, peer=a)).code == 404
     assert (await w.call("GET", path, peer=ADMIN)).code == 200
     assert (await w.call("GET", path, token=await w.login("ann"))).code == 404
+    said = await w.call("GET", f"{path}/size", peer=b)
+    assert (said.code, said.json) == (200, {"sizeBytes": len(data)})
+    assert (await w.call("GET", f"{path}/size", peer=a)).code == 404
     for bad in ("sha256:" + "0" * 64, "sha256:..%2f..%2fetc", "md5:0", "sha256:" + "A" * 64):
         assert (await w.call("GET", f"/content/{bad}", peer=ADMIN)).code == 404
 

@@ -21,6 +21,7 @@ LAB, THEIRS = f"{BASE}/namespaces/acme--lab", f"{BASE}/namespaces/other--lab"
 SPECS: dict[str, dict[str, Any]] = {
     "Instance": {"flavor": "small", "image": "micro"},
     "Endpoint": {"flavor": "small", "model": "smol"},
+    "ProjectModel": {"source": {"hub": {"repository": "a/b"}}},
     "Vetting": {"flavor": "small", "model": "smol"},
     "Job": {"flavor": "small", "members": 1, "script": "true"},
     "ApiKey": {"endpoints": ["chat"]},
@@ -164,7 +165,8 @@ async def test_anothers_object_is_named_like_one_that_is_nowhere(
     else:
         specs = {"Flavor": {"cpus": 1, "memory": "1Gi"}, "Image": {}, "Model": MODEL, "Role": {}, "User": {}}
         await w.create(there, {"metadata": {"name": "theirs"}, "spec": specs[of]})
-    mia, told = await w.login("mia"), []
+    # A member names nobody but themselves in a key (`test_keyowners`).
+    mia, told = await w.login("ann" if kind.name == "ApiKey" else "mia"), []
     for name in ("theirs", "nobody"):
         body = {"metadata": {"name": f"probe-{name}"}, "spec": with_name(SPECS[kind.name], path[1:], name)}
         assert [one[2] for one in named({path: of}, body)] == [name]
@@ -189,6 +191,8 @@ Role gives a credential nothing that its owner lacks (`test_references`), and wh
 
 def with_name(spec: dict[str, Any], path: tuple[str, ...], name: str) -> dict[str, Any]:
     field, *below = path
+    if field == "backends":  # instead of a model and a flavor
+        return {field: [{below[1]: name}]}
     return {**spec, field: [name] if below == ["*"] else name}
 
 

@@ -288,6 +288,7 @@ async def world(
         capacity=store.capacity,
         ledger=store.ledger,
         bounds=store.bounds,
+        figures=store.figures,
         leases=store.leases,
         audit=store.audit,
         sealed=store.sealed,

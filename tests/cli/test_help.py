@@ -55,7 +55,20 @@ def test_the_verbs_are_all_there() -> None:
     wanted += " start stop quota login whoami demo"
     assert set(wanted.split()) <= set(COMMANDS)
     groups = {name.partition(" ")[0] for name in COMMANDS if " " in name}
-    assert groups == {"audit", "credential", "host", "key", "model", "role", "simulate", "store", "tenant", "user"}
+    assert groups == {
+        "audit",
+        "credential",
+        "endpoint",
+        "host",
+        "key",
+        "model",
+        "role",
+        "rollout",
+        "simulate",
+        "store",
+        "tenant",
+        "user",
+    }
 
 
 @pytest.mark.parametrize("name", sorted(set(COMMANDS) - set(PLAIN)))

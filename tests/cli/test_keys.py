@@ -39,6 +39,18 @@ def test_a_key_is_made_with_bounds_and_shown_with_what_is_left(cli: Cli, mine: t
     assert cli(*mine, "key", "show", "app", *PROJECT).code != 0
 
 
+def test_a_key_says_whose_it_is_from_where_and_when_its_turn_is(cli: Cli, mine: tuple[str, str]) -> None:
+    said = ("--owner", "mia", "--network", "192.0.2.0/24", "--network", "2001:db8::/32", "--priority", "flex")
+    assert cli(*mine, "key", "create", "app", *PROJECT, *said).code == 0
+    spec = json.loads(cli(*mine, "get", "apikeys/app", *PROJECT, "-o", "json").raw)["spec"]
+    networks = ["192.0.2.0/24", "2001:db8::/32"]
+    assert (spec["owner"], spec["networks"], spec["priority"]) == ("mia", networks, "flex")
+    refused = cli(*mine, "key", "create", "first", *PROJECT, "--priority", "priority")
+    assert refused.code != 0
+    assert "who may change the project" in refused.err
+    assert cli(*mine, "key", "create", "bad", *PROJECT, "--priority", "soon").code != 0
+
+
 def test_what_cannot_be_meant_is_refused_before_anything_is_made(cli: Cli, mine: tuple[str, str]) -> None:
     for said in (
         ("--limit", "requests=5"),

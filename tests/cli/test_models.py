@@ -14,7 +14,7 @@ from bessemer.core.ports import CONTROLLER
 from bessemer.core.resource import Key
 from bessemer.drivers.weights.fake import SMALL
 from tests.api.world import ADMIN
-from tests.cli.conftest import Cli
+from tests.cli.conftest import PROJECT, Cli
 
 
 @pytest.mark.parametrize(
@@ -80,10 +80,10 @@ def test_a_token_is_sealed_and_never_shown(cli: Cli) -> None:
         found: dict[str, str] = json.loads(cli.do(lambda w: w.store.sealed.get(uid, "source")) or b"null")
         return found
 
-    assert kept() == {"token": "hf_sesame"}
+    assert kept() == {"token": "hf_sesame", "audience": "hub:tiny/gated"}
     assert "sesame" not in cli("model", "show", "gated", "-o", "json").raw
     cli("model", "token", "gated", "--s3", stdin="AKIA\nword\n")
-    assert kept() == {"accessKey": "AKIA", "secretKey": "word"}
+    assert kept() == {"accessKey": "AKIA", "secretKey": "word", "audience": "hub:tiny/gated"}
     assert cli("model", "token", "gated", "--remove").code == 0
     assert kept() == {}
     assert cli("model", "token", "gated", stdin="\n").code == 1
@@ -129,3 +129,22 @@ def test_terms_accepted_of_one_source_are_not_those_of_another(cli: Cli) -> None
     assert change(boss, source={"hub": {"repository": "tiny/other"}}) is None, "nobody has accepted those"
     assert change(boss, accepted={"licence": "llama3.1"}) == "boss"
     assert change(ADMIN, source={"hub": {"repository": "tiny/third"}}, accepted={"licence": "v3"}) == "admin"
+
+
+def test_a_projects_model_is_added_shown_and_listed_there(cli: Cli) -> None:
+    of = ("-n", PROJECT)
+    added = cli("model", "add", "hub:acme/tuned", *of, "--shared", "--no-wait")
+    assert (added.code, added.raw) == (0, "model/tuned created\n")
+    body = json.loads(cli("model", "show", "tuned", *of, "-o", "json").raw)
+    assert (body["kind"], body["metadata"]["namespace"], body["spec"]["shared"]) == ("ProjectModel", PROJECT, True)
+    assert "with the tenant's other projects" in cli("model", "show", "tuned", *of).raw
+    assert "tuned" in cli("model", "list", *of).raw
+    assert "tuned" not in cli("model", "list").raw
+    assert cli("model", "show", "tuned").code == 1
+    said = cli("model", "accept", "tuned", *of, "--licence", "MIT")
+    assert (said.code, said.raw) == (0, "model/tuned: admin accepted MIT\n")
+    assert cli("model", "token", "tuned", *of, stdin="hf_sesame\n").code == 0
+    refused = cli("model", "add", "/srv/models/x", *of, "--no-wait")
+    assert refused.code == 1
+    assert "the control plane's machine" in refused.err
+    assert "-n PROJECT" in cli("model", "add", "hub:acme/tuned", "--shared", "--no-wait").err

@@ -91,9 +91,10 @@ def why_not(words: Sequence[str]) -> str:
             if context is not None and not left:
                 return ""  # a command or a group that is named, and not called
             context = command.make_context(command.name or "bessemer", left, parent=context)
-            if not grouped:
+            left = [*context._protected_args, *context.args]
+            if not grouped or (command.invoke_without_command and context.params and not left):
                 return ""
-            _, command, left = command.resolve_command(context, [*context._protected_args, *context.args])
+            _, command, left = command.resolve_command(context, left)
     except Exception as error:  # the parser's own classes are not the typer package's to export
         if getattr(error, "exit_code", 1) == 0:
             return ""  # --help and --version have their say and leave

@@ -8,10 +8,11 @@ import hmac
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -19,13 +20,17 @@ from prometheus_client import CollectorRegistry
 
 from bessemer.core.clock import SystemClock
 from bessemer.core.resource import Change, Key
+from bessemer.core.values import UsageRecord
 from bessemer.drivers.engine.fake import FakeEngine
 from bessemer.drivers.engine.protocol import EngineSpec
 from bessemer.gateway import Admission, CutOff, Front, Gateway, GatewayFacts, Patience, Spool, Tables
 from bessemer.gateway.metrics import GatewayMetrics
+from bessemer.gateway.outer import Outward, Services
+from bessemer.gateway.people import Vouch
 
 SECRET = b"gateway key of the tests"
 PROJECT = "acme--lab"
+NO_INTENT: Mapping[str, Any] = MappingProxyType({})
 
 
 def change(kind: str, name: str, body: dict[str, Any], *, gone: bool = False, project: str = PROJECT) -> Change:
@@ -41,14 +46,22 @@ def api_key(name: str, token: str, *, project: str = PROJECT, gone: bool = False
     return change("ApiKey", name, {"spec": spec, "status": status}, project=project, gone=gone)
 
 
-def endpoint(name: str, *, project: str = PROJECT, gone: bool = False) -> Change:
-    return change("Endpoint", name, {"spec": {"model": "words"}}, project=project, gone=gone)
+def endpoint(name: str, *, project: str = PROJECT, gone: bool = False, **spec: Any) -> Change:
+    return change("Endpoint", name, {"spec": {"model": "words", **spec}}, project=project, gone=gone)
 
 
-def claim(name: str, address: str, *, of: str, phase: str = "Running", gone: bool = False, host: str = "h1") -> Change:
-    spec = {"host": host, "workload": {"kind": "Endpoint", "name": of, "uid": "u", "replica": 0}}
-    body = {"spec": spec, "status": {"phase": phase, "address": address}}
-    return change("Claim", name, body, gone=gone)
+def claim(
+    name: str, address: str, *, of: str, gone: bool = False, host: str = "h1", intent: Mapping[str, Any] = NO_INTENT
+) -> Change:
+    """A replica that runs, and has the adapters that ``intent`` says."""
+    spec = {
+        "host": host,
+        "workload": {"kind": "Endpoint", "name": of, "uid": "u", "replica": 0},
+        "intent": dict(intent),
+    }
+    adapters = {one["name"]: one["digest"] for one in intent.get("adapters", ())}
+    status = {"phase": "Running", "address": address, "detail": {"adapters": adapters or None}}
+    return change("Claim", name, {"spec": spec, "status": status}, gone=gone)
 
 
 class Hasty(SystemClock):
@@ -73,7 +86,12 @@ class Rig:
     front: Front
     clock: Hasty
 
-    async def replica(self, name: str, *, of: str) -> str:
+    def paid(self) -> list[UsageRecord]:
+        """What waits to be settled of requests that pay for something."""
+        pending = self.spool.pending()
+        return [one for one in pending.records if one.ended != "unpaid"] if pending is not None else []
+
+    async def replica(self, name: str, *, of: str, intent: Mapping[str, Any] = NO_INTENT) -> str:
         """Start a fake engine and make it a replica; its claim's uid."""
         uid = f"uid-{PROJECT}-{name}"
         secret = hmac.new(SECRET, uid.encode(), hashlib.sha256).hexdigest()
@@ -92,7 +110,7 @@ class Rig:
         async with asyncio.timeout(30):
             while not os.path.exists(running.door):  # noqa: ASYNC240 - a loopback test, a local socket
                 await asyncio.sleep(0.01)
-        self.tables.apply(claim(name, f"unix:{running.door}", of=of))
+        self.tables.apply(claim(name, f"unix:{running.door}", of=of, intent=intent))
         return uid
 
 
@@ -103,12 +121,15 @@ async def rig(
     doors: Path | None = None,
     admission: Admission | None = None,
     cut_off: CutOff | None = None,
+    vouch: Vouch | None = None,
+    services: Services | None = None,
+    outward: Outward | None = None,
 ) -> AsyncIterator[Rig]:
     """A gateway that is ready, with one endpoint ``words`` and a key ``bsk_good``; nothing outlives the block. Host
     ``h1`` shares its machine, with its doors in a folder of the rig's or in ``doors``."""
     folder = Path(tempfile.mkdtemp(prefix="bg", dir="/tmp"))
     clock, ready = Hasty(), asyncio.Event()
-    tables = Tables({"h1": doors or folder}.get)
+    tables = Tables({"h1": doors or folder}.get, services)
     spool = Spool(folder / "spool", segment_bytes=1 << 20)
     engine = FakeEngine(clock, doors=folder, load_seconds=0.0)
     facts = GatewayFacts(
@@ -120,6 +141,8 @@ async def rig(
         patience=patience or Patience(),
         admission=admission or Admission(),
         cut_off=cut_off or CutOff(),
+        vouch=vouch,
+        outward=outward,
     )
     gateway = Gateway(facts, ready)
     front = Front(gateway, clock, sweep=gateway.sweep)

@@ -136,7 +136,7 @@ async def test_an_answer_is_made_as_long_as_there_is_room_for(store: Store, cloc
     ticket = await one.enter(key(), asked)
     room = 1_000 - 256 - len(asked.body)
     assert ticket.writes == room
-    assert (MAX_TOKENS, b"%d" % room) in ticket.headers
+    assert b"%b: %d\r\n" % (MAX_TOKENS, room) in ticket.lines
     assert orjson.loads(shortened(asked.body, room))["max_tokens"] == room
     counts = one.end(key(), ticket, read=30, written=10_000)
     assert counts.output_tokens == room, "an engine that says more is not believed"
@@ -147,6 +147,14 @@ async def test_an_answer_is_made_as_long_as_there_is_room_for(store: Store, cloc
     await one.admission.say(last=True)
     assert (await standing(store))[KEY, "tokens/total"].held == 0
     assert orjson.loads(shortened(b'{"max_completion_tokens":9,"n":2}', 3)) == {"max_completion_tokens": 3, "n": 2}
+
+
+async def test_a_shorter_answer_has_room_beside_its_prompt(store: Store, clock: FakeClock) -> None:
+    """vLLM refuses a request whose prompt and ``max_tokens`` are together more than its context."""
+    await furnish(store, key={"budget": {"period": "Total", "micro": 6_000}})
+    asked = wanted(200)
+    ticket = await Gateway(store, clock, "g").enter(key(), asked)
+    assert ticket.writes == ENDPOINT.context_tokens - 256 - len(asked.body), "there is money for more"
 
 
 async def test_money_makes_it_shorter_too_and_each_of_several_answers(store: Store, clock: FakeClock) -> None:
@@ -166,7 +174,7 @@ async def test_the_answer_says_what_is_left_as_openais_clients_know_it(store: St
     await furnish(store, key={"limits": limits})
     one = Gateway(store, clock, "g")
     ticket = await one.enter(key(), wanted(max_tokens=100))
-    said = dict(ticket.headers)
+    said = dict(line.split(b": ") for line in ticket.lines.splitlines())
     assert said[b"x-ratelimit-limit-requests"] == b"50"
     assert said[b"x-ratelimit-remaining-requests"] == b"49"
     assert re.fullmatch(rb"\d+h\d+m\d+s", said[b"x-ratelimit-reset-requests"])
@@ -359,6 +367,10 @@ async def test_a_client_hears_of_limits_and_of_shorter_answers(store: Store) -> 
             with pytest.raises(openai.RateLimitError) as refused:
                 await ai.chat.completions.create(model="words", messages=said, max_tokens=5)  # type: ignore[arg-type]
             assert "key k: 0 of 2 requests per minute left" in str(refused.value)
+            told = refused.value.response.headers
+            assert (told["x-ratelimit-limit-requests"], told["x-ratelimit-remaining-requests"]) == ("2", "0")
+            assert int(told["x-ratelimit-reset-requests"].removesuffix("s")) <= int(told["retry-after"]) <= 61
+            assert told["x-ratelimit-limit-tokens"] == "700"
         async with openai.AsyncOpenAI(base_url=to.url, api_key="bsk_far", max_retries=0) as ai:
             with pytest.raises(openai.AuthenticationError) as away:
                 await ai.models.list()

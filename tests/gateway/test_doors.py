@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ from structlog.testing import capture_logs
 
 from bessemer.gateway import Patience, Tables
 from bessemer.gateway.doors import opened, refusal
+from bessemer.gateway.front import TICK_SECONDS
+from bessemer.gateway.upstream import watch
 from tests.gateway.harness import Rig, claim, endpoint, rig
 
 BODY = b'{"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}'
@@ -134,7 +137,62 @@ async def test_a_replica_that_never_answers_is_given_up(tmp_path: Path, stream: 
         assert status == 504
         error = orjson.loads(body)["error"]
         assert (error["type"], error["code"]) == ("server_error", "replica_timeout")
-        assert to.spool.waiting == 0
+        assert to.paid() == []
+
+
+CHUNK = b'data: {"choices":[{"delta":{"content":"a"},"finish_reason":null}],"usage":{"completion_tokens":1}}\n\n'
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_answer_that_stands_still_ends(tmp_path: Path, stream: bool) -> None:
+    """Whoever began it may have died without a word. What came is paid for."""
+    begun = STREAM_HEAD + CHUNK if stream else ANSWER[:-9]
+    async with (
+        rig(patience=Patience(pause_seconds=0.3), doors=tmp_path) as to,
+        listener(tmp_path / "e.sock", begun, silent=True),
+    ):
+        to.tables.apply(claim("c", f"unix:{tmp_path}/e.sock", of="words"))
+        status, body = await ask(to, stream=stream)
+        code = b'"code":"answer_cut"' if stream else b'"code":"replica_failed"'
+        assert (status, code in body) == (200 if stream else 502, True)
+        assert to.spool.waiting == stream
+        (replica,) = to.tables.endpoints["acme--lab", "words"].replicas.values()
+        assert replica.health.failures == 1
+
+
+async def test_an_answer_that_goes_on_may_take_as_long_as_it_likes(tmp_path: Path) -> None:
+    async with rig(patience=Patience(pause_seconds=120), doors=tmp_path) as to:
+
+        async def slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            length = 5 * len(CHUNK) + len(EVENT)
+            writer.write(STREAM_HEAD.replace(b"connection: close", b"content-length: %d" % length))
+            for _ in range(5):
+                writer.write(CHUNK)
+                await asyncio.sleep(TICK_SECONDS + 0.05)
+                to.clock.skipped += 100
+            writer.write(EVENT)
+            writer.close()
+
+        async with await asyncio.start_unix_server(slowly, tmp_path / "e.sock"):
+            to.tables.apply(claim("c", f"unix:{tmp_path}/e.sock", of="words"))
+            status, body = await ask(to, stream=True)
+        assert (status, body.endswith(b"data: [DONE]\n\n")) == (200, True)
+
+
+def test_a_host_that_died_without_a_word_is_noticed_by_the_kernel() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        watch(listening)
+        with socket.create_connection(listening.getsockname()) as asking, listening.accept()[0] as accepted:
+            watch(asking)
+            for one in (asking, accepted):
+                assert one.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+                idle, pause, count = (
+                    one.getsockopt(socket.IPPROTO_TCP, option)
+                    for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+                )
+                assert idle + pause * count <= 30
+                assert one.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_000
 
 
 async def test_the_next_replica_is_tried_before_a_streams_first_byte(tmp_path: Path) -> None:
@@ -149,7 +207,7 @@ async def test_the_next_replica_is_tried_before_a_streams_first_byte(tmp_path: P
         assert len(asked) == 1
         (silent,) = [r for r in to.tables.endpoints["acme--lab", "words"].replicas.values() if r.health.failures]
         assert silent.address.endswith("a.sock")
-        assert (silent.busy, to.spool.waiting) == (0, 1)
+        assert (silent.busy, len(to.paid())) == (0, 1)
 
 
 async def test_an_answer_that_takes_too_long_is_asked_of_nobody_else(tmp_path: Path) -> None:
@@ -168,4 +226,4 @@ async def test_an_answer_that_takes_too_long_is_asked_of_nobody_else(tmp_path: P
         assert (len(first), len(second)) == (1, 0)
         replicas = to.tables.endpoints["acme--lab", "words"].replicas.values()
         assert [(r.health.failures, r.busy, r.health.not_before) for r in replicas] == [(0, 0, 0.0)] * 2
-        assert to.spool.waiting == 0
+        assert to.paid() == []

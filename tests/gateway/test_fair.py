@@ -5,10 +5,14 @@ from __future__ import annotations
 import random
 from collections import Counter
 
+import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bessemer.gateway.fair import COST_MAX, WEIGHTS, Line
+from bessemer.gateway.request import ROUTES, read
+from bessemer.gateway.seeking import path
+from bessemer.gateway.tables import KeyEntry
 
 PATHS = st.tuples(st.sampled_from(list(WEIGHTS)), st.sampled_from("abc"), st.sampled_from("xyz"))
 
@@ -119,3 +123,25 @@ def test_a_crowd_that_went_is_forgotten() -> None:
         line.push((str(number),), number)
         line.remove((str(number),), number)
     assert line.known <= 2 * line.count + 66
+
+
+def test_the_class_is_the_keys_or_a_lesser_one_that_is_asked_for() -> None:
+    def classed(key: str, said: str | None) -> str:
+        body = {"model": "m", "messages": [], **({"service_tier": said} if said else {})}
+        wanted = read(orjson.dumps(body), ROUTES["/v1/chat/completions"])
+        return path(wanted, KeyEntry("u", "k", "acme--lab", frozenset(), None, priority=key))[0]
+
+    table = {
+        "priority": {
+            None: "priority",
+            "auto": "priority",
+            "default": "default",
+            "flex": "flex",
+            "priority": "priority",
+        },
+        "default": {None: "default", "auto": "default", "default": "default", "flex": "flex", "priority": "default"},
+        "flex": {None: "flex", "auto": "flex", "default": "flex", "flex": "flex", "priority": "flex"},
+    }
+    for key, row in table.items():
+        assert {said: classed(key, said) for said in row} == row
+    assert classed("a newer one", None) == "default"

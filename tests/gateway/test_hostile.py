@@ -82,8 +82,7 @@ async def ask(to: Rig, *, stream: bool = False, raw: bytes = b"") -> tuple[int, 
 
 
 def spooled(to: Rig) -> list[tuple[int, int, int]]:
-    pending = to.spool.pending()
-    return [(r.input_tokens, r.cached_input_tokens, r.output_tokens) for r in pending.records] if pending else []
+    return [(r.input_tokens, r.cached_input_tokens, r.output_tokens) for r in to.paid()]
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from bessemer.core.clock import FakeClock
+from bessemer.core.errors import Invalid
 from bessemer.core.values import UsageBatch, UsageRecord
 from bessemer.gateway import Settler, Spool
 from bessemer.gateway.journal import SLOT_BYTES
+from bessemer.gateway.record import NEWER
 from tests.gateway.killed import progress, record, start
 from tests.gateway.test_spool import ENVIRONMENT, ROOT
 
@@ -48,14 +50,14 @@ def test_killed_at_each_write_every_request_is_settled_once(tmp_path: Path) -> N
     ended = set()
     for life in lives:
         where = (life["at"], life["how"], life["said"])
-        got = {name: tokens for _, _, name, tokens, _ in life["stored"]}
+        got = {name: None if how == "unpaid" else tokens for _, _, name, tokens, how in life["stored"]}
         assert len(got) == len(life["stored"]), where
         owed = _owed(life["said"])
         assert got.keys() <= owed.keys(), where
         for name, may in owed.items():
             assert got.get(name) in may, (name, *where)
         ended |= {how for *_, how in life["stored"]}
-    assert ended == {"", "killed"}
+    assert ended == {"", "killed", "unpaid"}
     whole = {name: tokens for _, _, name, tokens, _ in lives[-1]["stored"]}
     assert whole == {"a": 9, "b": 8, "d": 2, "e": 1, "f": 4, "g": 7}
 
@@ -100,7 +102,25 @@ def test_a_slot_that_is_used_again_knows_nothing_of_whom_it_had(tmp_path: Path) 
     spool.append(record("a", 9), first)
     assert spool.journal.start(start("b")) == first
     killed(spool)
-    assert left(tmp_path) == [("a", 9, None)]
+    assert left(tmp_path) == [("a", 9, None), ("b", 0, "unpaid")]
+
+
+@pytest.mark.parametrize("words", [b"BSPOOL1", b'"requestId":"a"'])
+def test_an_end_that_stands_in_a_damaged_file_is_not_paid_again(tmp_path: Path, words: bytes) -> None:
+    """It may have been settled from there before it was: at its beginning, or before that record."""
+    spool = Spool(tmp_path)
+    slots = {name: spool.journal.start(start(name)) for name in "abc"}
+    for name, slot in slots.items():
+        spool.journal.note(slot, progress(5))
+        if name != "c":
+            spool.append(record(name, 9), slot)
+    killed(spool)
+    path = tmp_path / "00000001.spool"
+    data = bytearray(path.read_bytes())
+    data[data.index(words)] ^= 0xFF
+    path.write_bytes(data)
+    rotten = [("a", 5, "killed")] if words != b"BSPOOL1" else []
+    assert sorted(left(tmp_path)) == [*rotten, ("c", 5, "killed")]
 
 
 @pytest.mark.parametrize("torn", [0, 1])
@@ -244,18 +264,21 @@ def test_a_spool_of_the_release_before_is_settled_and_gone_on_with(tmp_path: Pat
     spool.close()
 
 
-async def test_what_is_sent_is_what_an_api_knows(tmp_path: Path) -> None:
-    """Replica and end stay here."""
+async def test_an_older_api_is_sent_what_it_knows(tmp_path: Path) -> None:
+    """It refuses a batch with fields that it does not know, and has the same records without them then."""
     spool, got = Spool(tmp_path), list[UsageBatch]()
 
     async def send(batch: UsageBatch) -> int:
         got.append(batch)
+        if any(set(NEWER) & set(one) for one in batch.dump()["records"]):
+            raise Invalid("the batch cannot be read")
         return batch.first_sequence + len(batch.records) - 1
 
     spool.append(record("a", 2))
     assert await Settler(spool, send, clock=FakeClock(), gateway_uid="g").once()
-    (sent,) = got[0].dump()["records"]
-    assert UsageRecord.model_validate(sent) == UsageRecord.model_validate_json(
-        record("a", 2).line().replace(b',"replica":"r1"', b"")
-    )
+    whole, known = (UsageRecord.model_validate(batch.dump()["records"][0]) for batch in got)
+    assert whole == UsageRecord.model_validate_json(record("a", 2).line())
+    assert whole.replica == "r1"
+    assert known == whole.model_copy(update={"replica": ""})
+    assert not spool.waiting
     spool.close()

@@ -30,7 +30,7 @@ class Lives(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(prefix="bj"))
         self.may: dict[str, set[int | None]] = {}
         self.busy: dict[str, int] = {}
-        self.stored: dict[str, list[tuple[str, int]]] = {}
+        self.stored: dict[str, list[tuple[str, int | None]]] = {}
         self.broken = False
         self.spool = self.open()
 
@@ -94,7 +94,8 @@ class Lives(RuleBasedStateMachine):
             return
         had = self.stored.setdefault(pending.spool_uid, [])
         assert pending.first_sequence <= len(had) + 1, "a gap"
-        had += [(one.request_id, one.output_tokens) for one in pending.records][len(had) + 1 - pending.first_sequence :]
+        came = [(one.request_id, None if one.ended == "unpaid" else one.output_tokens) for one in pending.records]
+        had += came[len(had) + 1 - pending.first_sequence :]
         if heard:
             self.spool.settle(pending.spool_uid, len(had))
 

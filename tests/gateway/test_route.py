@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from bessemer.gateway import prefix
 from bessemer.gateway.health import ERRORS_IN_A_ROW, REST_SECONDS
 from bessemer.gateway.prefix import HOLDERS_MAX, MARKS_MAX, Trail, marks
-from bessemer.gateway.route import FULL, Pool, Replica, Sought, along
+from bessemer.gateway.route import FULL, Pool, Replica, Sought
 
 
 def pool(count: int, *, slots: int = 0) -> Pool:
@@ -109,7 +109,20 @@ def test_an_adapter_is_asked_where_it_is() -> None:
     of = pool(8)
     of.replicas["r5"].adapters = frozenset({"poems"})
     assert {chosen(of, Sought(adapter="poems")).claim_uid for _ in range(5)} == {"r5"}
-    assert chosen(of, Sought(adapter="prose")) is not None, "whoever has it not may load it"
+    assert of.choose(Sought(adapter="prose"), 0.0) is None, "whoever has it not would answer without it"
+    of.lost(of.replicas["r5"], 0.0)
+    assert chosen(of, Sought(adapter="poems")).claim_uid == "r5", "who rests is asked before who has it not"
+
+
+def test_an_adapter_that_the_busy_have_holds_up_no_line() -> None:
+    of = pool(2, slots=1)
+    one, other = of.replicas.values()
+    one.adapters = frozenset({"poems"})
+    of.began(one, 1)
+    assert of.choose(Sought(adapter="poems"), 0.0) is one, "beyond its slots: the engine lets it wait"
+    of.began(other, 1)
+    assert of.choose(Sought(adapter="poems"), 0.0) is FULL
+    assert of.choose(Sought(adapter="prose"), 0.0) is None
 
 
 def test_many_replicas_are_told_apart_by_two() -> None:
@@ -134,13 +147,6 @@ def test_all_slots_busy_is_a_wait_and_a_retry_is_not() -> None:
     assert of.choose(Sought(), 0.0) is one
     assert of.choose(Sought(), 0.0, tried=frozenset(of.replicas)) is None
     assert pool(0, slots=1).choose(Sought(), 0.0) is None
-
-
-def test_the_next_endpoint_of_a_chain_answers_where_one_is_full_or_empty() -> None:
-    empty, full, free = pool(0, slots=1), pool(1, slots=1), pool(1, slots=1)
-    full.began(full.replicas["r0"], 1)
-    assert along([empty, full, free], Sought(), now=0.0) == (free, free.replicas["r0"])
-    assert along([empty, full], Sought(), now=0.0) is None
 
 
 # --- health -----------------------------------------------------------------------------------------------------------

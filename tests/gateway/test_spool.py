@@ -19,7 +19,7 @@ from bessemer.core.clock import FakeClock, settle
 from bessemer.core.errors import Conflict, DriverError, Unavailable
 from bessemer.core.values import UsageBatch, UsageRecord
 from bessemer.gateway import Settler, Spool
-from bessemer.gateway.record import Record, Spooled
+from bessemer.gateway.record import NEWER, Record, older
 from bessemer.gateway.spool import Pending
 from bessemer.store import open_store
 
@@ -46,7 +46,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from bessemer.gateway import Spool
-from bessemer.gateway.record import Record
+from bessemer.gateway.record import NEWER, Record, older
 from tests.gateway.test_spool import record
 spool = Spool(Path(sys.argv[1]))
 for number in range(5):
@@ -636,12 +636,15 @@ def test_a_record_of_the_path_is_a_usage_record() -> None:
     full = UsageRecord(at=1, status=200, input_tokens=3, cached_input_tokens=2, output_tokens=1, held_micro=7, **said)
     ours = Record(**{name: getattr(full, name) for name in UsageRecord.model_fields})
     assert UsageRecord.model_validate_json(ours.line()) == full
-    assert set(Record.__struct_fields__) == set(Spooled.model_fields)
+    assert set(Record.__struct_fields__) == set(UsageRecord.model_fields)
     least = UsageRecord(at=1, status=200, input_tokens=3, **said)
-    spooled = Spooled.model_validate_json(Record(**said, at=1, status=200, input_tokens=3, replica="c").line())
-    assert spooled.replica == "c"
+    newer = Record(**said, at=1, status=200, input_tokens=3, replica="c", ended="cut", asked="front")
+    spooled = UsageRecord.model_validate_json(newer.line())
+    assert (spooled.replica, spooled.ended, spooled.asked) == ("c", "cut", "front")
     told = [
-        UsageBatch(gateway_uid="g", spool_uid="s", first_sequence=1, records=[one]).dump() for one in (spooled, least)
+        UsageBatch(gateway_uid="g", spool_uid="s", first_sequence=1, records=[one]).dump()
+        for one in (older(spooled), least)
     ]
     assert told[0] == told[1]
+    assert not set(NEWER) & set(told[0]["records"][0])
     assert UsageRecord.model_validate_json(Record(at=1, status=200, input_tokens=3, **said).line()) == least

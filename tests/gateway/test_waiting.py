@@ -71,21 +71,33 @@ class Engine:
             writer.write(b"content-length: %d\r\n\r\n%b" % (len(WHOLE), WHOLE))
 
 
+class Replicas:
+    """Of an endpoint: these engines, while the block lasts."""
+
+    def __init__(self, to: Rig, folder: Path, *engines: Engine, of: str = "words") -> None:
+        self._to, self._folder, self._engines, self._of = to, folder, engines, of
+        self._servers: list[asyncio.Server] = []
+
+    async def __aenter__(self) -> None:
+        for number, engine in enumerate(self._engines):
+            door = self._folder / f"{number}.sock"
+            self._servers.append(await asyncio.start_unix_server(engine.serve, door))
+            self._to.tables.apply(claim(f"c{number}", f"unix:{door}", of=self._of))
+
+    async def __aexit__(self, *_: object) -> None:
+        for server, engine in zip(self._servers, self._engines, strict=True):
+            server.close()
+            await engine.close()
+            await server.wait_closed()
+
+
 @asynccontextmanager
 async def gateway(folder: Path, *engines: Engine, slots: int = 1) -> AsyncIterator[Rig]:
     """With an endpoint whose replicas are these."""
     async with rig(doors=folder) as to:
         to.tables.apply(change("Endpoint", "words", {"spec": {"model": "words", "slots": slots}}))
-        servers = [await asyncio.start_unix_server(e.serve, folder / f"{n}.sock") for n, e in enumerate(engines)]
-        for number in range(len(engines)):
-            to.tables.apply(claim(f"c{number}", f"unix:{folder}/{number}.sock", of="words"))
-        try:
+        async with Replicas(to, folder, *engines):
             yield to
-        finally:
-            for server, engine in zip(servers, engines, strict=True):
-                server.close()
-                await engine.close()
-                await server.wait_closed()
 
 
 async def ask(to: Rig, key: str = "bsk_good", *, headers: dict[str, str] | None = None, stream: bool = False) -> Answer:
@@ -188,7 +200,7 @@ async def test_a_wait_ends_and_so_does_patience(tmp_path: Path) -> None:
         assert await asked == (504, "deadline_exceeded", 0)
         [only] = to.tables.endpoints["acme--lab", "words"].replicas.values()
         assert (only.busy, only.tokens, only.health.failures) == (0, 0, 0), "nobody is to blame"
-        assert to.spool.waiting == 0
+        assert to.paid() == []
 
 
 async def test_a_stream_that_is_wanted_no_more_ends_and_is_metered(tmp_path: Path) -> None:
@@ -199,7 +211,7 @@ async def test_a_stream_that_is_wanted_no_more_ends_and_is_metered(tmp_path: Pat
         await until(lambda: entry.pool.busy == 1 and sum(r.tokens for r in entry.replicas.values()) == 0)
         to.clock.skipped += 30
         assert await asked == (200, "deadline_exceeded", 0)
-        assert to.spool.waiting == 1
+        assert len(to.paid()) == 1
 
 
 @pytest.mark.parametrize("said", ["", "soon", "-1", "0", "nan", "inf", "1e9"])

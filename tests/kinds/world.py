@@ -12,7 +12,7 @@ import asyncio
 import json
 import os
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -31,7 +31,7 @@ from bessemer.core.units import GIB
 from bessemer.core.values import LedgerEntry
 from bessemer.drivers.disks.fake import FakeDisks, FakeDiskWorld
 from bessemer.drivers.engine.fake import FakeEngine
-from bessemer.drivers.fetch.protocol import Place
+from bessemer.drivers.fetch.protocol import Place, RoomWanted
 from bessemer.drivers.inspect.tables import known
 from bessemer.drivers.jobs.fake import FakeJobs
 from bessemer.drivers.load.fake import FakeLoads
@@ -46,6 +46,7 @@ from bessemer.kinds.fleet.heartbeats import Heartbeats
 from bessemer.kinds.fleet.host import FAKE_TAINT
 from bessemer.kinds.fleet.inventory import FleetFeed
 from bessemer.kinds.fleet.queueing import Queueing
+from bessemer.kinds.inference.loads import LoadFeed
 from bessemer.loop.loop import Loop
 from bessemer.store import open_store
 from bessemer.store.kinds import store_kinds
@@ -183,6 +184,10 @@ class WorldImporter:
     files: dict[type, tuple[ModelFile, ...]] = field(default_factory=dict)
     adapter: AdapterFacts | None = None
     gated: bool = False
+    size_bytes: int = 98_000_000
+    exact: bool = True
+    rooms: list[int | None] = field(default_factory=list)
+    released: list[tuple[str, frozenset[str]]] = field(default_factory=list)
     """The format of what comes from elsewhere than wheels."""
     format: str = "gguf"
 
@@ -208,8 +213,11 @@ class WorldImporter:
         facts = SMALL.model_copy(update={"format": self.format, "adapter": self.adapter})
         return Imported(digest, 98_000_000, {"format": self.format}, facts)
 
-    async def model(self, uid: str, place: Place, *, revision: str = "") -> Imported | None:
+    async def model(self, uid: str, place: Place, *, revision: str = "", room: int | None = None) -> Imported | None:
         self.places.append((place, revision))
+        self.rooms.append(room)
+        if room is not None and room < self.size_bytes:
+            raise RoomWanted(self.size_bytes, exact=self.exact)
         if self.refuse is not None:
             raise self.refuse
         if self.steps:
@@ -220,8 +228,17 @@ class WorldImporter:
             self.lost.discard(digest)
         facts = SMALL.model_copy(update={"adapter": self.adapter, "format": self.format})
         return Imported(
-            self.digest or DIGEST, 98_000_000, {"format": self.format}, facts, files, revision or "c" * 40, self.gated
+            self.digest or DIGEST,
+            self.size_bytes,
+            {"format": self.format},
+            facts,
+            files,
+            revision or "c" * 40,
+            self.gated,
         )
+
+    async def release(self, uid: str, *, named: Collection[str]) -> None:
+        self.released.append((uid, frozenset(named)))
 
     async def holds(self, digest: str, *parts: str) -> bool:
         return self.lost.isdisjoint((digest, *parts))
@@ -336,6 +353,7 @@ class World:
             KINDS, ctx, objects=objects, leases=leases, events=events, writer=CONTROLLER, **self._common
         )
         heartbeats = Heartbeats(leases, self.clock, wake=loop.wake)
+        self.loads = LoadFeed(ctx.scalers, leases, clock=self.clock, wake=loop.wake)
         self._tasks["control"] = [asyncio.create_task(part.run()) for part in (loop, fleet, heartbeats)]
 
     def _agent(self, host: WorldHost) -> Loop[Any]:

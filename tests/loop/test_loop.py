@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from bessemer.core.clock import FakeClock, rfc3339
-from bessemer.core.errors import Conflict, DriverError, Unavailable
+from bessemer.core.errors import BessemerError, Conflict, DriverError, QuotaExceeded, Unavailable
+from bessemer.core.ports import CONTROLLER as WRITER
 from bessemer.core.ports import UNDER, Fence
 from bessemer.core.resource import Done, Fail, Key, Kind, Outcome, Wait
+from bessemer.core.taking import Telling, Within
 from bessemer.loop import work
 from tests.loop.shelf import Bench, Lid, OneLease, Pot, Shelf, done, pots, start
 
@@ -623,3 +625,68 @@ async def test_fail_is_a_warning_and_is_looked_at_again(run):
     assert bench.said.all == [("Broken", "It leaks.", True)]
     await bench.advance(30)
     assert len(calls) == 2
+
+
+async def test_what_is_written_with_a_status_is_written_once_and_tells_what_the_status_tells(run):
+    told: list[Telling] = []
+
+    async def reconcile(ctx: Any, obj: Any) -> Outcome:
+        async def write(telling: Telling) -> int:
+            told.append(telling)
+            return (await bench.shelf.replace(telling.body, WRITER, part="status")).revision
+
+        within = Within(write, failed=lambda error: done(ctx, obj))
+        return Wait(reason="Placed", message="m", status=phase("Placed"), within=within)
+
+    bench = await run(pots(reconcile))
+    bench.shelf.put(A)
+    await bench.idle()
+    assert [one.reason for telling in told for one in telling.happenings] == ["Placed"]
+    assert bench.shelf.writes == [(A, "status")]
+    assert bench.shelf.status(A).phase == "Placed"
+    assert bench.said.all == [], "it is told with the write, by who writes"
+
+
+async def test_where_that_fails_the_kind_says_what_came_of_it_and_its_time_goes_on(run):
+    tries: list[BessemerError] = []
+
+    async def reconcile(ctx: Any, obj: Any) -> Outcome:
+        async def write(telling: Telling) -> int:
+            raise QuotaExceeded("full")
+
+        async def failed(error: BessemerError) -> Outcome:
+            tries.append(error)
+            return Wait(reason="Full", message=error.message, status=phase("Pending"), again=10.0)
+
+        return Wait(reason="Placed", message="m", status=phase("Placed"), within=Within(write, failed))
+
+    bench = await run(replace(pots(reconcile), deadlines={"Pending": 25.0, "Placed": 5.0}))
+    bench.shelf.put(A)
+    await bench.idle()
+    assert bench.shelf.status(A).condition("Ready").reason == "Full"
+    for _ in range(3):
+        await bench.advance(10)
+    assert bench.shelf.status(A).condition("Stuck").status == "True", "a phase that it never came to is none"
+    assert len(tries) >= 3
+
+
+@pytest.mark.parametrize("error", [Conflict("changed"), Unavailable("away")])
+async def test_what_says_nothing_of_it_is_a_turn_again(run, error):
+    left = [error]
+
+    async def reconcile(ctx: Any, obj: Any) -> Outcome:
+        async def write(telling: Telling) -> int:
+            if left:
+                raise left.pop()
+            return (await bench.shelf.replace(telling.body, WRITER, part="status")).revision
+
+        async def failed(error: BessemerError) -> Outcome:
+            raise error
+
+        return Wait(reason="Placed", message="m", status=phase("Placed"), within=Within(write, failed))
+
+    bench = await run(pots(reconcile))
+    bench.shelf.put(A)
+    for _ in range(4):
+        await bench.advance(2)
+    assert bench.shelf.status(A).phase == "Placed"

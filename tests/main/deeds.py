@@ -229,8 +229,11 @@ async def engine(life: Life, admin: Client) -> None:
     model = {"source": {"wheel": wheel}, "sha256": found.digest.removeprefix("sha256:"), "memory": "64Mi"}
     await admin.create(an_object(Key("Model", "", "m"), model))
     token = life.know("a hub's token", f"mark-hub-token-{MARK}", by="models/{name}/token")
-    await admin.account.source_secret("m", {"token": token})
-    await refused(admin.account.source_secret("m", {"token": token, "other": token}))
+    inner = {"source": {"http": {"url": "https://127.0.0.1:9/m.gguf"}}}  # where nobody is sent
+    await admin.create(an_object(Key("Model", "", "shown"), inner))
+    await admin.account.source_secret(Key("Model", "", "shown"), {"token": token})
+    await refused(admin.account.source_secret(Key("Model", "", "shown"), {"token": token, "other": token}))
+    await refused(admin.account.source_secret(Key("Model", "", "m"), {"token": token}))
     hosts = [orjson.loads(host.body) for host in (await admin.list(Scope(kind="Host"))).items]
     (real,) = [host["metadata"]["name"] for host in hosts if not host["spec"].get("taints")]
     await serving(life, admin, "ends", said="the engine ended")

@@ -67,7 +67,7 @@ class Bench:
     async def look(self, *, sha256: str = SHA, size_bytes: int = 0) -> Imported | None:
         return await self.importer.wheel("m", "1.0", member="m/m.gguf", sha256=sha256, size_bytes=size_bytes)
 
-    async def secrets(self, uid: str) -> Mapping[str, str]:
+    async def secrets(self, uid: str, place: fetch.Place) -> Mapping[str, str]:
         return {}
 
     def path(self) -> Path:

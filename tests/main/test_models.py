@@ -13,8 +13,9 @@ import pytest
 from bessemer.core.errors import DriverError, Invalid
 from bessemer.core.kept import SealedKeys
 from bessemer.drivers.fetch.pip import PipImporter
-from bessemer.drivers.fetch.protocol import HubPlace
+from bessemer.drivers.fetch.protocol import HttpPlace, HubPlace, PathPlace, Place, S3Place
 from bessemer.drivers.fetch.real import HostContent
+from bessemer.drivers.fetch.telling import bound
 from bessemer.drivers.guest.fake import FakeGuest
 from bessemer.kinds.context import Imported
 from bessemer.main.importer import ControlImporter
@@ -74,7 +75,7 @@ async def test_a_gated_model_comes_with_what_was_sealed_with_it(tmp_path: Path) 
         with pytest.raises(DriverError) as refusal:
             await brought(importer)
         assert refusal.value.reason == "SourceGated"
-        await sealed.put("u-1", "source", b'{"token": "hf_sesame"}')
+        await sealed.put("u-1", "source", b'{"token": "hf_sesame", "audience": "hub:tiny/llama"}')
         found = await brought(importer)
         assert [file.path for file in found.files] == sorted(FILES)
         assert found.facts is not None
@@ -117,3 +118,46 @@ async def test_an_import_that_nobody_looks_at_any_more_ends(tmp_path: Path, monk
 async def test_a_setting_that_is_none_is_said() -> None:
     with pytest.raises(Invalid, match="no name, address or network"):
         model_drivers(Settings(sources_allowed="10.0.0.0/99"), HostContent(Path("/none")), sealed=Kept())
+
+
+SET_FOR = (
+    HubPlace(repository="tiny/llama", revision="v1"),
+    S3Place(bucket="models", prefix="a", endpoint="https://s3.example"),
+    HttpPlace(url="https://Files.example:8443/a.gguf"),
+)
+
+
+@pytest.mark.parametrize("place", SET_FOR, ids=str)
+def test_a_secret_is_told_to_the_place_that_it_was_set_for_alone(place: Place) -> None:
+    kept = {"token": "hf_sesame", "audience": place.audience}
+    others = (
+        HubPlace(repository="mine/mirror"),
+        S3Place(bucket="models", prefix="a", endpoint="https://mine.example"),
+        S3Place(bucket="mine", prefix="a", endpoint="https://s3.example"),
+        HttpPlace(url="https://mine.example:8443/a.gguf"),
+        HttpPlace(url="http://files.example:8443/a.gguf"),
+        HttpPlace(url="https://files.example/a.gguf"),
+        PathPlace(path="/srv"),
+        *(other for other in SET_FOR if other is not place),
+    )
+    assert bound(kept, place) == {"token": "hf_sesame"}
+    for other in others:
+        with pytest.raises(DriverError, match="was set for") as caught:
+            bound(kept, other)
+        assert caught.value.reason == "SecretOfAnother"
+        assert "hf_sesame" not in str(caught.value)
+
+
+def test_a_secret_follows_its_place_within_it() -> None:
+    for here, there in (
+        (HubPlace(repository="tiny/llama"), HubPlace(repository="tiny/llama", revision="v2", files=("*",))),
+        (S3Place(bucket="models", prefix="a"), S3Place(bucket="models", prefix="b")),
+        (HttpPlace(url="https://files.example/a"), HttpPlace(url="https://FILES.example/b?download=1")),
+    ):
+        assert bound({"token": "x", "audience": here.audience}, there) == {"token": "x"}
+
+
+def test_one_that_does_not_say_whom_it_is_for_is_told_to_nobody() -> None:
+    assert bound({}, PLACE) == {}
+    with pytest.raises(DriverError, match="set it anew"):
+        bound({"token": "hf_sesame"}, PLACE)

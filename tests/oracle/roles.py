@@ -69,6 +69,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "Vetting/log": _TALK,
     "Job/log": _TALK,
     "Instance/console": _HANDS,
+    "Endpoint/secret": _HANDS,
     "ApiKey/use": ("admin", "auditor", "tenant-admin", "member", "reader"),
     "ApiKey/token": _HANDS,
     "ApplicationCredential/token": (),  # its owner's, in person

@@ -18,6 +18,7 @@ KINDS = {
     "Guarded": StoreKind(namespaced=True, finalizer="bessemer.dev/guarded"),
     "Instance": StoreKind(namespaced=True, finalizer="bessemer.dev/instance", meter="instances"),
     "Claim": StoreKind(namespaced=True),
+    "ProjectModel": StoreKind(namespaced=True, meter="content_bytes", counts="heldBytes"),
     "Paper": StoreKind(namespaced=True, api_version="v1", parts=("text", "sealed"), most=3),
     "Lease": StoreKind(namespaced=True),
     "ApiKey": StoreKind(namespaced=True, meter="api_keys"),

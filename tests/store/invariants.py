@@ -128,8 +128,14 @@ def _capacity(connection: Connection, documents: dict[Any, Any]) -> None:
     for (scope, meter), milli in [*used.items()]:
         if meter.startswith("shares/"):
             used[scope, meter.replace("shares", "devices")] += (milli + 999) // 1000
-    for key in documents:
-        if meter := {"Instance": "instances", "Endpoint": "endpoints", "Job": "jobs", "ApiKey": "api_keys"}.get(key[0]):
+    for key, document in documents.items():
+        if key[0] == "ProjectModel":
+            held_bytes = document.get("status", {}).get("heldBytes", 0)
+            used[f"project/{key[1]}", "content_bytes"] += held_bytes
+            used[f"tenant/{key[1].partition('--')[0]}", "content_bytes"] += held_bytes
+        elif meter := {"Instance": "instances", "Endpoint": "endpoints", "Job": "jobs", "ApiKey": "api_keys"}.get(
+            key[0]
+        ):
             used[f"project/{key[1]}", meter] += 1
             used[f"tenant/{key[1].partition('--')[0]}", meter] += 1
         elif key[0] == "Project" and "--" in key[2]:

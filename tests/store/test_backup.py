@@ -313,7 +313,7 @@ def test_rows_that_somebody_made_up_are_refused(tmp_path: Path) -> None:
             [*coding.decode(b"x" + wrong)]
     with loading(str(tmp_path / "store.db")) as loader:
         into = backup.Unpacking(loader)
-        with pytest.raises(Invalid, match="lacks audit"):
+        with pytest.raises(Invalid, match="lacks answered, audit"):
             into.end(clock=FakeClock(), keep=(), kinds=KINDS, once=())
         with pytest.raises(Invalid, match="not known"):
             into.table("sqlite_master", [])

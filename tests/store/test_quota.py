@@ -4,7 +4,7 @@ lost. Clients, processes and what befalls them are in ``tests/failover``."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,8 @@ from bessemer.core.errors import Invalid, QuotaExceeded, Taken, Unavailable
 from bessemer.core.ports import CONTROLLER, Scope, Stored
 from bessemer.core.quota import METERS, Meter, Quota, amounts_of, bounds_of, meter_of_kind, said
 from bessemer.core.resource import Key
-from bessemer.store import Store, open_store, quota
+from bessemer.store import Guard, Store, StoreKind, open_store, quota
+from bessemer.store.check import check_store
 from bessemer.store.documents import decode
 from bessemer.store.transaction import Tx
 from tests.store.conftest import KEY, KINDS
@@ -96,6 +97,53 @@ async def test_of_64_clients_for_the_last_device_one_wins_and_gives_it_back(proc
         await asyncio.gather(*(store.capacity.release(taken.key, CONTROLLER, uid=taken.uid) for store in processes))
         assert await used(processes[-1]) == {}, "released by several at once, given back once"
     check(place)
+
+
+async def test_what_counts_by_its_status_is_counted_as_that_is_written(processes: list[Store], place: str) -> None:
+    store = processes[0]
+    tenant = body("Tenant", "acme", spec={"quota": {"contentBytes": 700}}, namespace="")
+    await store.objects.create(tenant, CONTROLLER)
+    for n in range(CLIENTS):
+        await store.objects.create(body("ProjectModel", f"m-{n}"), ALICE)
+    assert "content_bytes" not in await used(store)
+
+    def hold(n: int, amount: int) -> Awaitable[Stored]:
+        said = {**body("ProjectModel", f"m-{n}"), "status": {"heldBytes": amount}}
+        return processes[n % len(processes)].objects.replace(said, CONTROLLER, part="status")
+
+    made, refused = await outcomes([hold(n, 100) for n in range(CLIENTS)])
+    assert (len(made), len(refused)) == (7, CLIENTS - 7)
+    assert {str(error) for error in refused} == {
+        "tenant acme: 100 B of content of models asked, 0 B of 700 B left; "
+        "an administrator of the platform may raise the quota"
+    }
+    first = int(made[0].key.name.partition("-")[2])
+    for amount, stands in ((40, 640), (40, 640), (100, 700), (0, 600)):
+        await hold(first, amount)
+        assert (await used(processes[-1]))["content_bytes"] == stands
+    await hold(first, 100)
+    await store.objects.delete(Key("ProjectModel", PROJECT, f"m-{first}"), ALICE)
+    assert (await used(store), await used(store, f"project/{PROJECT}")) == ({"content_bytes": 600},) * 2
+    check(place)
+
+
+async def test_what_counts_by_its_status_is_counted_anew_by_a_release_that_knows_it(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    path = tmp_path / "store.db"
+    older = {**KINDS, "ProjectModel": StoreKind(namespaced=True)}
+    store = open_store(path, clock=clock, kinds=older, seal_key=KEY)
+    for name, amount in (("a", 300), ("b", 400)):
+        said = {**body("ProjectModel", name), "status": {"heldBytes": amount}}
+        await store.objects.create(said, ALICE)
+        await store.objects.replace(said, CONTROLLER, part="status")
+    store.close()
+    for _ in range(2):
+        store = opened(str(path), clock)
+        assert await used(store) == {"content_bytes": 700}
+        store.close()
+    found = {tally.check: tally async for tally in check_store(path, clock=clock, kinds=KINDS, guard=Guard.of(KEY))}
+    assert (found["quota"].ok, found["quota"].rows) == (True, 2)
 
 
 async def test_a_bound_that_moves_meanwhile_is_held_at_each_moment(processes: list[Store], place: str) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 from typing import Any
 
 import pytest
 
-from bessemer.core.errors import NotFound, Unavailable
-from bessemer.core.ports import Scope, Stored
+from bessemer.core.errors import AlreadyExists, NotFound, Unavailable
+from bessemer.core.ports import CONTROLLER, Scope, Stored
 from bessemer.core.resource import Change, Key
 from bessemer.store import Store
 from bessemer.store.feed import Entry
@@ -36,17 +37,69 @@ async def made(store: Store, kind: str = "Host", name: str = "a", **metadata: An
     return await store.objects.create(body(kind, name, namespace="", **metadata), ALICE)
 
 
+def forget(store: Store) -> None:
+    """As if it had been long ago."""
+    recent = store._reader._recent
+    assert recent is not None
+    recent._kept.clear()
+
+
 async def test_what_was_read_is_not_asked_for_again(file_store: Store, reads: list[Any]) -> None:
     stored = await made(file_store)
+    forget(file_store)
     assert [await file_store.objects.get(stored.key) for _ in range(3)] == [stored] * 3
     assert reads == ["a"]
 
 
 async def test_what_belongs_to_a_project_is_asked_for_each_time(file_store: Store, reads: list[Any]) -> None:
     stored = await file_store.objects.create(body("Thing", "a"), ALICE)
+    forget(file_store)
     for _ in range(2):
         await file_store.objects.get(stored.key)
     assert reads == ["a", "a"]
+
+
+async def test_what_was_just_written_is_not_asked_for(file_store: Store, reads: list[Any]) -> None:
+    objects = file_store.objects
+    stored = await objects.create(body("Thing", "a"), ALICE)
+    assert await objects.get(stored.key) == stored
+    written = await objects.replace(read(stored) | {"spec": {"size": 2}}, ALICE)
+    assert await objects.get(stored.key) == written
+    told = await objects.replace(read(written) | {"status": {"phase": "x"}}, CONTROLLER, part="status")
+    assert await objects.get(stored.key) == told
+    assert reads == []
+    forget(file_store)
+    assert await objects.get(stored.key) == told
+    assert reads == ["a"]
+    await objects.delete(stored.key, ALICE)
+    with pytest.raises(NotFound):
+        await objects.get(stored.key)
+
+
+async def test_what_was_refused_is_not_known(file_store: Store) -> None:
+    objects = file_store.objects
+    stored = await objects.create(body("Thing", "a"), ALICE)
+    with pytest.raises(AlreadyExists):
+        await objects.create(body("Thing", "a") | {"spec": {"size": 9}}, ALICE)
+    await objects.create(body("Thing", "b"), ALICE, dry_run=True)
+    with pytest.raises(NotFound):
+        await objects.get(Key("Thing", stored.key.namespace, "b"))
+    assert await objects.get(stored.key) == stored
+
+
+async def test_what_a_commit_that_fails_wrote_is_not_known(file_store: Store) -> None:
+    objects, session = file_store.objects, file_store._committer._session
+    stored = await objects.create(body("Thing", "a"), ALICE)
+    commit = session.commit
+
+    def broken(*left: Any) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    session.commit = broken  # type: ignore[method-assign]
+    with pytest.raises(Unavailable):
+        await objects.replace(read(stored) | {"spec": {"size": 2}}, ALICE)
+    session.commit = commit  # type: ignore[method-assign]
+    assert await objects.get(stored.key) == stored
 
 
 async def test_a_write_is_seen_once_it_was_answered(file_store: Store) -> None:
@@ -66,6 +119,7 @@ async def test_a_write_is_seen_once_it_was_answered(file_store: Store) -> None:
 async def test_while_a_commit_goes_on_the_database_is_asked(file_store: Store, reads: list[Any]) -> None:
     objects, session = file_store.objects, file_store._committer._session
     stored, other = await made(file_store), await made(file_store, name="b")
+    forget(file_store)
     for one in (stored, other):
         await objects.get(one.key)
     reads.clear()

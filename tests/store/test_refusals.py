@@ -28,6 +28,7 @@ WORDS: Mapping[str, tuple[int | dict[str, int], str]] = {
     "claims": (1, "1 claims asked, 0 of 1 left"),
     "api_keys": (1, "1 API keys asked, 0 of 1 left"),
     "projects": (1, "1 projects asked, 0 of 1 left"),
+    "content_bytes": (1536, "1 KiB of content of models asked, 512 B of 1.5 KiB left"),
     "tokens_per_minute": (100, "60 tokens per minute asked, 40 of 100 left"),
     "spend_micro": (
         100,
@@ -84,6 +85,8 @@ async def ask(store: Store, meter: Meter, name: str) -> None:
         project = meter.kind == "Project"
         made = body(meter.kind, f"acme--{name}" if project else name, namespace="" if project else PROJECT)
         await store.objects.create(made, ALICE)
+        if meter.each:
+            await store.objects.replace({**made, "status": {meter.each: 1024}}, CONTROLLER, part="status")
     elif meter.window_seconds:
         await store.capacity.hold(PROJECT, meter=meter.name, amount=60)
     elif meter.told:

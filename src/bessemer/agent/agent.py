@@ -19,7 +19,7 @@ import orjson
 import structlog
 
 from bessemer.agent.claims import Sides, claim_kind, sweep
-from bessemer.agent.content import AgentContent
+from bessemer.agent.content import AgentContent, Bounds
 from bessemer.agent.doorways import OpenEngine
 from bessemer.agent.follow import Follower
 from bessemer.agent.identity import Identity
@@ -73,6 +73,7 @@ class AgentSettings:
     heartbeat_seconds: float = 20.0
     inspect_seconds: float = 600.0
     content_budget_bytes: int = 20 << 30
+    content_reserve_bytes: int = 1 << 30
     workers: int = 4
     door_host: str = ""
     durable: bool = True
@@ -199,7 +200,7 @@ class Agent:
                 self._drivers.content,
                 self._link,
                 wanted=lambda: [intent.claim["spec"].get("intent") or {} for intent in self.intents.by_uid.values()],
-                budget_bytes=self._settings.content_budget_bytes,
+                bounds=Bounds(self._settings.content_budget_bytes, self._settings.content_reserve_bytes),
                 metrics=self._metrics,
             ),
             clock=self._clock,

@@ -8,6 +8,7 @@ from bessemer.api.access import Target
 from bessemer.api.state import Call
 from bessemer.core.clock import rfc3339
 from bessemer.kinds.inference.model import Model
+from bessemer.kinds.inference.projectmodel import ProjectModel
 from bessemer.kinds.inference.sources import ModelSource
 
 _OF_NO_TERMS = frozenset(("revision", "files"))
@@ -17,7 +18,7 @@ def sign(call: Call, target: Target, *, body: dict[str, Any], old: dict[str, Any
     """Write into a Model who accepts its terms now; of the same terms of the same source, who had accepted them. What
     was accepted of one source does not come along to another."""
     said = body.get("spec", {}).get("accepted")
-    if target.resource.kind != Model.KIND or not said:
+    if target.resource.kind not in (Model.KIND, ProjectModel.KIND) or not said:
         return
     before = (old or {}).get("spec", {}).get("accepted") or {}
     elsewhere = old is not None and _whence(old) != _whence(body)

@@ -17,7 +17,7 @@ import orjson
 from starlette.responses import Response
 
 from bessemer.api import body as bodies
-from bessemer.api import ldapdoor
+from bessemer.api import keyowners, ldapdoor
 from bessemer.api.authn import require_local
 from bessemer.api.credentials import PREFIX as CREDENTIAL_PREFIX
 from bessemer.api.credentials import within_reach
@@ -123,7 +123,9 @@ async def key_token(call: Call) -> Response:
     digest = token_digest(token)
     created = rfc3339(call.state.context.clock.now())
     change = {"digest": digest, "hint": token[:HINT_LENGTH], "tokenCreated": created}
-    await call.note(await load(call, target))
+    stored = await load(call, target)
+    keyowners.require_own(call, orjson.loads(stored.body))
+    await call.note(stored)
     await _keep(call, lambda _: change)
     return answer({"token": token}, 201, headers=_SECRET)
 

@@ -199,7 +199,7 @@ class _Endpoint:
         await authorise(call, rule)
         if rule.method not in READS and not rule.dry_run:
             refuse_dry_run(call.query)
-        if rule.path.rpartition("/")[2] in SECRETS and not _joins(call):
+        if rule.method not in READS and rule.path.rpartition("/")[2] in SECRETS and not _joins(call):
             self._state.makings.take(f"{call.who.kind}:{call.who.name}")
         return await rule.handler(call)
 

@@ -16,6 +16,7 @@ from bessemer.core.bounds import Bounding
 from bessemer.core.clock import Clock
 from bessemer.core.ports import Audit, Capacity, Events, Leases, Ledger, Objects, Sealed, Writer
 from bessemer.core.resource import Kind
+from bessemer.core.served import Figures
 from bessemer.drivers.ldap.protocol import Directories
 from bessemer.drivers.ldap.real import LibLdap
 from bessemer.drivers.oidc.protocol import Issuers
@@ -87,6 +88,7 @@ class Ports:
     capacity: Capacity
     ledger: Ledger
     bounds: Bounding
+    figures: Figures
     leases: Leases
     audit: Audit
     sealed: Sealed

@@ -58,8 +58,8 @@ _NAMED = ("Project", "Tenant", "Role", "RoleBinding")
 _TENANTS_OWN = ("PricePlan", "Role", "RoleBinding")
 """Kinds in no project of which each tenant has some."""
 
-SECRETS = frozenset(["clientsecret", "password", "signinlink", "token"])
-"""Subresources that make a secret."""
+SECRETS = frozenset(["clientsecret", "password", "secret", "signinlink", "token"])
+"""Subresources that make a secret, or keep one."""
 
 _STRANGE = "the token is not one of ours"
 

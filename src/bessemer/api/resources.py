@@ -16,7 +16,7 @@ import yaml
 from starlette.responses import Response
 
 from bessemer.api import body as bodies
-from bessemer.api import credentials, keeping, managed, table
+from bessemer.api import credentials, keeping, keyowners, managed, table
 from bessemer.api.acceptance import sign
 from bessemer.api.access import Target
 from bessemer.api.admission import admit_status, check_references, identify, refuse_owner
@@ -304,6 +304,7 @@ async def require_rights(call: Call, target: Target, *, body: dict[str, Any], ol
     await _require_owners(call, target, body=body, old=old)
     await credentials.judge(call, target, body=body, old=old)
     await grant(call, target, body=body, old=old)
+    keyowners.judge(call, target, body=body, old=old)
     sign(call, target, body=body, old=old)
 
 

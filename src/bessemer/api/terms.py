@@ -20,6 +20,8 @@ from bessemer.api.state import Call
 from bessemer.core.errors import Cause, NotFound
 from bessemer.core.resource import Key
 from bessemer.kinds.fields import named
+from bessemer.kinds.inference.model import Model
+from bessemer.kinds.inference.models import find_own
 from bessemer.kinds.tenancy.tenant import Allowed
 
 
@@ -35,6 +37,7 @@ async def require_terms(call: Call, target: Target, *, body: Body, old: Body | N
             among is not None
             and (path, name) not in before
             and not await _admitted(call, among, key=Key(kind, "", name))
+            and not await _own(call, target, kind=kind, name=name)
         ):
             words = f"Forbidden: {show(name)}: {tenant} may use {among}"
             causes.append(Cause(path, words, "FieldValueForbidden"))
@@ -57,3 +60,9 @@ async def _admitted(call: Call, among: Allowed, *, key: Key) -> bool:
     except NotFound:
         return False
     return among.admits(key.name, found["metadata"].get("labels", {}))
+
+
+async def _own(call: Call, target: Target, *, kind: str, name: str) -> bool:
+    """Whether it is the tenant's own, and no wall's matter."""
+    objects = call.state.ports.objects
+    return kind == Model.KIND and await find_own(objects, target.namespace, name=name) is not None

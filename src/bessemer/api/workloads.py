@@ -10,6 +10,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -24,7 +25,7 @@ from bessemer.api.query import flag, number
 from bessemer.api.relay import Reader
 from bessemer.api.relayed import open_stream
 from bessemer.api.resources import load
-from bessemer.api.state import Call
+from bessemer.api.state import Call, answer
 from bessemer.core.errors import Forbidden, NotFound, Unavailable
 from bessemer.core.frames import Stream
 from bessemer.core.ports import Scope, Stored
@@ -105,6 +106,16 @@ async def _converse(call: Call, socket: WebSocket, *, stream: Stream) -> None:
 
 async def content(call: Call) -> Response:
     """GET /content/DIGEST: bytes, whole or a range. Agents get what their Claims name, the administrator all."""
+    return FileResponse(await _content(call), media_type="application/octet-stream")
+
+
+async def content_size(call: Call) -> Response:
+    """GET /content/DIGEST/size: ``{"sizeBytes"}``, for who makes room before it comes."""
+    return answer({"sizeBytes": (await _content(call)).stat().st_size})
+
+
+async def _content(call: Call) -> Path:
+    """Where it is, for whoever may have it. Raises NotFound."""
     digest = call.parameter("digest")
     missing = NotFound("there is no such content")
     if not _DIGEST.fullmatch(digest):
@@ -116,7 +127,7 @@ async def content(call: Call) -> Response:
     path = await call.state.context.content(digest)
     if path is None:
         raise missing
-    return FileResponse(path, media_type="application/octet-stream")
+    return path
 
 
 async def _claim(call: Call, replica: int) -> Stored:

@@ -14,7 +14,7 @@ from bessemer.api.state import Call
 from bessemer.core.clock import rfc3339
 from bessemer.core.errors import NotFound
 from bessemer.core.ports import Scope
-from bessemer.core.quota import Use, amounts_of, begun, devices_of, meter_of_kind, said, show_amount
+from bessemer.core.quota import Use, amounts_of, begun, devices_of, meter_of_kind, part_of_kind, said, show_amount
 from bessemer.core.resource import Key, tenant_of
 from bessemer.core.slices import WHOLE_MILLI
 from bessemer.kinds.fleet.claim import Claim
@@ -68,7 +68,8 @@ async def bounds(
 ) -> list[Hindrance]:
     """The quotas of project and tenant that it would pass, with what goes before it: ``made`` objects by kind more, and
     without what would be ``given`` back, by meter."""
-    wanted = Counter({meter_of_kind(kind): count for kind, count in made.items()})
+    # What counts by its status counts for nothing as it is made.
+    wanted = Counter({meter_of_kind(kind): count for kind, count in made.items() if not part_of_kind(kind)})
     for one in hardware:
         models = {one.device_model: one.devices} if one.devices else {}
         each = amounts_of(one, models)

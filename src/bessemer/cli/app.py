@@ -14,6 +14,7 @@ from bessemer.cli import (
     consolidate,
     credentials,
     declare,
+    endpoints,
     export,
     fleet,
     login,
@@ -23,9 +24,11 @@ from bessemer.cli import (
     plan,
     quota,
     roles,
+    rollout,
     simulate,
     storekeys,
     system,
+    usage,
     workloads,
 )
 from bessemer.cli.connection import StateOption, Target
@@ -34,6 +37,28 @@ from bessemer.cli.verbs import Verbs
 _HELP = """Racks of accelerators as an AI factory that many tenants share.
 
 Start one here with `bessemer up` (or see it all with `bessemer demo`), then `bessemer get hosts`."""
+
+
+_SUBJECTS = (
+    objects,
+    declare,
+    plan,
+    rollout,
+    endpoints,
+    fleet,
+    consolidate,
+    workloads,
+    models,
+    money,
+    usage,
+    quota,
+    access,
+    roles,
+    login,
+    credentials,
+    audit,
+    export,
+)
 
 
 def build(verbs: Verbs) -> typer.Typer:
@@ -72,23 +97,7 @@ def build(verbs: Verbs) -> typer.Typer:
         if state is not None:
             context.default_map = {name: {"state": str(state)} for name in system.LOCAL} | storekeys.defaults(state)
 
-    for module in (
-        objects,
-        declare,
-        plan,
-        fleet,
-        consolidate,
-        workloads,
-        models,
-        money,
-        quota,
-        access,
-        roles,
-        login,
-        credentials,
-        audit,
-        export,
-    ):
+    for module in _SUBJECTS:
         module.add(app)
     system.add(app, verbs)
     storekeys.add(app, verbs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal, InvalidOperation
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -26,6 +27,16 @@ _LIMITS = {
     "tokens/day": "tokensPerDay",
     "concurrent": "concurrent",
 }
+
+
+class Priority(StrEnum):
+    """In which class requests wait."""
+
+    FLEX = "flex"
+    DEFAULT = "default"
+    PRIORITY = "priority"
+
+
 _PERIODS = {"day": "Day", "month": "Month", "total": "Total"}
 
 
@@ -52,13 +63,25 @@ def create(
     budget: Annotated[
         str, typer.Option(help="Money, as 25/month, or tokens=1000000/day; of day, month, total.", metavar="N/PERIOD")
     ] = "",
+    owner: Annotated[
+        str, typer.Option(help="The member whose key it is; yours unless you may change the project.")
+    ] = "",
+    network: Annotated[
+        list[str] | None, typer.Option(help="Only from this network, as 192.0.2.0/24; repeat for more.")
+    ] = None,
+    priority: Annotated[
+        Priority | None,
+        typer.Option(help="Whose turn it is where requests wait; raised by who may change the project."),
+    ] = None,
 ) -> None:
     """Create a key and print its token, once.
 
-    Example: `bessemer key create app -n acme--lab --limit requests/minute=60 --budget 25/month`
+    Example: `bessemer key create app -n acme--lab --limit requests/minute=60 --budget 25/month --owner mia`
     """
     place = _place(name, project=project)
     said: dict[str, Any] = {"endpoints": endpoint or []}
+    more = {"owner": owner, "networks": network, "priority": priority.value if priority else None}
+    said |= {field: value for field, value in more.items() if value}
     if limit:
         said["limits"] = dict(map(_limit, limit))
     if budget:

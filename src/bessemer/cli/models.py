@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 WAIT_SECONDS = 3600.0
 NameArgument = Annotated[str, typer.Argument(help="The model's name.", show_default=False)]
+OfOption = Annotated[
+    str, typer.Option("--project", "-n", help="Of this project; the platform's where not given.", show_default=False)
+]
 TokenOption = Annotated[bool, typer.Option("--token", help="Ask for the token that its hub wants.")]
 
 
@@ -52,14 +55,16 @@ def bring(
     memory: Annotated[str, typer.Option(help="Memory that an engine needs to serve it.")] = "512Mi",
     licence: Annotated[str, typer.Option(help="Under which licence it is.")] = "",
     adapter_of: Annotated[str, typer.Option(help="The model that it is an adapter of.")] = "",
+    project: OfOption = "",
+    shared: Annotated[bool, typer.Option("--shared", help="For the tenant's other projects, too.")] = False,
     secret: TokenOption = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="See it through.")] = True,
     timeout: Annotated[float, typer.Option(help="Seconds to wait.")] = WAIT_SECONDS,
 ) -> None:
-    """Bring a model in, and say what it is.
+    """Bring a model in, for everybody or for a project, and say what it is.
 
     Examples: `bessemer model add hub:HuggingFaceTB/SmolLM2-135M-Instruct@main` ·
-    `bessemer model add s3://models/llama --licence Apache-2.0`
+    `bessemer model add s3://models/llama --licence Apache-2.0` · `bessemer model add hub:acme/tuned -n acme--lab`
     """
     from bessemer.cli.work import models as work
 
@@ -70,35 +75,38 @@ def bring(
         "licence": licence,
         **({"sha256": sha256} if sha256 else {}),
         **({"adapterOf": adapter_of} if adapter_of else {}),
+        **({"shared": True} if shared else {}),
     }
-    called, shown = name or work.name_of(source), _asked() if secret else ""
+    if shared and not project:
+        raise Invalid("the platform's models are everybody's; --shared is for a project's (-n PROJECT)")
+    key, shown = work.key_of(name or work.name_of(source), project), _asked() if secret else ""
 
     async def go(client: Client) -> dict[str, Any]:
-        await work.create(client, called, spec=said)
+        await work.create(client, key, spec=said)
         if shown:
-            await client.account.source_secret(called, {"token": shown})
-        return await work.brought(client, called, timeout=timeout) if wait else {}
+            await client.account.source_secret(key, {"token": shown})
+        return await work.brought(client, key, timeout=timeout) if wait else {}
 
     body = run(context, go)
-    typer.echo(work.described(body) if body else f"model/{called} created")
+    typer.echo(work.described(body) if body else f"model/{key.name} created")
 
 
-def listed(context: typer.Context, *, output: OutputOption = "table") -> None:
-    """List models. Example: `bessemer model list`"""
+def listed(context: typer.Context, *, project: OfOption = "", output: OutputOption = "table") -> None:
+    """List the platform's models, or a project's. Example: `bessemer model list -n acme--lab`"""
     from bessemer.cli.work import objects as work
 
-    kind = find_kind("models")
-    scope = work.scope_of(kind, "", selector="", names=[])
+    kind = find_kind("projectmodels" if project else "models")
+    scope = work.scope_of(kind, project, selector="", names=[])
     bodies = run(context, lambda client: work.list_known(client, scope))
     work.show(kind, bodies, output=output, scope=scope, managed=False)
 
 
-def show(context: typer.Context, name: NameArgument, *, output: OutputOption = "table") -> None:
+def show(context: typer.Context, name: NameArgument, *, project: OfOption = "", output: OutputOption = "table") -> None:
     """Say where a model comes from, how far it is, what its files say. Example: `bessemer model show smollm2-135m`"""
     from bessemer.cli.output import shown
     from bessemer.cli.work import models as work
 
-    body = run(context, lambda client: work.read(client, name))
+    body = run(context, lambda client: work.read(client, work.key_of(name, project)))
     typer.echo(shown(body, output, text=lambda _: work.described(body)))
 
 
@@ -106,6 +114,7 @@ def accept(
     context: typer.Context,
     name: NameArgument,
     *,
+    project: OfOption = "",
     licence: Annotated[str, typer.Option(help="Which terms; the model's licence where not given.")] = "",
 ) -> None:
     """Accept the terms of a model's source, in your name: a gated one serves nobody before.
@@ -114,7 +123,7 @@ def accept(
     """
     from bessemer.cli.work import models as work
 
-    said = run(context, lambda client: work.accept(client, name, licence=licence))
+    said = run(context, lambda client: work.accept(client, work.key_of(name, project), licence=licence))
     typer.echo(f"model/{name}: {said['by']} accepted {said['licence']}")
 
 
@@ -122,6 +131,7 @@ def token(
     context: typer.Context,
     name: NameArgument,
     *,
+    project: OfOption = "",
     keys: Annotated[bool, typer.Option("--s3", help="Keys of a bucket: access key and secret key.")] = False,
     remove: Annotated[bool, typer.Option("--remove", help="Take away what was set.")] = False,
 ) -> None:
@@ -129,11 +139,13 @@ def token(
 
     Example: `bessemer model token llama < token.txt`
     """
-    said = {}
+    from bessemer.cli.work import models as work
+
+    said, key = {}, work.key_of(name, project)
     if not remove:
         words = ("accessKey", "secretKey") if keys else ("token",)
         said = {word: _asked(word) for word in words}
-    run(context, lambda client: client.account.source_secret(name, said))
+    run(context, lambda client: client.account.source_secret(key, said))
     typer.echo(f"model/{name} {'shows nothing any more' if remove else 'keeps it sealed'}")
 
 

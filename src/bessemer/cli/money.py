@@ -113,14 +113,15 @@ def window(since: str, until: str) -> tuple[int, int]:
     """[since, until) in epoch seconds; by default this month (UTC) until now. Raises Invalid."""
     now = time.time()
     month = datetime.fromtimestamp(now, UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    start = _time(since) if since else int(month.timestamp())
-    end = _time(until) if until else int(now)
+    start = instant(since) if since else int(month.timestamp())
+    end = instant(until) if until else int(now)
     if end <= start:
         raise Invalid("--until must be after --since")
     return start, end
 
 
-def _time(text: str) -> int:
+def instant(text: str) -> int:
+    """Epoch seconds of a day or time. Raises Invalid."""
     from bessemer.core.clock import epoch
 
     try:

@@ -1,5 +1,5 @@
-"""``simulate … --plot FILE``: what a replay came to as a page by itself, with plots to look into (uPlot, as in the
-portal).
+"""``--plot FILE``: what a replay came to, or how endpoints answered, as a page by itself, with plots to look into
+(uPlot, as in the portal).
 
 The page (`plot.html`) holds its data and its scripts, and fetches nothing: it can be kept, sent, and opened anywhere.
 """
@@ -21,7 +21,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#0
 
 Chart = Mapping[str, Any]
 """``title``; ``along`` what and in which ``unit``; ``x`` and ``lines`` of equal length; ``names`` of the places of
-bars, which stand about 0, 1, 2 …; ``most`` of the scale."""
+bars, which stand about 0, 1, 2 …; ``most`` of the scale; ``time`` where ``x`` are seconds since the epoch."""
 
 
 def require_place(path: Path) -> None:
@@ -36,11 +36,11 @@ def require_place(path: Path) -> None:
 
 def write(path: Path, found: Document, *, text: str) -> None:
     """The page of what a replay came to; ``text`` is the same in words. Raises Invalid where it cannot be written."""
-    page(path, title=f"Replay of {_subject(found)}", charts=list(charts_of(found)), text=text)
+    write_page(path, f"Replay of {_subject(found)}", charts=list(charts_of(found)), text=text)
 
 
-def page(path: Path, *, title: str, charts: Sequence[Chart], text: str) -> None:
-    """A page of these charts, with the same in words. Raises Invalid where it cannot be written."""
+def write_page(path: Path, title: str, *, charts: Sequence[Chart], text: str) -> None:
+    """A page of plots, with the same in words below. Raises Invalid where it cannot be written."""
     package = files("bessemer")
     library = package / "portal" / "static" / "uplot"
     parts = {
@@ -63,6 +63,8 @@ def page(path: Path, *, title: str, charts: Sequence[Chart], text: str) -> None:
 
 
 def _subject(found: Document) -> str:
+    if "replays" in found:
+        return f"{found['trace']['requests']:,} requests over replicas that scale"
     if "cases" in found:
         return found["history"] if "history" in found else f"a load of {found['load']:g}"
     return f"{found['trace']['requests']:,} requests over {found['trace']['hosts']:,} hosts"
@@ -70,6 +72,9 @@ def _subject(found: Document) -> str:
 
 def charts_of(found: Document) -> Iterator[Chart]:
     """What is plotted: over time, over what had come, and by size of request."""
+    if "replays" in found:
+        yield from _of_inference(found["replays"])
+        return
     cases = found.get("cases")
     if cases is None:
         yield from _of_a_trace(found)
@@ -81,7 +86,7 @@ def charts_of(found: Document) -> Iterator[Chart]:
         ("Requests that wait", "waiting", "requests", None),
     ):
         values = [case["series"][field] for case in cases]
-        lines = _lines(names, values)
+        lines = lines_of(names, values)
         yield {"title": title, "along": "hours", "x": cases[0]["series"]["hours"], "lines": lines, "unit": unit} | (
             {"most": most} if most else {}
         )
@@ -89,15 +94,38 @@ def charts_of(found: Document) -> Iterator[Chart]:
     words = {"p50": "half of all", "p90": "90 % of all", "p99": "99 % of all", "most": "longest"}
     values = [[case["wait_hours"][name] for name in waits] for case in cases]
     places = [words.get(name, name) for name in waits]
-    yield _bars("How long at most they waited", places, lines=_lines(names, values), unit="hours")
+    yield _bars("How long at most they waited", places, lines=lines_of(names, values), unit="hours")
     values = [[case["earned_per_hour"], case["worth_per_hour"]] for case in cases]
-    yield _bars("Money, an hour", ["earned", "worth"], lines=_lines(names, values), unit=found["currency"])
+    yield _bars("Money, an hour", ["earned", "worth"], lines=lines_of(names, values), unit=found["currency"])
     values = [[float(case["moves"])] for case in cases]
-    yield _bars("Moves", ["of all seeds"], lines=_lines(names, values), unit="moves")
+    yield _bars("Moves", ["of all seeds"], lines=lines_of(names, values), unit="moves")
     sizes = list(dict.fromkeys(row["devices"] for case in cases for row in case["blocked"]))
     if sizes:
         values = [_refused(case["blocked"], sizes) for case in cases]
-        yield _bars("Never began, by devices wanted", sizes, lines=_lines(names, values), unit="% of these")
+        yield _bars("Never began, by devices wanted", sizes, lines=lines_of(names, values), unit="% of these")
+
+
+def _of_inference(replays: Sequence[Mapping[str, Any]]) -> Iterator[Chart]:
+    """What each policy gave and took, and how many it had while requests came."""
+    names = [one["policy"] for one in replays]
+    values = [[one["attained_percent"]] for one in replays]
+    yield _bars("Answered within the target", ["of all"], lines=lines_of(names, values), unit="% of requests")
+    values = [[one["device_hours"]] for one in replays]
+    yield _bars("Device-hours", ["of all replicas"], lines=lines_of(names, values), unit="hours")
+    shares = ("p50", "p95", "p99")
+    values = [[one["ttft_ms"][share] or 0.0 for share in shares] for one in replays]
+    yield _bars("To the first token", shares, lines=lines_of(names, values), unit="ms")
+    longest = max((one["series"] for one in replays), key=lambda series: len(series["seconds"]))
+    hours = [round(at / 3600, 4) for at in longest["seconds"]]
+    came = longest["arriving"]
+    yield {"title": "Requests", "along": "hours", "x": hours, "lines": lines_of(["come"], [came]), "unit": "a second"}
+    values = [_padded(one["series"]["ready"], len(hours)) for one in replays]
+    lines = lines_of(names, values)
+    yield {"title": "Replicas that answer", "along": "hours", "x": hours, "lines": lines, "unit": "replicas"}
+
+
+def _padded(values: Sequence[float], length: int) -> list[float | None]:
+    return [*values, *([None] * (length - len(values)))]
 
 
 def _of_a_trace(found: Document) -> Iterator[Chart]:
@@ -105,12 +133,12 @@ def _of_a_trace(found: Document) -> Iterator[Chart]:
         arrived = [row["arrived_percent"] for row in found["levels"]]
         values = [[row["allocation_percent"] for row in found["levels"]]]
         words = "what had come, % of devices"
-        lines = _lines([found["policy"]], values)
+        lines = lines_of([found["policy"]], values)
         of = {"title": "Devices allocated", "along": words, "unit": "% of devices", "most": 100.0}
         yield {**of, "x": arrived, "lines": lines}
     sizes = [row["devices"] for row in found["blocked"]]
     values = [_refused(found["blocked"], sizes)]
-    yield _bars("Refused, by devices wanted", sizes, lines=_lines([found["policy"]], values), unit="% of these")
+    yield _bars("Refused, by devices wanted", sizes, lines=lines_of([found["policy"]], values), unit="% of these")
 
 
 def case_name(case: Mapping[str, Any]) -> str:
@@ -123,7 +151,7 @@ def _refused(rows: Sequence[Mapping[str, Any]], sizes: Sequence[str]) -> list[fl
     return [round(by_size.get(size, 0.0), 4) for size in sizes]
 
 
-def _lines(names: Sequence[str], values: Sequence[Sequence[float]]) -> list[dict[str, Any]]:
+def lines_of(names: Sequence[str], values: Sequence[Sequence[float | None]]) -> list[dict[str, Any]]:
     colours = (COLOURS[n % len(COLOURS)] for n in range(len(names)))
     return [
         {"name": name, "colour": colour, "values": list(line)}

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bessemer.cli import rehearse
+from bessemer.cli import rehearse, scaled
 from bessemer.cli.output import OutputOption
 from bessemer.cli.render import columns
 from bessemer.cli.verbs import ChurnOptions, Document, FillOptions, Verbs
@@ -55,6 +55,7 @@ def add(app: typer.Typer, verbs: Verbs) -> None:
     _fill(group, verbs)
     _churn(group, verbs)
     rehearse.add(group, verbs)
+    scaled.add(group, verbs)
     app.add_typer(group, name="simulate")
 
 

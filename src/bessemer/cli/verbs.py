@@ -208,7 +208,26 @@ class FleetOptions:
     processes: int = 0
 
 
-SimulateOptions = FillOptions | ChurnOptions | FleetOptions
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferenceOptions:
+    """``bessemer simulate inference``: the requests of a trace over an endpoint that scales, ``times`` as many as came.
+    Each of ``policies`` is a case of its own (none: the product's own, beside all others). ``model`` names a replica
+    whose speeds are known; ``speeds`` are those that are said otherwise, by the names of `kinds`' ``Speed``."""
+
+    trace: Path
+    policies: tuple[str, ...] = ()
+    times: int = 1
+    first: int = 1
+    least: int = 1
+    most: int = 100
+    ttft_ms: int | None = 1000
+    inter_token_ms: int | None = 40
+    model: str = "70b"
+    speeds: Mapping[str, float] = field(default_factory=dict)
+    seed: int = 42
+
+
+SimulateOptions = FillOptions | ChurnOptions | FleetOptions | InferenceOptions
 
 Document = Mapping[str, Any]
 """What a replay came to, as ``--json`` prints it."""

@@ -136,7 +136,7 @@ def _vet(context: typer.Context, name: str, *, output: str) -> None:
     typer.echo(shown(body, output, text=lambda within: work.text(body, within=within)))
     if place is not None and body.get("status", {}).get("points"):
         title = f"Vetting of {name} on {flavor}"
-        plots.page(place, title=title, charts=[*work.charts_of(body)], text=work.text(body))
+        plots.write_page(place, title, charts=[*work.charts_of(body)], text=work.text(body))
     if said["wait"] and body.get("status", {}).get("phase") != "Succeeded":
         raise typer.Exit(1)
 

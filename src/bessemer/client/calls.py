@@ -15,6 +15,7 @@ import orjson
 
 from bessemer.client.paths import BASE, Paths, segment
 from bessemer.client.transport import Ask, Socket, Transport
+from bessemer.core.loads import LoadReport
 from bessemer.core.resource import Key
 from bessemer.core.values import UsageBatch
 
@@ -140,10 +141,10 @@ class Account(_Area):
         path = self._paths.of(Key("IdentityProvider", "", provider), "clientsecret")
         await self._ask("POST", path, body={"secret": secret})
 
-    async def source_secret(self, model: str, secrets: Mapping[str, str]) -> None:
-        """Set what a model's source is shown (``token``; ``accessKey``, ``secretKey``), or take it away with none;
-        administrators only."""
-        await self._ask("POST", self._paths.of(Key("Model", "", model), "token"), body=dict(secrets))
+    async def source_secret(self, model: Key, secrets: Mapping[str, str]) -> None:
+        """Set what the source of a Model or ProjectModel is shown (``token``; ``accessKey``, ``secretKey``), or take it
+        away with none; administrators only, of a project's its own."""
+        await self._ask("POST", self._paths.of(model, "token"), body=dict(secrets))
 
     async def whoami(self) -> Me:
         answer = await self._ask("GET", "/whoami")
@@ -211,6 +212,14 @@ class Agents(_Area):
         answer = await self._ask("GET", self._paths.of(claim, "secrets"))
         return dict(answer["secrets"])
 
+    async def content_size(self, digest: str) -> int:
+        """How many bytes ``sha256:HEX`` has. Raises NotFound, also of an api that does not say."""
+        return int((await self._ask("GET", f"/content/{digest}/size"))["sizeBytes"])
+
+    async def endpoint_secret(self, endpoint: Key) -> str:
+        """What an Endpoint's service elsewhere is shown, for gateways; "" where nothing is."""
+        return str((await self._ask("GET", self._paths.of(endpoint, "secret")))["secret"])
+
     @asynccontextmanager
     async def content(self, digest: str, *, offset: int = 0) -> AsyncIterator[AsyncIterator[bytes]]:
         """The bytes of ``sha256:HEX`` from ``offset`` on, in parts. The reader verifies the digest."""
@@ -227,6 +236,10 @@ class Agents(_Area):
         """A gateway: settle a batch; answers the highest sequence stored. Raises Conflict for a gap."""
         return int((await self._ask("POST", f"{BASE}/usage", body=batch.dump()))["sequence"])
 
+    async def loads(self, report: LoadReport, *, last: bool = False) -> None:
+        """A gateway: what is asked of endpoints that scale; the ``last`` that it says."""
+        await self._ask("POST", f"{BASE}/loads", body=report.dump(), query={"last": "true"} if last else {})
+
     async def share(
         self, project: str, *, meter: str, amount: int, money: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
@@ -240,6 +253,11 @@ class Agents(_Area):
         """A gateway: what it wants of the bounds of whoever asks there, all or nothing: as `core.bounds.Ask`, answered
         as `core.bounds.Answer`, with ``words`` for what lacks."""
         return await self._ask("POST", self._paths.of(Key("Project", "", project), "shares"), body={"bounds": bounds})
+
+    async def bearer(self, token: str, *, project: str) -> dict[str, Any]:
+        """A gateway: who shows it a token of an issuer, and in which projects they may ask: ``{"user", "projects"}``;
+        "" is nobody, and with ``project`` only that one is looked at."""
+        return await self._ask("POST", f"{BASE}/bearers", body={"token": token, "project": project})
 
     async def held(self, holder: str) -> list[str]:
         """A gateway: the projects of whose money or bounds it holds some, by what was said in its name."""
@@ -259,6 +277,17 @@ class Projects(_Area):
     async def ledger(self, project: str, since: int, until: int) -> dict[str, Any]:
         """``{"rows", "pricePlan"}``: all that a second implementation needs."""
         return await self._ask("GET", self._path(project, "ledger"), query=_window(since, until))
+
+    async def usage(self, project: str, *, since: int, until: int, **asked: str) -> dict[str, Any]:
+        """How the project's endpoints answered in [since, until): ``{"rows", "total", "step", "currency", "left"}``.
+        ``asked`` are ``by`` (key, endpoint, member, model), ``step``, ``endpoint``, ``key``, ``most``."""
+        said = {name: value for name, value in asked.items() if value}
+        return await self._ask("GET", self._path(project, "usage"), query={**_window(since, until), **said})
+
+    async def reconcile(self, project: str) -> list[dict[str, Any]]:
+        """Of each replica of the project's endpoints: ``{"endpoint", "replica", "host", "gone", "billed", "counted",
+        "state", "difference", "accountedFor", "causes"}``."""
+        return list((await self._ask("GET", self._path(project, "reconcile")))["replicas"])
 
     async def use(self, project: str) -> list[dict[str, Any]]:
         """Each meter of the project and of its tenant: ``{"scope", "meter", "title", "unit", "used", "limit"}``."""
@@ -291,6 +320,11 @@ class Fleet(_Area):
 
 class Workloads(_Area):
     """A workload's bytes, relayed from the host that runs it."""
+
+    async def endpoint_secret(self, endpoint: Key, secret: str) -> None:
+        """Set what an Endpoint's service elsewhere is shown; "" takes it away."""
+        body = {"secret": secret} if secret else {}
+        await self._ask("POST", self._paths.of(endpoint, "secret"), body=body)
 
     @asynccontextmanager
     async def log(self, key: Key, *, follow: bool = False, replica: int = 0) -> AsyncIterator[AsyncIterator[bytes]]:

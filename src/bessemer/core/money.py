@@ -53,15 +53,19 @@ class Prices:
 
     def tokens(self, *, read: int, cached: int, written: int) -> int:
         """What tokens cost; those that were ``read`` include the cached ones."""
-        fresh = _up(max(0, read - cached) * self.input, _TOKENS)
-        return fresh + _up(cached * self.cached, _TOKENS) + _up(written * self.output, _TOKENS)
+        # Each rounded up, written out: it is asked of every request.
+        fresh = read - cached if read > cached else 0
+        return (
+            -(-fresh * self.input // _TOKENS) - (-cached * self.cached // _TOKENS) - (-written * self.output // _TOKENS)
+        )
 
     def most(self, tokens: int, *, writes: int) -> int:
         """The most that so many tokens may cost in all, of which at most ``writes`` are written."""
-        read, writes = max(self.input, self.cached), min(writes, tokens)
-        dear = writes if self.output > read else 0
-        cost = _up(dear * self.output + (tokens - dear) * read, _TOKENS)
-        return cost + 2 if cost else 0  # of the three meters each is rounded up
+        read, cost = self.input if self.input > self.cached else self.cached, tokens
+        cost *= read
+        if self.output > read:
+            cost += (writes if writes < tokens else tokens) * (self.output - read)
+        return 2 - (-cost // _TOKENS) if cost else 0  # of the three meters each is rounded up
 
     def hours(self, seconds: int, *, milli_cores: int, memory_bytes: int, milli_devices: int, model: str) -> int:
         """What hardware costs for a time."""

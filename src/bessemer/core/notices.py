@@ -13,8 +13,8 @@ _FOR = "bessemer.dev/ends-for"
 NAMES = (_AT, _WHY, _REASON, _FOR)
 """The annotations of a notice."""
 
-PREEMPTED, CONSOLIDATION = "Preempted", "Consolidation"
-"""Why a Claim ends: somebody else is to have its place, or it is to have another."""
+PREEMPTED, CONSOLIDATION, DRAINED = "Preempted", "Consolidation", "Drained"
+"""Why a Claim ends: somebody else is to have its place, it is to have another, or its workload needs it no more."""
 
 MARK = f'"{_AT}"'.encode()
 """What the body of a Claim holds that was told."""
@@ -38,7 +38,8 @@ class Notice:
     def read(cls, annotations: Mapping[str, str]) -> Notice | None:
         """None where nothing was told, or nothing that can be read."""
         at = annotations.get(_AT, "")
-        reason = CONSOLIDATION if annotations.get(_REASON) == CONSOLIDATION else PREEMPTED
+        said = annotations.get(_REASON)
+        reason = said if said in (CONSOLIDATION, DRAINED) else PREEMPTED
         if not at.isdecimal():
             return None
         return cls(int(at), annotations.get(_WHY, ""), reason, annotations.get(_FOR, ""))

@@ -19,7 +19,8 @@ from bessemer.core.money import Wish
 from bessemer.core.notices import Happening, Notice
 from bessemer.core.quota import Quota, Share, Use
 from bessemer.core.resource import Change, Key
-from bessemer.core.values import ClaimSpec, LedgerEntry, UsageBatch
+from bessemer.core.taking import Telling, Wanted
+from bessemer.core.values import LedgerEntry, UsageBatch
 
 __all__ = [
     "CONTROLLER",
@@ -234,11 +235,11 @@ class Capacity(Protocol):
         ...
 
     async def take(
-        self, claims: Sequence[tuple[Key, ClaimSpec, Mapping[str, Any]]], writer: Writer, *, terms: str = ""
+        self, claims: Sequence[Wanted], writer: Writer, *, terms: str = "", tells: Telling | None = None
     ) -> Sequence[Stored]:
-        """All of them or none. Each is (Claim key, spec, metadata: labels and ownerReferences). A claim that exists
-        with the same workload, replica and host is returned as it is, so that a second call is harmless. ``terms`` is
-        the revision of the Tenant by which it was decided. Raises QuotaExceeded, Walled, Taken."""
+        """All of them or none. A claim that exists with the same workload, replica and host is returned as it is, so
+        that a second call is harmless. ``terms`` is the revision of the Tenant by which it was decided, ``tells`` a
+        status that is written with them, and answered last. Raises QuotaExceeded, Walled, Taken, Conflict."""
         ...
 
     # ``uid`` is the Claim's whose body was read: names come again, and a call that was held up on its way must not

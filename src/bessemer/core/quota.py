@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 from pydantic import Field
 
@@ -40,8 +40,9 @@ class Taken(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meter:
-    """One of the five ways to count: each object of ``kind``, in the write that makes it; what ``per_claim`` says, in
-    the transaction that takes; devices ``by_model``, there too; what gateways hold within ``window_seconds``; and
+    """One of the ways to count: each object of ``kind``, in the write that makes it, as one, or as many as ``each``
+    field of its status says, in each write of that; what ``per_claim`` says, in the transaction that takes;
+    devices ``by_model``, there too; what gateways hold within ``window_seconds``; and
     money, of which the control side has ``told`` what the ledger came to, and gateways hold beside it.
 
     ``name`` is the field's.
@@ -49,6 +50,7 @@ class Meter:
 
     unit: Unit = ""
     kind: str = ""
+    each: str = ""
     per_claim: Callable[[Taken], int] | None = None
     by_model: bool = False
     window_seconds: int = 0
@@ -75,6 +77,11 @@ class Quota(ApiModel):
     api_keys: Annotated[int | None, Meter(kind="ApiKey")] = Field(None, description="Keys that may exist.")
     projects: Annotated[int | None, Meter(kind="Project")] = Field(
         None, description="Projects that may exist; of a tenant."
+    )
+    content_bytes: Annotated[int | None, Meter(unit="bytes", kind="ProjectModel", each="heldBytes")] = Field(
+        None,
+        exclude_if=lambda said: said is None,
+        description="Bytes of the models that projects bring, counted while they come.",
     )
     tokens_per_minute: Annotated[int | None, Meter(unit="tokens", window_seconds=60)] = Field(
         None, description="Tokens of models, read and written, in each minute of the clock."
@@ -103,6 +110,19 @@ METERS: tuple[Meter, ...] = _register()
 def meter_of_kind(kind: str) -> str:
     """The meter that counts objects of the kind, or ""."""
     return next((meter.name for meter in METERS if meter.kind == kind), "")
+
+
+def part_of_kind(kind: str) -> str:
+    """The field of its status that says for how many an object of the kind counts; "" where each is one."""
+    return next((meter.each for meter in METERS if meter.kind == kind), "")
+
+
+def amount_in(body: Mapping[str, Any], field: str) -> int:
+    """For how many an object counts, by that field of its status; one where that is ""."""
+    if not field:
+        return 1
+    said = (body.get("status") or {}).get(field, 0)
+    return said if isinstance(said, int) and said > 0 else 0
 
 
 def amounts_of(claim: Taken, models: Mapping[str, int]) -> dict[str, int]:
@@ -169,6 +189,8 @@ def title_of(meter: str) -> str:
         return f"{title_of(devices_of(meter))} in part"
     if meter.startswith("devices/"):
         return meter.removeprefix("devices/").replace("*", "devices")
+    if meter == "content_bytes":
+        return "content of models"
     return {"cores": "cores", "bytes": "memory", "money": "spend this month"}.get(
         unit_of(meter), meter.replace("_", " ").replace("api ", "API ")
     )

@@ -18,8 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from bessemer.core.errors import Cause
+from bessemer.core.notices import Happening
 
 if TYPE_CHECKING:
+    from bessemer.core.taking import Within
     from bessemer.core.versions import Version
 
 GROUP = "bessemer.dev"
@@ -208,13 +210,14 @@ C = TypeVar("C")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
     """Nothing left to do for this generation. ``ready`` is the Ready condition; ``again`` seconds until the next
-    look."""
+    look. ``happened`` is told as events, with a status that is another than before; of each outcome."""
 
     status: ApiModel | None = None
     ready: bool = True
     reason: str = "Ready"
     message: str = ""
     again: float | None = None
+    happened: Sequence[Happening] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,7 +226,7 @@ class Wait:
 
     ``again`` is the longest time until the next look; a signal shortens it. ``remedy`` is shown when the phase's
     deadline passes: what a person can do. ``done`` counts what is done so far, in any unit: a deadline is measured from
-    when there was last more of it than ever in the phase.
+    when there was last more of it than ever in the phase. ``within``: the status is written with something else.
     """
 
     reason: str
@@ -232,6 +235,8 @@ class Wait:
     again: float = 10.0
     remedy: str = ""
     done: int = 0
+    within: Within | None = None
+    happened: Sequence[Happening] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,6 +248,7 @@ class Fail:
     status: ApiModel | None = None
     again: float = 300.0
     remedy: str = ""
+    happened: Sequence[Happening] = ()
 
 
 Outcome = Done | Wait | Fail

@@ -253,10 +253,17 @@ TOKENS_MAX = 1 << 40
 Tokens = Annotated[int, Field(ge=0, le=TOKENS_MAX)]
 
 
+AnswerEnd = Literal["cancelled", "cut", "killed", "unpaid"]
+"""How an answer ended that is not whole: its client left; its replica was lost; its gateway was; or nothing of it was
+sent, so that nothing is paid, though its replica may have counted some."""
+
+
 class UsageRecord(ApiModel):
     """What one answered request amounted to, as the gateway saw it. ``input_tokens`` includes the cached ones.
+    ``latency_ms`` is until its end, ``first_token_ms`` until the first token of a stream, 0 where there was none.
     ``held_micro`` is what was held for it, of a quota of money; None without one. ``owner`` is whose key it was, and
-    ``held_bounds`` of which bounds what it came to was held, each as ``key micro/month``; None where of none."""
+    ``held_bounds`` of which bounds what it came to was held, each as ``key micro/month``; None where of none.
+    ``replica`` is the uid of the claim that answered; ``asked`` the endpoint that was asked, where another answered."""
 
     at: int
     request_id: str
@@ -274,6 +281,10 @@ class UsageRecord(ApiModel):
     held_micro: int | None = Field(None, ge=0, le=1 << 53)
     owner: str | None = Field(None, max_length=253)
     held_bounds: list[Annotated[str, Field(max_length=32)]] | None = Field(None, max_length=64)
+    # Left out where they say nothing: what is sent to an older api leaves them out, too (`gateway.settle`).
+    replica: str = Field("", max_length=63, exclude_if=nothing)
+    ended: AnswerEnd | None = Field(None, exclude_if=nothing)
+    asked: str = Field("", max_length=253, exclude_if=nothing)
 
 
 class UsageBatch(ApiModel):

@@ -12,6 +12,7 @@ from bessemer.gateway.app import CutOff, Gateway, GatewayFacts
 from bessemer.gateway.exchange import Patience
 from bessemer.gateway.follow import Follower
 from bessemer.gateway.front import Front
+from bessemer.gateway.gauge import Reporter
 from bessemer.gateway.lending import Lending
 from bessemer.gateway.pulse import Pulse
 from bessemer.gateway.purse import Bound
@@ -32,6 +33,7 @@ __all__ = [
     "Lending",
     "Patience",
     "Pulse",
+    "Reporter",
     "Settler",
     "Shares",
     "Spool",

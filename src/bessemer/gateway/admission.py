@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from bessemer.core.clock import Clock
 from bessemer.core.money import Prices
@@ -24,18 +25,14 @@ from bessemer.gateway.meter import Counts
 from bessemer.gateway.purse import Held, Need
 from bessemer.gateway.record import AnyRecord
 from bessemer.gateway.request import Wanted
-from bessemer.gateway.shares import Shares, most
+from bessemer.gateway.shares import TEMPLATE_TOKENS, Shares, most
 from bessemer.gateway.tables import EndpointEntry, KeyEntry
-from bessemer.gateway.vessels import Account, Part, Ticket, Vessel
+from bessemer.gateway.vessels import Account, Ticket, Vessel
 
 MAX_TOKENS = b"x-bessemer-max-tokens"
 """The header that says how much each answer may be, where the gateway made it less."""
 
 _TRIES = 3
-_HEADERS: tuple[tuple[str, bytes, bytes, bytes], ...] = (
-    ("requests", b"x-ratelimit-limit-requests", b"x-ratelimit-remaining-requests", b"x-ratelimit-reset-requests"),
-    ("tokens", b"x-ratelimit-limit-tokens", b"x-ratelimit-remaining-tokens", b"x-ratelimit-reset-tokens"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +56,20 @@ class Admission:
         self.shares = shares or Shares()
         self.lending = lending or Lending()
 
-    def enter(self, key: KeyEntry, wanted: Wanted, *, endpoint: EndpointEntry) -> Ticket | Awaitable[Ticket]:
-        """A ticket, at once where nobody has to be asked. Raises Refused, now or where it is awaited."""
-        need = most(wanted, endpoint.context_tokens)
+    def enter(
+        self, key: KeyEntry, wanted: Wanted, *, endpoint: EndpointEntry, context_tokens: int = 0
+    ) -> Ticket | Awaitable[Ticket]:
+        """A ticket, at once where nobody has to be asked; ``context_tokens`` are the most of whoever may answer, 0 the
+        endpoint's. Raises Refused, now or where it is awaited."""
+        context = context_tokens or endpoint.context_tokens
+        need = most(wanted, context)
         held = self.shares.at_once(endpoint.project, need)
         if held is not None:
             got = self.lending.at_once(key, need)
             if got is not None:
                 return self._ticket(held, need, got=got)
             self.shares.settle(held, 0)
-        return self._wait(key, wanted, endpoint=endpoint, need=need)
+        return self._wait(key, wanted, context=context, need=need)
 
     def spend(self, ticket: Ticket, record: AnyRecord) -> None:
         """The record of it is in the spool."""
@@ -80,9 +81,7 @@ class Admission:
         """It is over, and came to so much: what it did not use is the next one's. Once for each ticket."""
         tokens = counts.input_tokens + counts.output_tokens
         self.shares.settle(ticket.held, tokens)
-        for part in ticket.parts:
-            if not (part.vessel.spent and ticket.spent):
-                part.leave(tokens)
+        ticket.leave(tokens)
 
     def settled(self, records: Sequence[UsageRecord], gone: int) -> None:
         """These are in the ledger by now; so many are ``gone`` from the spool."""
@@ -100,24 +99,25 @@ class Admission:
                 beside.create_task(keep_saying(holding, left, clock=clock))
 
     def _ticket(self, held: Held, need: Need, *, got: Hold) -> Ticket:
-        account, parts = got
-        headers = tuple(_limits(parts, self.lending.now())) if parts else ()
-        return Ticket(held, need, parts, account, headers=headers)
+        account, parts, known = got
+        if known is None:
+            return Ticket(held, need, parts, account)
+        return Ticket(held, need, parts, account, None, known.lines(self.lending.now()), names=known.names)
 
-    async def _wait(self, key: KeyEntry, wanted: Wanted, *, endpoint: EndpointEntry, need: Need) -> Ticket:
+    async def _wait(self, key: KeyEntry, wanted: Wanted, *, context: int, need: Need) -> Ticket:
         """Ask for what lacks; where there is less, for what there is. Raises Refused."""
         asked = need
         for _ in range(_TRIES):
             held = None
             try:
-                held = await self.shares.hold(endpoint.project, need)
+                held = await self.shares.hold(key.project, need)
                 got = await self.lending.hold(key, need)
             except Refused as refused:
                 if held is not None:
                     self.shares.settle(held, 0)
                 if refused.status != 429 or not wanted.generates:
                     raise
-                smaller = _smaller(await self._room(endpoint.project, refused), wanted, endpoint=endpoint, below=need)
+                smaller = _smaller(await self._room(key.project, refused), wanted, context=context, below=need)
                 if smaller is None:
                     raise
                 need = smaller
@@ -154,47 +154,27 @@ def _room_of(account: Account, vessels: Sequence[Vessel], *, refused: Refused) -
     return Room(tokens, tuple(money))
 
 
-def _smaller(room: Room, wanted: Wanted, *, endpoint: EndpointEntry, below: Need) -> Need | None:
+def _smaller(room: Room, wanted: Wanted, *, context: int, below: Need) -> Need | None:
     """The most that its answers may write, so that there is room, and less than ``below``; None where that is
     nothing."""
     low, high = 0, max(0, math.ceil(below.writes / wanted.sequences) - 1)
+    # An engine may refuse what its context cannot hold beside the prompt, of which nobody knows here how long it is.
+    beside = context - len(wanted.body) - TEMPLATE_TOKENS
+    high = min(high, beside) if beside > 0 else high
     while low < high:
         middle = (low + high + 1) // 2
-        if room.holds(most(replace(wanted, writes=middle), endpoint.context_tokens)):
+        if room.holds(most(replace(wanted, writes=middle), context)):
             low = middle
         else:
             high = middle - 1
-    found = most(replace(wanted, writes=low), endpoint.context_tokens)
+    found = most(replace(wanted, writes=low), context)
     return found if low >= 1 and room.holds(found) else None
 
 
 def _shortened(ticket: Ticket, wanted: Wanted) -> Ticket:
     ticket.writes = ticket.need.writes // wanted.sequences
-    ticket.headers = (*ticket.headers, (MAX_TOKENS, b"%d" % ticket.writes))
+    ticket.lines += b"%b: %d\r\n" % (MAX_TOKENS, ticket.writes)
     return ticket
-
-
-def _limits(parts: Sequence[Part], now: float) -> Iterator[tuple[bytes, bytes]]:
-    """What OpenAI's clients read: of requests and of tokens the bound of which the least is left."""
-    for unit, limit, remaining, reset in _HEADERS:
-        least: Vessel | None = None
-        for part in parts:
-            vessel = part.vessel
-            if vessel.unit == unit and (least is None or vessel.remaining < least.remaining):
-                least = vessel
-        if least is not None:
-            yield limit, b"%d" % least.bound
-            yield remaining, b"%d" % least.remaining
-            if least.ends != math.inf:
-                yield reset, _duration(math.ceil(least.ends - now))
-
-
-@lru_cache(maxsize=128)
-def _duration(seconds: int) -> bytes:
-    """As OpenAI writes it: ``6m0s``."""
-    minutes, rest = divmod(max(0, seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return (b"%dh" % hours if hours else b"") + (b"%dm" % minutes if hours or minutes else b"") + b"%ds" % rest
 
 
 __all__ = ["MAX_TOKENS", "Admission", "Room", "Ticket"]

@@ -6,33 +6,38 @@ asked for. A client that does not keep up holds up the replica, and nothing is k
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 import orjson
 
 from bessemer.gateway import errors
 from bessemer.gateway.exchange import Exchange
-from bessemer.gateway.meter import EventStream
-from bessemer.gateway.upstream import WHOLE_BYTES_MAX, Link, Lost
-
-_COUNTED = ("timings", "usage")
-_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+from bessemer.gateway.meter import EventStream, metered
+from bessemer.gateway.upstream import WHOLE_BYTES_MAX, Link, Lost, Silent
 
 
 class Answering:
     """Of one request, once a replica has begun to answer."""
 
-    __slots__ = ("_events", "_exchange", "_paused")
+    __slots__ = ("_events", "_exchange", "_going", "_paused")
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
         self._events: EventStream | None = None
         self._paused = False
+        self._going = True
+        """Something has come since somebody looked."""
         exchange.call.work = self
+
+    def wait(self) -> None:
+        """Look whether it goes on when it has stood still for too long, or twice as long at the most."""
+        exchange = self._exchange
+        pause = exchange.means.patience.pause_seconds
+        exchange.call.deadline = min(exchange.until, exchange.means.clock.monotonic() + pause)
+        self._going = False
 
     def heard(self, link: Link) -> None:
         """A part of the answer has come."""
+        self._going = True
         try:
             if link.streaming:
                 self._relay(link)
@@ -55,11 +60,17 @@ class Answering:
         self._exchange.end(ended="cancelled")
 
     def late(self) -> None:
-        """Its client wants it no more; else an answer that has begun may take as long as it likes."""
+        """Its client wants it no more, or it stands still; else one that has begun may take as long as it likes."""
         exchange = self._exchange
+        in_time = exchange.means.clock.monotonic() < exchange.until
+        if in_time and (self._going or self._paused):
+            self.wait()
+            return
         if exchange.link is not None:
             exchange.link.drop()
-        if self._events is None:
+        if in_time:
+            self._broken(Silent(f"nothing came for {exchange.means.patience.pause_seconds:g} s"))
+        elif self._events is None:
             exchange.refuse(errors.deadline_passed())
         else:
             exchange.end(ended="cancelled")
@@ -74,6 +85,7 @@ class Answering:
         if paused:
             link.transport.pause_reading()
         else:
+            self._going = True
             link.transport.resume_reading()
 
     def _relay(self, link: Link) -> None:
@@ -108,7 +120,7 @@ class Answering:
         exchange = self._exchange
         body, status = link.take(), link.status
         if 200 <= status < 300:
-            body = _metered(exchange, body)
+            body = metered(body, exchange.counts, show_timings=exchange.wanted.show_timings)
         exchange.status = status
         exchange.well()
         now = exchange.first_byte = exchange.means.clock.monotonic()
@@ -127,14 +139,3 @@ class Answering:
         words = errors.answer_cut(name) if exchange.first_byte is not None else errors.replica_failed(name)
         exchange.end(ended="cut")
         exchange.call.finish(b"data: " + words.body() + b"\n\n")
-
-
-def _metered(exchange: Exchange, body: bytes) -> bytes:
-    """Take the counts of a whole answer; the body as it goes on. Raises what `Answering.heard` takes for no answer."""
-    fields = _FIELDS.decode(body)
-    said: dict[str, Any] = {name: orjson.loads(bytes(fields[name])) for name in _COUNTED if name in fields}
-    exchange.counts.take(said)
-    if said.get("timings") is None or exchange.wanted.show_timings:
-        return body
-    parts = [orjson.dumps(name) + b":" + bytes(value) for name, value in fields.items() if name != "timings"]
-    return b"{" + b",".join(parts) + b"}"

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import ssl
-from asyncio import Event
+from asyncio import Event, Future
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import orjson
 
 from bessemer.core.clock import Clock
-from bessemer.gateway import errors, request, seeking
+from bessemer.gateway import errors, naming, request, seeking
 from bessemer.gateway.admission import Admission
 from bessemer.gateway.asking import Asking, Entering
 from bessemer.gateway.books import Books
+from bessemer.gateway.chains import Chain, context_of
 from bessemer.gateway.exchange import Exchange, Means, Patience
 from bessemer.gateway.front import Front
 from bessemer.gateway.metrics import GatewayMetrics
+from bessemer.gateway.outer import Outward
+from bessemer.gateway.people import People, Person, Vouch, Vouching, refuse_early
 from bessemer.gateway.reply import Call
-from bessemer.gateway.request import ROUTES
+from bessemer.gateway.request import ROUTES, Wanted
 from bessemer.gateway.spool import Spool
-from bessemer.gateway.tables import KeyEntry, Tables
+from bessemer.gateway.tables import EndpointEntry, KeyEntry, Tables
 from bessemer.gateway.turns import Turns
 from bessemer.gateway.upstream import Links
 from bessemer.gateway.vessels import Ticket
+from bessemer.gateway.waking import Waking
 
 _HEALTH = ("/healthz", "/livez", "/readyz")
 _MODELS = "/v1/models"
@@ -39,7 +43,8 @@ class CutOff:
 
 @dataclass(frozen=True, slots=True)
 class GatewayFacts:
-    """What the gateway is given. ``secret`` keys the replicas' secrets; ``tls`` opens doors on other machines."""
+    """What the gateway is given. ``secret`` keys the replicas' secrets; ``tls`` opens doors on other machines,
+    ``outward`` connections to services elsewhere."""
 
     tables: Tables
     spool: Spool
@@ -50,6 +55,8 @@ class GatewayFacts:
     patience: Patience = field(default_factory=Patience)
     admission: Admission = field(default_factory=Admission)
     cut_off: CutOff = field(default_factory=CutOff)
+    vouch: Vouch | None = None
+    outward: Outward | None = None
 
 
 class Gateway:
@@ -61,12 +68,17 @@ class Gateway:
         self._clock = facts.clock
         self._metrics = facts.metrics
         self._ready = ready
-        self._links = Links(facts.tls, facts.clock.monotonic())
+        self._links = Links(facts.tls, facts.clock.monotonic(), outward=facts.outward)
         books = Books(facts.spool, facts.admission)
         self._turns = Turns(facts.clock)
-        self._means = Means(books, facts.clock, facts.metrics, facts.secret, self._links, facts.patience, self._turns)
+        self.waking = Waking(facts.clock)
+        facts.tables.arrived = self.waking.arrived
+        self._means = Means(
+            books, facts.clock, facts.metrics, facts.secret, self._links, facts.patience, self._turns, self.waking
+        )
         facts.metrics.routing = facts.tables.tally
         self._cut_off = facts.cut_off
+        self._people = People(facts.vouch, facts.clock, most=facts.cut_off.most)
         facts.metrics.silent = facts.cut_off.silent
         facts.metrics.unsettled = lambda: facts.spool.waiting
 
@@ -74,6 +86,8 @@ class Gateway:
         """Judge a head before its body is read. Raises Refused."""
         if call.path in ROUTES and call.method == b"POST":
             call.key = self._who(call)
+            if isinstance(call.key, Future):
+                refuse_early(call, call.key)
             return
         reads = call.method in (b"GET", b"HEAD")
         if not reads or not (call.path in _HEALTH or call.path == _MODELS or call.path.startswith(f"{_MODELS}/")):
@@ -82,13 +96,16 @@ class Gateway:
     def serve(self, call: Call) -> None:
         """Answer it, now or later. Raises Refused."""
         if call.method == b"POST":
-            self._complete(call)
+            if call.slow:  # who asks may not be who it was when the head came
+                call.key = self._who(call)
+            self._known(call, self._complete)
         elif call.path in _HEALTH:
             if call.path == "/readyz" and not self._ready.is_set():
                 raise errors.starting()
             call.answer(200, b"ok\n", kind=b"text/plain")
         else:
-            call.answer(200, self._models(self._who(call), call.path.removeprefix(_MODELS).strip("/")))
+            call.key = self._who(call)
+            self._known(call, self._models)
 
     def refused(self, call: Call, status: int) -> None:
         """One was answered with an error."""
@@ -103,45 +120,61 @@ class Gateway:
         self._links.sweep(now)
         self._turns.sweep()
 
-    def _who(self, call: Call) -> KeyEntry:
+    def _known(self, call: Call, then: Callable[[Call], None]) -> None:
+        """Once it is known who asks."""
+        if isinstance(call.key, Future):
+            Vouching(call, call.key, then)
+        else:
+            then(call)
+
+    def _who(self, call: Call) -> KeyEntry | Person | Future[Person]:
         token = request.bearer(call.headers.get(b"authorization"))
         if not self._ready.is_set():
             raise errors.starting()
         if self._cut_off.silent() > self._cut_off.most:
             raise errors.cut_off()
         key = self._tables.find_key(token)
+        if key is None and self._people.shown(token):
+            return self._people.who(token, call)
         if key is None or not (key.expires_at is None or key.valid(self._clock.now())):
             raise errors.wrong_key(token)
         if key.networks and not key.reachable(call.peer):
             raise errors.wrong_network()
         return key
 
-    def _models(self, key: KeyEntry, name: str) -> bytes:
-        entries = [
-            {"id": e.name, "object": "model", "created": e.created, "owned_by": e.project}
-            for (project, _), e in sorted(self._tables.endpoints.items())
-            if project == key.project and key.may_use(e.name)
-        ]
-        if not name:
-            return orjson.dumps({"object": "list", "data": entries})
-        found = next((e for e in entries if e["id"] == name), None)
-        if found is None:
-            raise errors.no_model(name)
-        return orjson.dumps(found)
+    def _models(self, call: Call) -> None:
+        endpoints, name = self._tables.endpoints, call.path.removeprefix(_MODELS).strip("/")
+        if name:
+            said: object = _model(name, naming.named(endpoints, call.key, model=name)[1])
+        else:
+            said = {"object": "list", "data": [_model(*one) for one in naming.listed(endpoints, call.key)]}
+        call.answer(200, orjson.dumps(said))
 
     def _complete(self, call: Call) -> None:
-        key: KeyEntry = call.key
         wanted = request.read(call.body(), ROUTES[call.path])
-        endpoint = self._tables.endpoints.get((key.project, wanted.model))
-        if endpoint is None or not key.may_use(endpoint.name):
-            raise errors.no_model(wanted.model)
+        key, endpoint, adapter = naming.named(self._tables.endpoints, call.key, model=wanted.model)
         if not call.id:
             call.name()
         started = self._clock.monotonic()
         late = seeking.until(call.headers, started)
-        ticket = self._means.books.enter(key, wanted, endpoint=endpoint, request_id=call.id)
-        exchange = Exchange(self._means, call, key, endpoint, wanted, started, until=late)
+        chain, context = None, endpoint.context_tokens
+        if endpoint.split is not None or endpoint.fallbacks:
+            chain, context = self._chain(call, wanted, endpoint=endpoint, adapter=adapter)
+            endpoint = chain.next(started) or endpoint
+        ticket = self._means.books.enter(key, wanted, endpoint=endpoint, request_id=call.id, context_tokens=context)
+        exchange = Exchange(self._means, call, key, endpoint, wanted, started, until=late, adapter=adapter, chain=chain)
         if isinstance(ticket, Ticket):
             Asking(exchange).begin(ticket)
         else:
             Entering(exchange, ticket)
+
+    def _chain(self, call: Call, wanted: Wanted, *, endpoint: EndpointEntry, adapter: str) -> tuple[Chain, int]:
+        """Those who may answer for it, and the largest context of theirs."""
+        session = seeking.session(wanted, call.headers, project=endpoint.project)
+        endpoints = self._tables.endpoints
+        return Chain(endpoints, endpoint, adapter=adapter, session=session), context_of(endpoints, endpoint)
+
+
+def _model(name: str, of: EndpointEntry) -> dict[str, str | int]:
+    """As OpenAI lists it."""
+    return {"id": name, "object": "model", "created": of.created, "owned_by": of.project}

@@ -16,6 +16,8 @@ from bessemer.gateway import errors, seeking, upstream
 from bessemer.gateway.answering import Answering
 from bessemer.gateway.errors import Refused
 from bessemer.gateway.exchange import Exchange
+from bessemer.gateway.onward import OURS, Fields, called, carrying
+from bessemer.gateway.outer import no_answer
 from bessemer.gateway.request import shortened
 from bessemer.gateway.route import FULL, Full, Replica
 from bessemer.gateway.upstream import Link, Lost, Silent
@@ -83,7 +85,7 @@ class Queueing:
         """Wait; another may have to give way."""
         exchange = self._exchange
         pool, cost = exchange.endpoint.pool, cost + seeking.written(exchange.wanted)
-        room, other = pool.waiting.add(self, self._path, cost=cost, slots=pool.slots * len(pool.replicas))
+        room, other = pool.waiting.add(self, self._path, cost=cost, slots=pool.total)
         if not room:
             self.crowded()
             return
@@ -99,8 +101,9 @@ class Queueing:
     def crowded(self) -> None:
         """There is none to wait."""
         pool = self._exchange.endpoint.pool
-        seconds = pool.waiting.retry_after(pool.slots * len(pool.replicas))
-        self._exchange.refuse(errors.overloaded(self._exchange.endpoint.name, retry_after_seconds=seconds))
+        seconds = pool.waiting.retry_after(pool.total)
+        refused = errors.overloaded(self._exchange.endpoint.name, retry_after_seconds=seconds)
+        self._asking.elsewhere(refused, self._exchange.means.clock.monotonic())
 
     def gone(self) -> None:
         """The client has left."""
@@ -123,7 +126,7 @@ class Queueing:
 class Asking:
     """Of one request that was let in, until its answer begins."""
 
-    __slots__ = ("_body", "_dialling", "_exchange", "_sought", "_tried")
+    __slots__ = ("_body", "_carries", "_dialling", "_exchange", "_said", "_sought", "_tried")
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
@@ -131,8 +134,11 @@ class Asking:
         self._dialling: asyncio.Future[Link] | None = None
         self._tried: frozenset[str] = frozenset()
         wanted, call = exchange.wanted, exchange.call
-        several = len(exchange.endpoint.pool.replicas) > 1
-        self._sought = seeking.sought(wanted, call.headers, project=exchange.key.project, several=several)
+        several = exchange.chain is not None or len(exchange.endpoint.pool.replicas) > 1
+        project, adapter = exchange.key.project, exchange.adapter
+        self._sought = seeking.sought(wanted, call.headers, project=project, adapter=adapter, several=several)
+        self._carries: Fields | None = None
+        self._said = OURS.intersection(wanted.fields or ())
         wanted.fields = None
         call.work = self
 
@@ -158,12 +164,32 @@ class Asking:
         if chosen is FULL:
             Queueing(self, exchange).begin(now, cost=self._sought.cost)
         elif chosen is None:
-            exchange.refuse(failed or errors.no_replica(exchange.endpoint.name))
+            self.elsewhere(failed or errors.no_replica(exchange.endpoint.name), now)
         else:
             self._ask_of(chosen, now)
 
+    def elsewhere(self, refused: Refused, now: float) -> None:
+        """Nobody here answers: another endpoint does, or it ends with that."""
+        exchange = self._exchange
+        exchange.endpoint.pool.gauge.called = True
+        entry = exchange.chain.next(now) if exchange.chain is not None else None
+        if entry is None:
+            if self._tried or not exchange.means.waking.hold(self, exchange):
+                exchange.refuse(refused)
+            return
+        exchange.endpoint, exchange.start = entry, None
+        entry.pool.gauge.arrived += 1
+        entry.pool.tally.fell_over += 1
+        exchange.call.work = self
+        self._tried = frozenset()
+        self._ask(None)
+
     def _ask_of(self, replica: Replica, now: float) -> None:
         exchange = self._exchange
+        self._carries = replica.carries.get(exchange.adapter)
+        name = exchange.endpoint.name
+        if exchange.wanted.model != name or exchange.adapter:
+            self._carries = called(name, exchange.adapter, carries=self._carries)
         try:
             exchange.ask(replica, self._sought, now=now)
         except Refused as refused:
@@ -208,10 +234,19 @@ class Asking:
         exchange.link = link
         call.deadline = min(now + exchange.patience, exchange.until)
         head = replica.heads.get((call.path, stream))
-        if head is None:
+        outer = replica.outer
+        if head is None and outer is not None:
+            head = replica.heads[call.path, stream] = outer.head(call.path)
+        elif head is None:
             secret = replica_secret(means.secret, replica.claim_uid)
             head = replica.heads[call.path, stream] = upstream.head(call.path, secret, stream=stream)
-        link.ask(upstream.ask(head, call.shown, body=self._body), self)
+        body = self._body
+        if self._carries is not None:
+            body = carrying(body, self._carries, said=self._said)
+        if outer is not None:
+            wanted = exchange.wanted
+            body = outer.body(body, timings=wanted.show_timings, counts=wanted.show_counts)
+        link.ask(upstream.ask(head, call.shown, body=body), self)
 
     def heard(self, link: Link) -> None:
         """The first of the answer's body is here."""
@@ -221,13 +256,20 @@ class Asking:
             link.drop()
             self._fail(Lost(f"it answered with status {link.status}"))
             return
+        if link.replica.outer is not None and no_answer(link.status, alone=exchange.chain is None):
+            link.drop()
+            self._fail(Lost(f"it answered with status {link.status}"))
+            return
         if link.status in _ELSEWHERE and len(self._tried) + 1 < min(_TRIES, len(exchange.endpoint.replicas)):
             link.drop()
             self._fail(Lost(f"it answered with status {link.status}"))
             return
-        exchange.call.deadline = exchange.until
         exchange.was_read()
+        if exchange.chain is not None:
+            exchange.headers += b"x-bessemer-endpoint: %b\r\n" % exchange.endpoint.name.encode()
         answering = Answering(exchange)
+        if not link.complete:
+            answering.wait()
         link.owner = answering
         answering.heard(link)
 

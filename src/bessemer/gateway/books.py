@@ -30,7 +30,7 @@ class Books:
         self._admission = admission
 
     def enter(
-        self, key: KeyEntry, wanted: Wanted, *, endpoint: EndpointEntry, request_id: str
+        self, key: KeyEntry, wanted: Wanted, *, endpoint: EndpointEntry, request_id: str, context_tokens: int
     ) -> Ticket | asyncio.Future[Ticket]:
         """Let a request in: there is room for its record, and what it may amount to is held. A future where the api has
         to be asked for that; one that fails or is cancelled has let nobody in. Raises Refused, the future, too."""
@@ -41,7 +41,7 @@ class Books:
             _log.error("usage cannot be recorded", request_id=request_id, object_uid=endpoint.uid, error=why)
             raise errors.no_room_for_usage() from error
         try:
-            ticket = self._admission.enter(key, wanted, endpoint=endpoint)
+            ticket = self._admission.enter(key, wanted, endpoint=endpoint, context_tokens=context_tokens)
         except errors.Refused:
             self._spool.release()
             raise
@@ -72,6 +72,10 @@ class Books:
         """Write what it came to; whoever counts what is spent hears of it."""
         self._spool.append(record, slot)
         self._admission.spend(ticket, record)
+
+    def unpaid(self, record: Record, *, slot: int) -> None:
+        """Write that it paid nothing, though a replica was asked."""
+        self._spool.append(record, slot)
 
     def leave(self, ticket: Ticket, counts: Counts, *, slot: int = 0) -> None:
         """It is over; a ``slot`` that it has yet is of one that pays nothing."""

@@ -19,12 +19,13 @@ class Words:
 
 
 class Refused(Exception):
-    """An answer other than the model's."""
+    """An answer other than the model's; ``lines`` of a head go with it."""
 
-    def __init__(self, status: int, words: Words) -> None:
+    def __init__(self, status: int, words: Words, *, lines: bytes = b"") -> None:
         super().__init__(words.message)
         self.status = status
         self.words = words
+        self.lines = lines
 
     @property
     def retry_after_seconds(self) -> int:
@@ -116,6 +117,11 @@ def no_replica(name: str) -> Refused:
     return Refused(503, Words(text, "server_error", "no_replica_ready", None, 5))
 
 
+def still_waking(name: str, seconds: float) -> Refused:
+    text = f"`{name}` had no replica, and none was ready within {seconds:g} s; one is being started. Try again."
+    return Refused(503, Words(text, "server_error", "no_replica_ready", None, 5))
+
+
 def replica_failed(name: str) -> Refused:
     text = f"The replica of `{name}` that answered was lost before its answer began. Try again."
     return Refused(502, Words(text, "server_error", "replica_failed", None, 1))
@@ -156,6 +162,11 @@ def too_much() -> Refused:
 def limit_unknown() -> Refused:
     text = "Whether your project may use more tokens now cannot be found out at present. Try again in a second."
     return Refused(503, Words(text, "server_error", "limit_unknown", None, 1))
+
+
+def bearer_unknown() -> Refused:
+    text = "Who you are cannot be found out at present. Try again in a second."
+    return Refused(503, Words(text, "server_error", "bearer_unknown", None, 1))
 
 
 def no_room_for_usage() -> Refused:

@@ -6,14 +6,16 @@ and counts as well only when an answer of it was whole.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+import msgspec
 import structlog
 
 from bessemer.core.clock import Clock
 from bessemer.gateway.books import Books
+from bessemer.gateway.chains import Chain
 from bessemer.gateway.errors import Refused
-from bessemer.gateway.journal import Progress, Start
+from bessemer.gateway.journal import Progress, Start, unpaid_of
 from bessemer.gateway.meter import Counts
 from bessemer.gateway.metrics import GatewayMetrics
 from bessemer.gateway.record import Ended, Record
@@ -24,6 +26,7 @@ from bessemer.gateway.tables import EndpointEntry, KeyEntry
 from bessemer.gateway.turns import Turns
 from bessemer.gateway.upstream import Link, Links
 from bessemer.gateway.vessels import Ticket
+from bessemer.gateway.waking import Waking
 
 UNTOLD_MAX = 32
 """After so many chunks of a stream, or tokens, it is written how far that has come."""
@@ -36,10 +39,12 @@ _log = structlog.get_logger("gateway")
 @dataclass(frozen=True, slots=True)
 class Patience:
     """How long a replica may take until the first byte of an answer. One that is no stream has none before it is whole:
-    it is given as long as OpenAI's clients wait."""
+    it is given as long as OpenAI's clients wait. ``pause_seconds`` is how long an answer that has begun may stand
+    still."""
 
     streamed_seconds: float = 60.0
     whole_seconds: float = 600.0
+    pause_seconds: float = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +58,16 @@ class Means:
     links: Links
     patience: Patience
     turns: Turns
+    waking: Waking
 
 
-@dataclass(slots=True)
-class Exchange:
+class Exchange(msgspec.Struct, eq=False):
     """``status`` 0 is one that no replica has answered; ``replica`` is who is asked, and counts as busy for it, and as
     reading ``tokens``; ``link`` the connection to it; ``until`` is when its client wants it no more. Whoever has a
     ``ticket`` has to give it back: `end`, once. ``slot`` is where the journal has its ``start``, 0 nowhere. ``untold``
-    chunks may come, and answers be as long as ``told`` tokens, until it is to be written how far it has come."""
+    chunks may come, and answers be as long as ``told`` tokens, until it is to be written how far it has come.
+    ``adapter`` is the one that it asks for, by name; ``chain`` are those who may answer where there are several, of
+    which it is ``endpoint`` that is asked. ``held_since`` is since when it waited for a first replica."""
 
     means: Means
     call: Call
@@ -71,7 +78,7 @@ class Exchange:
     ticket: Ticket | None = None
     replica: Replica | None = None
     link: Link | None = None
-    counts: Counts = field(default_factory=Counts)
+    counts: Counts = msgspec.field(default_factory=Counts)
     first_byte: float | None = None
     status: int = 0
     headers: bytes = b""
@@ -83,6 +90,9 @@ class Exchange:
     tokens: int = 0
     asked: float = 0.0
     probe: bool = False
+    adapter: str = ""
+    chain: Chain | None = None
+    held_since: float = 0.0
 
     @property
     def patience(self) -> float:
@@ -93,9 +103,9 @@ class Exchange:
     def begin(self, ticket: Ticket) -> None:
         """It was let in."""
         self.ticket = ticket
+        self.endpoint.pool.gauge.arrived += 1
         self.means.metrics.busy += 1
-        if ticket.headers:
-            self.headers = b"".join(b"%b: %b\r\n" % header for header in ticket.headers)
+        self.headers = ticket.lines
 
     def ask(self, replica: Replica, sought: Sought, *, now: float) -> None:
         """It is this one's to answer, and the journal says so. Raises Refused where that cannot be written."""
@@ -106,7 +116,7 @@ class Exchange:
         if start is None:
             start = self.start = self._start(replica)
         else:
-            start.replica = replica.claim_uid
+            start.replica, start.model = replica.claim_uid, replica.model or self.endpoint.model
         self.slot = self.means.books.start(start, self.slot)
 
     def was_read(self) -> None:
@@ -169,6 +179,10 @@ class Exchange:
             if ended is not None and self.first_byte is None:
                 self.counts = Counts()
             self._account(ticket, now or means.clock.monotonic(), ended=ended)
+        if self.slot and (ended is not None or not 200 <= self.status < 500):
+            # It pays nothing, and the replica's own counters may have some of it: they are compared with what is said.
+            slot, self.slot = self.slot, 0
+            means.books.unpaid(self._unpaid(), slot=slot)
         means.books.leave(ticket, self.counts, slot=self.slot)
 
     def _start(self, replica: Replica) -> Start:
@@ -181,11 +195,12 @@ class Exchange:
             endpoint.name,
             endpoint.uid,
             key.name,
-            endpoint.model,
+            replica.model or endpoint.model,
             replica.claim_uid,
             ticket.held.micro or None,
             key.owner or None,
             ticket.names,
+            self.chain.instead(self.endpoint) if self.chain is not None else "",
         )
 
     def _tell(self) -> None:
@@ -214,6 +229,10 @@ class Exchange:
         if 200 <= self.status < 300 and (ended is None or self.first_byte is not None):
             slot, self.slot = self.slot, 0
             self.means.books.record(ticket, self._record(now, ended), slot=slot)
+            if (gauge := self.endpoint.pool.gauge).wake_seconds:
+                first = (self.first_byte or now) - self.started if self.wanted.stream else None
+                whole = now - self.started
+                gauge.ended(reads=counts.input_tokens, writes=counts.output_tokens, first=first, whole=whole)
         metrics.requests[self.call.path, self.status] += 1
         metrics.whole.observe(now - self.started)
         if self.first_byte is not None:
@@ -225,6 +244,7 @@ class Exchange:
         start, counts = self.start, self.counts
         assert start is not None
         first = self.first_byte if self.first_byte is not None else now
+        first_ms = max(1, int((first - self.started) * 1000)) if self.wanted.stream else 0
         return Record(
             at=int(self.means.clock.now()),
             request_id=start.request_id,
@@ -238,10 +258,17 @@ class Exchange:
             cached_input_tokens=counts.cached_input_tokens,
             output_tokens=counts.output_tokens,
             latency_ms=int((now - self.started) * 1000),
-            first_token_ms=int((first - self.started) * 1000),
+            first_token_ms=first_ms,
             held_micro=start.held_micro,
             owner=start.owner,
             held_bounds=start.held_bounds,
             replica=start.replica,
             ended=ended,
+            asked=start.asked,
         )
+
+    def _unpaid(self) -> Record:
+        assert self.start is not None
+        clock = self.means.clock
+        elapsed = int((clock.monotonic() - self.started) * 1000)
+        return unpaid_of(self.start, at=int(clock.now()), status=self.status or 499, latency_ms=elapsed)

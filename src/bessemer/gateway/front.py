@@ -189,9 +189,11 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         reading = self._reading
-        if self._broken or reading is None:
+        if self._broken or reading is None or (self.call is None and reading.again(data)):
             return
         reading.framing += len(data)
+        reading.turn += 1
+        between = reading.between
         try:
             reading.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -205,6 +207,8 @@ class Connection(asyncio.Protocol):
         else:
             if reading.framing > HEADERS_BYTES_MAX:
                 self.refuse(errors.large_head(f"{HEADERS_BYTES_MAX} bytes"))
+            elif between and reading.between:
+                reading.learn(data)
 
     def pause_writing(self) -> None:
         self._stalled = self._front.now + READ_SECONDS

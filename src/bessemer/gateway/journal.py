@@ -57,6 +57,7 @@ class Start(msgspec.Struct, array_like=True, gc=False):
     held_micro: int | None = None
     owner: str | None = None
     held_bounds: list[str] | None = None
+    asked: str = ""
 
 
 class Progress(msgspec.Struct, gc=False):
@@ -236,6 +237,28 @@ def ended_of(start: Start, progress: Progress) -> Record:
         held_bounds=start.held_bounds,
         replica=start.replica,
         ended="killed",
+        asked=start.asked,
+    )
+
+
+def unpaid_of(start: Start, *, at: int, status: int, latency_ms: int = 0) -> Record:
+    """The record of a request of which nothing was sent, and that pays nothing. What was held for it is given back as
+    of one that was never asked."""
+    return Record(
+        at=at,
+        request_id=start.request_id,
+        project=start.project,
+        endpoint=start.endpoint,
+        endpoint_uid=start.endpoint_uid,
+        api_key=start.api_key,
+        model=start.model,
+        status=status,
+        input_tokens=0,
+        latency_ms=latency_ms,
+        owner=start.owner,
+        replica=start.replica,
+        ended="unpaid",
+        asked=start.asked,
     )
 
 

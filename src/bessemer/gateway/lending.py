@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -29,7 +30,7 @@ from bessemer.gateway import errors
 from bessemer.gateway.purse import Need
 from bessemer.gateway.record import AnyRecord
 from bessemer.gateway.tables import KeyEntry
-from bessemer.gateway.vessels import Account, Known, Lent, Part, Ticket, Vessel
+from bessemer.gateway.vessels import Account, Known, Lent, Part, Ticket, Vessel, told
 
 LOOK_SECONDS = 60.0
 """How often it is asked of whoever is served whether the bounds are those that are known."""
@@ -40,10 +41,10 @@ WANTS_MAX = 1000
 AT_ONCE = 8
 """Of how many projects it is said at a time."""
 
-Hold = tuple[Account | None, tuple[Part, ...]]
-"""What a request holds, and whose project's prices it goes by."""
+Hold = tuple[Account | None, tuple[Part, ...], Known | None]
+"""What a request holds, whose project's prices it goes by, and what is known of who asks; None where nothing is."""
 
-_NOTHING: Hold = (None, ())
+_NOTHING: Hold = (None, (), None)
 _TRIES = 8
 _QUOTA = ("insufficient_quota", "insufficient_quota")
 
@@ -65,7 +66,8 @@ class Lending:
         self, ask: AskBounds | None = None, *, clock: Clock | None = None, holder: str = "gateway", before: int = 0
     ) -> None:
         self._ask = ask
-        self._clock = clock
+        self.now = clock.monotonic if clock is not None else time.monotonic
+        """By the clock of periods and holds."""
         self._holder = holder
         self._before = before
         self._accounts: dict[str, Account] = {}
@@ -88,9 +90,9 @@ class Lending:
         if now >= known.ends and (known.again is None or known.again.done()):
             known.again = asyncio.create_task(self._look_again(key, known))
         if not known.vessels:
-            return account, ()
+            return account, (), None
         parts = account.take(known.vessels, need, now=now)
-        return (account, parts) if parts is not None else None
+        return (account, parts, known) if parts is not None else None
 
     async def hold(self, key: KeyEntry, need: Need) -> Hold:
         """Hold it, asking the api for what lacks. Raises Lacking, and Refused where nobody can say."""
@@ -103,20 +105,14 @@ class Lending:
                 if known.of != key.bounds:
                     await self._given(key.project, account, wants=(), key=key)
                 if (parts := account.take(known.vessels, need, now=self.now())) is not None:
-                    return account, parts
+                    return account, parts, known
                 await self._fill(key, known, account=account, need=need)
         raise errors.limit_unknown()
 
     def spend(self, ticket: Ticket, record: AnyRecord) -> None:
         """The record is in the spool: what it came to waits to be settled, and the rest is free."""
-        owed = []
-        for part in ticket.parts:
-            if ticket.account is not None and part.vessel.spent:
-                cost = ticket.account.cost(part, record)
-                part.spend(cost)
-                owed.append((part.vessel, cost))
-        if owed:
-            self._owed[record.request_id] = owed
+        if ticket.names is not None and ticket.account is not None:
+            self._owed[record.request_id] = ticket.account.spend(ticket.parts, record)
 
     def settled(self, records: Sequence[UsageRecord], gone: int) -> None:
         """These are in the ledger by now, and no more held; so many are ``gone`` from the spool."""
@@ -203,7 +199,7 @@ class Lending:
                 vessel.got(more, asked_at=asked_at)
         if key is not None:
             known = self._known.setdefault(whose, Known())
-            known.vessels, known.ends, known.of = vessels, asked_at + LOOK_SECONDS, key.bounds
+            known.hear(vessels, ends=asked_at + LOOK_SECONDS, of=key.bounds)
         return lent
 
     async def _answer(self, project: str, account: Account, *, said: Mapping[str, Any]) -> Lent:
@@ -248,11 +244,6 @@ class Lending:
                 return True
         return False
 
-    def now(self) -> float:
-        """By the clock of periods and holds, monotonic."""
-        assert self._clock is not None
-        return self._clock.monotonic()
-
 
 def _whose(key: KeyEntry) -> tuple[str, str, str]:
     """By which bounds it is judged: project, key and owner; keys that state none of their own are as one."""
@@ -275,7 +266,7 @@ class Lacking(errors.Refused):
         else:
             kind = "tokens" if any(one.meter.unit == "tokens" for one in lacking) else "requests"
             words = errors.Words(f"Rate limit reached: {said}.", kind, "rate_limit_exceeded", None, after)
-        super().__init__(429, words)
+        super().__init__(429, words, lines=told(vessels, now))
 
 
 def _left(one: Vessel, prices: Prices) -> str:

@@ -36,7 +36,26 @@ class _Timings(msgspec.Struct, gc=False):
     predicted_n: int = 0
 
 
+class _Cached(msgspec.Struct, gc=False):
+    cached_tokens: int = -1
+
+
+class _Usage(msgspec.Struct, gc=False):
+    """As chat and completions say it; -1 where they do not."""
+
+    prompt_tokens: int = -1
+    completion_tokens: int = -1
+    prompt_tokens_details: _Cached | None = None
+
+
+class _Answer(msgspec.Struct, gc=False):
+    usage: _Usage | None = None
+
+
 _READ = msgspec.json.Decoder(_Timings)
+_ANSWER = msgspec.json.Decoder(_Answer)
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_COUNTED = ("timings", "usage")
 
 
 class Counts(msgspec.Struct, gc=False):
@@ -82,6 +101,62 @@ _RESPONSES = ("input_tokens", "output_tokens", "input_tokens_details")
 def _count(said: Any, otherwise: int) -> int:
     """What an engine said, if that can be a number of tokens."""
     return said if type(said) is int and 0 <= said <= TOKENS_MAX else otherwise
+
+
+def metered(body: bytes, counts: Counts, *, show_timings: bool) -> bytes:
+    """Take the counts of a whole answer; the body as it goes on, without timings that nobody asked for. Raises
+    orjson.JSONDecodeError, msgspec.MsgspecError and RecursionError for what is no answer."""
+    at = body.find(_TIMINGS)
+    if at < 0 and b'"timings"' not in body:
+        return body if _counted(body, counts) else _taken(body, counts, show_timings=show_timings)
+    end = body.find(b"}", at)
+    if at >= 0 and body[end : end + 2] == b"}}" and not body[end + 2 :].strip():
+        without = body[:at] + b"}"
+        if (timings := _timings(body, at + len(_TIMINGS), end=end + 1)) is not None:
+            counts.time(timings.cache_n, timings.prompt_n, written=timings.predicted_n)
+            if _counted(without, counts):
+                return body if show_timings else without
+    return _taken(body, counts, show_timings=show_timings)
+
+
+def _counted(body: bytes, counts: Counts) -> bool:
+    """Take the usage of an answer without timings, where it says it as most do; whether it does."""
+    try:
+        usage = _ANSWER.decode(body).usage
+    except msgspec.ValidationError:
+        return False
+    if usage is None:
+        return False
+    read, written, cached = usage.prompt_tokens, usage.completion_tokens, counts.cached_input_tokens
+    if usage.prompt_tokens_details is not None:
+        cached = usage.prompt_tokens_details.cached_tokens
+    if not (0 <= read <= TOKENS_MAX and 0 <= written <= TOKENS_MAX and 0 <= cached <= read):
+        return False
+    counts.input_tokens, counts.cached_input_tokens, counts.output_tokens = read, cached, written
+    return True
+
+
+def _taken(body: bytes, counts: Counts, *, show_timings: bool) -> bytes:
+    """The same of any answer, whatever it says where."""
+    fields = _FIELDS.decode(body)
+    said: dict[str, Any] = {name: orjson.loads(bytes(fields[name])) for name in _COUNTED if name in fields}
+    counts.take(said)
+    if said.get("timings") is None or show_timings:
+        return body
+    parts = [orjson.dumps(name) + b":" + bytes(value) for name, value in fields.items() if name != "timings"]
+    return b"{" + b",".join(parts) + b"}"
+
+
+def _timings(text: bytes, start: int, *, end: int) -> _Timings | None:
+    """What llama.cpp says there; None where it is no such thing."""
+    try:
+        timings = _READ.decode(memoryview(text)[start:end])
+    except msgspec.MsgspecError:
+        return None
+    cached, read, written = timings.cache_n, timings.prompt_n, timings.predicted_n
+    if not (0 <= cached <= TOKENS_MAX and 0 <= read <= TOKENS_MAX and 0 <= written <= TOKENS_MAX):
+        return None
+    return timings
 
 
 def _goes_on(choices: Any) -> bool:
@@ -144,14 +219,10 @@ class EventStream:
         end = event.find(b"}", at)
         if event[end : end + 2] != b"}}" or event[end + 2 :].strip() or event.find(b'"usage"', 0, at) >= 0:
             return b""
-        try:
-            timings = _READ.decode(memoryview(event)[at + len(_TIMINGS) : end + 1])
-        except msgspec.MsgspecError:
+        timings = _timings(event, at + len(_TIMINGS), end=end + 1)
+        if timings is None:
             return b""
-        cached, read, written = timings.cache_n, timings.prompt_n, timings.predicted_n
-        if not (0 <= cached <= TOKENS_MAX and 0 <= read <= TOKENS_MAX and 0 <= written <= TOKENS_MAX):
-            return b""
-        self.counts.time(cached, read, written=written)
+        self.counts.time(timings.cache_n, timings.prompt_n, written=timings.predicted_n)
         return event if self._show_timings else event[:at] + b"}\n\n"
 
     def _parsed(self, event: bytes) -> bytes:

@@ -102,3 +102,6 @@ class GatewayMetrics:
         yield CounterMetricFamily(
             "bessemer_gateway_turned_away", "Requests for which there was no room to wait.", value=routing.turned_away
         )
+        yield CounterMetricFamily(
+            "bessemer_gateway_fallbacks", "Times that another endpoint stood in for one.", value=routing.fell_over
+        )

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+import msgspec
+
 from bessemer.core.money import Prices
 
 AHEAD = 8
@@ -36,16 +38,14 @@ class Bound:
         return cls(**{**known(cls, said), "prices": Prices(**known(Prices, said["prices"]))}) if said else None
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
+class Need(msgspec.Struct, frozen=True, gc=False):
     """The most that a request may amount to in tokens, and how many of these it may write."""
 
     tokens: int
     writes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(msgspec.Struct, frozen=True, gc=False):
     """What one request holds. ``amount`` of tokens is of the minute ``number``, ``micro`` are money at ``prices``; 0
     and None where nothing bounds them."""
 
@@ -61,7 +61,7 @@ class Held:
 @dataclass(slots=True)
 class Money:
     """``prices`` are None where nothing is bounded; ``number`` is of the last statement, ``stated`` what that said;
-    ``used``: since the last round."""
+    ``under`` is what is busy and owed together; ``used``: since the last round."""
 
     prices: Prices | None = None
     have: int = 0
@@ -70,12 +70,30 @@ class Money:
     stated: int = 0
     busy: dict[int, int] = field(default_factory=dict)
     owed: dict[str, int] = field(default_factory=dict)
+    under: int = 0
     used: bool = False
 
     @property
     def level(self) -> int:
         """What the gateway holds in all."""
-        return self.have + sum(self.busy.values()) + sum(self.owed.values())
+        return self.have + self.under
+
+    def spend(self, id: int, request_id: str, *, cost: int, micro: int) -> None:
+        """Of what is busy so much is owed, and the rest is free; nothing where it is not busy any more."""
+        if self.busy.pop(id, None) is not None:
+            self.owed[request_id] = cost
+            self.have += micro - cost
+            self.under -= micro - cost
+
+    def leave(self, id: int) -> None:
+        """What is busy yet is free."""
+        micro = self.busy.pop(id, 0)
+        self.have += micro
+        self.under -= micro
+
+    def settled(self, request_id: str) -> None:
+        """It is owed no more."""
+        self.under -= self.owed.pop(request_id, 0)
 
     def cost(self, need: Need) -> int:
         """What has to be held for it."""
@@ -124,15 +142,29 @@ class Purse:
             return False
         return (not self.bounded or self.have >= need.tokens) and self.money.missing(need) == 0
 
+    def at_once(self, project: str, need: Need, *, id: int, now: float) -> Held | None:
+        """Hold it, where a request that needs so much may go on: what `covers` says, and `take` does, in one step."""
+        bounded, money = self.bounded, self.money
+        if bounded is None or (bounded and self.have < need.tokens):
+            return None
+        micro = money.prices.most(need.tokens, writes=need.writes) if money.prices is not None else 0
+        if money.have < micro or (now >= self.ends and not self.free):
+            return None
+        return self._held(project, need, id=id, micro=micro)
+
     def take(self, project: str, need: Need, *, id: int) -> Held:
         """Hold it."""
-        tokens, micro = need.tokens if self.bounded else 0, self.money.cost(need)
+        return self._held(project, need, id=id, micro=self.money.cost(need))
+
+    def _held(self, project: str, need: Need, *, id: int, micro: int) -> Held:
+        money, tokens = self.money, need.tokens if self.bounded else 0
         self.have -= tokens
         if micro:
-            self.money.have -= micro
-            self.money.busy[id] = micro
-            self.money.used = True
-        return Held(project, tokens, self.number, id, micro, self.money.prices, need)
+            money.have -= micro
+            money.under += micro
+            money.busy[id] = micro
+            money.used = True
+        return Held(project, tokens, self.number, id, micro, money.prices, need)
 
 
 def known(of: Any, said: Mapping[str, Any]) -> dict[str, Any]:

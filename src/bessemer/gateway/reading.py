@@ -15,6 +15,7 @@ import httptools
 
 from bessemer.gateway import errors, reply, request
 from bessemer.gateway.errors import Refused
+from bessemer.gateway.heads import Head, plain
 from bessemer.gateway.reply import Call, Carrier
 
 HEADERS_SECONDS = 20.0
@@ -59,20 +60,25 @@ class Reader(Carrier, Protocol):
 
 
 class Reading:
-    """``framing`` is how much has come since the last head or body; ``paused``: so much waits that nothing is read.
-    ``call`` of the connection is whose turn it is."""
+    """``framing`` is how much has come since the last head or body; ``paused``: so much waits that nothing is read;
+    ``between``: all that has come was whole; ``turn`` counts what came at once. ``call`` of the connection is whose
+    turn it is."""
 
     __slots__ = (
         "_call",
         "_connection",
         "_count",
         "_head",
+        "_judged",
+        "_known",
         "_url",
         "_waiting",
         "_waits",
+        "between",
         "framing",
         "parser",
         "paused",
+        "turn",
     )
 
     def __init__(self, connection: Reader) -> None:
@@ -83,7 +89,38 @@ class Reading:
         self._head = self.paused = False
         self._count = self._waits = 0
         self._waiting: list[Call] = []
-        self.framing = 0
+        self._known: tuple[Head, str, dict[bytes, bytes]] | None = None
+        self.between = True
+        self.framing = self.turn = self._judged = 0
+
+    def again(self, data: bytes) -> bool:
+        """Take a request with the head of the one before, all of it at once; whether it is one."""
+        known, connection, bodies = self._known, self._connection, self._connection.bodies
+        if known is None or not self.between or self._waiting:
+            return False
+        head, path, headers = known
+        body = head.body(data)
+        if body is None or bodies.held + len(body) > BODIES_BYTES_MAX or len(body) > request.BODY_BYTES_MAX:
+            return False
+        call = self._call = connection.call = Call(connection)
+        call.method, call.path, call.headers = b"POST", path, headers
+        call.parts.append(body)
+        call.size = len(body)
+        call.whole = True
+        bodies.held += call.size
+        try:
+            connection.begin(call)
+        except Refused as refused:
+            call.refused = refused
+        connection.serve(call)
+        return True
+
+    def learn(self, data: bytes) -> None:
+        """Remember the head of a request that was whole, and all that came, where another like it may be read by it."""
+        call = self._call
+        usual = call.keep and call.chunked and call.method == b"POST" and plain(call.headers)
+        head = Head.read(data, call.headers.get(b"content-length", b"")) if usual else None
+        self._known = None if head is None else (head, call.path, call.headers)
 
     def next(self) -> None:
         """Turn to what waits. Raises Refused."""
@@ -120,6 +157,7 @@ class Reading:
 
     def on_message_begin(self) -> None:
         self._head = True
+        self.between = False
         self._count = 0
         self._url = b""
         call = self._call = Call(self._connection)
@@ -184,14 +222,17 @@ class Reading:
 
     def on_message_complete(self) -> None:
         self.framing = 0
+        self.between = True
         call = self._call
         call.whole = True
         if call is self._connection.call:
+            call.slow = self._judged != self.turn
             self._connection.serve(call)
 
     def _begin(self, call: Call) -> None:
         """Its head is judged; where its body is short, that is read before it is told. Raises Refused."""
         self._connection.expect(BODY_SECONDS)
+        self._judged = self.turn
         headers = call.headers
         try:
             length = headers.get(b"content-length")

@@ -1,25 +1,15 @@
-"""A `UsageRecord` as a request's path makes it: the same fields, checked when it is read, not when it is written; and
-what of it stays here: which replica answered, and how that ended where not as it should.
-"""
+"""A `UsageRecord` as a request's path makes it: the same fields, checked when it is read, not when it is written."""
 
 from __future__ import annotations
 
-from typing import Literal
-
 import msgspec
 
-from bessemer.core.values import UsageRecord
+from bessemer.core.values import AnswerEnd, UsageRecord
 
-Ended = Literal["cancelled", "cut", "killed"]
-"""How an answer ended that is not whole: its client left; its replica was lost; its gateway was."""
+Ended = AnswerEnd
 
-
-class Spooled(UsageRecord):
-    """As it is read from the spool. ``replica`` is the uid of its claim; records of an older release do not say it. A
-    batch says of it what a `UsageRecord` has, and no more: an older api refuses what it does not know."""
-
-    replica: str = ""
-    ended: Ended | None = None
+NEWER = ("replica", "ended", "asked")
+"""Fields that an api of an older release refuses; records of an older gateway do not say them."""
 
 
 class Record(msgspec.Struct, rename="camel", omit_defaults=True, gc=False):
@@ -43,10 +33,19 @@ class Record(msgspec.Struct, rename="camel", omit_defaults=True, gc=False):
     held_bounds: list[str] | None = None
     replica: str = ""
     ended: Ended | None = None
+    asked: str = ""
 
     def line(self) -> bytes:
         """As it stands in the spool."""
         return _ENCODER.encode(self)
+
+
+def older(record: UsageRecord) -> UsageRecord:
+    """The same without what an api of an older release does not know. One that paid nothing is a request of no tokens
+    there."""
+    if not any(getattr(record, name) for name in NEWER):
+        return record
+    return record.model_copy(update={name: UsageRecord.model_fields[name].default for name in NEWER})
 
 
 AnyRecord = UsageRecord | Record

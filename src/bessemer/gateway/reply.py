@@ -13,6 +13,8 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any, Protocol
 
+import msgspec
+
 from bessemer.core.clock import Clock
 from bessemer.gateway.errors import Refused
 
@@ -63,6 +65,10 @@ class Carrier(Protocol):
 
     transport: Any
     stamps: Stamps
+    call: Call | None
+
+    def refuse(self, refused: Refused) -> None:
+        """It is not read to its end."""
 
     def done(self, call: Call) -> None:
         """It is answered."""
@@ -71,49 +77,31 @@ class Carrier(Protocol):
         """It is answered with an error of ours."""
 
 
-class Call:
+class Call(msgspec.Struct, eq=False):
     """A request. ``headers`` have their names in lower case, of each the first; ``size`` is of the body as far as it is
-    here, ``whole`` says that this is all of it. ``keep``: the connection may stay open; ``chunked``: the client reads
+    here, ``whole`` says that this is all of it, ``slow`` that its end came
+    after its head was judged. ``keep``: the connection may stay open; ``chunked``: the client reads
     answers whose length nobody knows before."""
 
-    __slots__ = (
-        "_begun",
-        "_carrier",
-        "_first",
-        "chunked",
-        "deadline",
-        "headers",
-        "id",
-        "keep",
-        "key",
-        "method",
-        "parts",
-        "path",
-        "refused",
-        "shown",
-        "size",
-        "whole",
-        "work",
-    )
-
-    def __init__(self, carrier: Carrier) -> None:
-        self._carrier = carrier
-        self._begun = False
-        self._first = b""
-        self.method = b"GET"
-        self.path = ""
-        self.headers: dict[bytes, bytes] = {}
-        self.parts: list[bytes] = []
-        self.size = 0
-        self.whole = False
-        self.keep = self.chunked = True
-        self.refused: Refused | None = None
-        self.deadline = _NEVER
-        self.work: Work | None = None
-        self.key: Any = None
-        """Who asks, once that is known."""
-        self.id = ""
-        self.shown = b""
+    _carrier: Carrier
+    _begun: bool = False
+    _first: bytes = b""
+    method: bytes = b"GET"
+    path: str = ""
+    headers: dict[bytes, bytes] = msgspec.field(default_factory=dict)
+    parts: list[bytes] = msgspec.field(default_factory=list)
+    size: int = 0
+    whole: bool = False
+    slow: bool = False
+    keep: bool = True
+    chunked: bool = True
+    refused: Refused | None = None
+    deadline: float = _NEVER
+    work: Work | None = None
+    key: Any = None
+    """Who asks, once that is known."""
+    id: str = ""
+    shown: bytes = b""
 
     @property
     def peer(self) -> str:
@@ -134,8 +122,9 @@ class Call:
 
     def answer(self, status: int, body: bytes, *, kind: bytes = JSON, extra: bytes = b"") -> None:
         """A whole answer, and the end of it. ``extra`` are header lines, each with its end."""
-        head = b"%bcontent-length: %d\r\n\r\n" % (self._head(status, kind, extra=extra), len(body))
-        self._carrier.transport.write(head if self.method == b"HEAD" else head + body)
+        head = self._head(status, kind, extra=extra)
+        parts = head, b"content-length: %d\r\n\r\n" % len(body), b"" if self.method == b"HEAD" else body
+        self._carrier.transport.write(b"".join(parts))
         self._end()
 
     def refuse(self, refused: Refused) -> None:
@@ -147,7 +136,12 @@ class Call:
             return
         seconds = refused.retry_after_seconds
         extra = b"retry-after: %d\r\n" % seconds if seconds else b""
-        self.answer(refused.status, refused.body(), extra=extra)
+        self.answer(refused.status, refused.body(), extra=extra + refused.lines)
+
+    def give_up(self, refused: Refused) -> None:
+        """Refuse it before it was read to its end, where it is its turn."""
+        if self._carrier.call is self:
+            self._carrier.refuse(refused)
 
     def start(self, status: int, *, extra: bytes = b"") -> None:
         """Begin an answer of events; its head goes with the first of them."""
@@ -190,9 +184,20 @@ class Call:
         line = _OK if status == 200 else _line(status)
         ends = b"" if self.keep else b"connection: close\r\n"
         date = self._carrier.stamps.date()
-        return b"%bdate: %b\r\ncontent-type: %b\r\nx-request-id: %b\r\n%b%b" % (
-            line, date, kind, self.shown, ends, extra,
-        )  # fmt: skip
+        return b"".join(
+            (
+                line,
+                b"date: ",
+                date,
+                b"\r\ncontent-type: ",
+                kind,
+                b"\r\nx-request-id: ",
+                self.shown,
+                b"\r\n",
+                ends,
+                extra,
+            )
+        )
 
     def _end(self) -> None:
         self.work = None

@@ -31,7 +31,7 @@ _MODEL_CHARACTERS_MAX = 253
 _NAME = re.compile(rb'\s*("(?:[^"\\]|\\.)*")\s*:\s*', re.DOTALL)
 _BEHIND = re.compile(rb"\s*([,}])")
 _TOKENS = re.compile(rb"\[\s*[0-9]{1,18}\s*[,\]]")
-_WHOLE = re.compile(rb"[0-9]{1,18}")
+_DIGITS_MAX = 18
 _USAGE = b',"stream_options":{"include_usage":true,"continuous_usage_stats":true}'
 _TIMINGS = b',"timings_per_token":true}'
 _DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -51,6 +51,7 @@ class Route:
 
 _ANSWERS = ("n", "best_of", "n_cmpl")
 _MANY = frozenset((*_ANSWERS, "prompt", "input"))
+_TIERS = MappingProxyType({b'"flex"': "flex", b'"default"': "default"})
 _WRITES = ("max_completion_tokens", "max_tokens", "n_predict")
 ROUTES: Mapping[str, Route] = MappingProxyType(
     {
@@ -62,9 +63,8 @@ ROUTES: Mapping[str, Route] = MappingProxyType(
 )
 
 
-@dataclass(slots=True)
-class Wanted:
-    """A request's model and body as it goes on; not frozen, for that costs more than to read it. ``show_usage``,
+class Wanted(msgspec.Struct, gc=False):
+    """A request's model and body as it goes on. ``show_usage``,
     ``show_timings``: the client itself asked for them. ``writes`` is the most that each of its ``sequences`` may write,
     None where it does not say."""
 
@@ -79,8 +79,8 @@ class Wanted:
     """It asked for the usage so far in each event."""
     generates: bool = True
     """Whether its answers are written, and so may be shorter."""
-    tier: str = "default"
-    """The class in which it waits."""
+    tier: str = ""
+    """The class in which it would wait, as it says; "" where it says nothing of that."""
     fields: Mapping[str, msgspec.Raw] | None = None
     """The outermost names, until somebody has looked who is to answer."""
 
@@ -131,11 +131,9 @@ def _fields(raw: bytes) -> dict[str, msgspec.Raw]:
     if len(fields) > NAMES_MAX:
         raise malformed(f"The body of your request has more than {NAMES_MAX} names.")
     # Each name quoted, a colon, a comma or a brace: no shorter text says it, so one of that length says nothing twice.
-    least = 4 * len(fields) + 1
-    for name, value in fields.items():
-        if len(name) > NAME_CHARACTERS_MAX:
-            raise malformed(f"The body of your request has a name of more than {NAME_CHARACTERS_MAX} characters.")
-        least += len(name) + len(value)
+    least = 4 * len(fields) + 1 + sum(map(len, fields)) + sum(map(len, fields.values()))
+    if least > NAME_CHARACTERS_MAX and max(map(len, fields)) > NAME_CHARACTERS_MAX:
+        raise malformed(f"The body of your request has a name of more than {NAME_CHARACTERS_MAX} characters.")
     if len(raw) != least:
         _check_once(raw, fields)
     return fields
@@ -186,8 +184,9 @@ def _read(said: msgspec.Raw) -> Any:
 
 
 def _tier(fields: Mapping[str, msgspec.Raw]) -> str:
-    """What OpenAI calls flex waits behind the others; more than that is not a client's to choose."""
-    return "flex" if "service_tier" in fields and fields["service_tier"] == b'"flex"' else "default"
+    """What OpenAI calls flex waits behind the others; more than its key's is not a client's to choose (`seeking`)."""
+    said = fields.get("service_tier")
+    return "" if said is None else _TIERS.get(bytes(said), "")
 
 
 def _truth(said: bytes) -> bool:
@@ -200,8 +199,8 @@ def _writes(fields: Mapping[str, msgspec.Raw], route: Route) -> int | None:
         return 0
     most = None
     for name in route.bounds:
-        if (said := fields.get(name)) is not None and _WHOLE.fullmatch(said):
-            most = max(most or 0, int(bytes(said)))
+        if name in fields and (said := bytes(fields[name])).isdigit() and len(said) <= _DIGITS_MAX:
+            most = int(said) if most is None else max(most, int(said))
     return most
 
 

@@ -1,8 +1,8 @@
 """Which replica answers a request, or that it waits for one: a table of replicas and a request in. Pure: the time is
 given, and nothing is asked of anybody.
 
-In this order: never one that was tried, nor one that is ejected (`health`) or leaving while another is there; one with
-a free slot, or the request waits (`fair`); one that has the adapter; then by what is known of it:
+In this order: never one that was tried, nor one that has not the adapter, nor one that is ejected (`health`) or leaving
+while another is there; one with a free slot, or the request waits (`fair`); then by what is known of it:
 
 1. **session**: a request that names one goes where the ring of replicas has it, the same at every gateway;
 2. **prefix**: where a replica was sent most of this prompt before (`prefix`), the least loaded of those;
@@ -22,16 +22,23 @@ cache-aware policy of SGLang's router (affinity until loads differ too much).
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from bessemer.gateway.gauge import Gauge
 from bessemer.gateway.health import EJECTED_SHARE_MAX, Health
+from bessemer.gateway.onward import Fields
 from bessemer.gateway.prefix import MARKS_KEPT, Marks, Trail
 from bessemer.gateway.waiting import Tally, Waiting
+
+if TYPE_CHECKING:
+    from bessemer.gateway.outer import Outer
 
 REQUEST_TOKENS = 1024
 """What a request weighs that is being answered, beside the tokens of its prompt until they are read."""
@@ -63,9 +70,11 @@ FULL = Full.FULL
 class Replica:
     """One replica that answered its probe. ``folder`` holds its host's doors, if that shares this machine; ``busy``
     counts the requests that it answers now, ``tokens`` are of those prompts that it has not begun to answer. One that
-    is ``leaving`` was told when it ends: it answers what it has, and new ones only where nobody else does. ``adapters``
-    are those it has loaded. ``links`` are the connections to it that wait (`upstream`), ``heads`` what each request to
-    it begins with."""
+    is ``leaving`` was told when it ends: it answers what it has, and new ones only where nobody else does. ``model``,
+    ``slots`` and ``context_tokens`` are its own, of whatever ``revision`` it is; "" and 0 are its endpoint's; ``most``
+    is what it answers at once. ``adapters`` are those it has loaded, and ``carries`` is what a request must say by them
+    (`onward`). ``outer`` is a service elsewhere (`outer`). ``links`` are the connections to it that wait (`upstream`),
+    ``heads`` what each request to it begins with."""
 
     claim_uid: str
     host: str
@@ -75,13 +84,19 @@ class Replica:
     tokens: int = 0
     health: Health = field(default_factory=Health)
     leaving: bool = False
+    revision: str = ""
+    model: str = ""
+    slots: int = 0
+    context_tokens: int = 0
+    most: int = 0
     adapters: frozenset[str] = frozenset()
+    carries: Mapping[str, Fields] = field(default_factory=dict)
+    outer: Outer | None = None
     links: list[Any] = field(default_factory=list)
-    heads: dict[tuple[str, bool], bytes] = field(default_factory=dict)
+    heads: dict[tuple[str, bool], bytes] = field(default_factory=dict, repr=False)
 
 
-@dataclass(slots=True)
-class Sought:
+class Sought(msgspec.Struct, gc=False):
     """What of a request decides who answers it. ``session`` is a hash, 0 where it names none; ``marks`` are of its
     prompt, ``cost`` the tokens of that."""
 
@@ -92,15 +107,18 @@ class Sought:
 
 
 class Pool:
-    """The replicas of one endpoint by Claim uid, what they were sent, and who waits for them. ``slots`` are those of
-    each replica, 0 where nobody knows: then nobody waits. ``busy`` is what all of them answer now."""
+    """The replicas of one endpoint by Claim uid, what they were sent, and who waits for them. ``each`` is how many
+    slots a replica has that does not say it, 0 where nobody knows: then nobody waits. ``slots`` are those of who has
+    fewest, ``total`` all of them; ``busy`` is what all of them answer now."""
 
     def __init__(self, slots: int = 0, tally: Tally | None = None) -> None:
-        self.slots = slots
+        self.each = self.slots = slots
+        self.total = 0
         self.busy = 0
         self.replicas: dict[str, Replica] = {}
         self.tally = tally if tally is not None else Tally()
         self.waiting = Waiting(self.tally)
+        self.gauge = Gauge()
         self._trail = Trail()
         self._ring = Ring()
         self._all: list[Replica] = []
@@ -140,7 +158,11 @@ class Pool:
             self.busy -= 1
 
     def changed(self) -> None:
-        """One of them leaves now, or stays after all."""
+        """One of them leaves now, or stays after all; or has other slots than before."""
+        for one in self._all:
+            one.most = one.slots or self.each
+        self.slots = min((one.most for one in self._all), default=self.each)
+        self.total = sum(one.most for one in self._all)
         self._plain = not any(one.leaving or one.health.failures for one in self._all)
 
     def lost(self, replica: Replica, now: float) -> None:
@@ -170,18 +192,18 @@ class Pool:
         self, sought: Sought, now: float, *, tried: frozenset[str] = frozenset(), waited: bool = False
     ) -> Replica | Full | None:
         """Who answers it; FULL where it waits, None where nobody is there who was not tried. Who has ``waited`` waits
-        behind nobody, and who was tried somewhere had his turn: he waits for no slot, either."""
+        behind nobody, and who was tried somewhere had his turn: he waits for no slot, either. Nor does who wants an
+        adapter that only those have who are busy, while others are not: the line would be held up for him."""
         there, slots = self._all, 0 if tried else self.slots
         if slots and self.waiting.count and not waited:
             return FULL
-        if tried or not self._plain:
-            there = self._usable(now, tried)
+        if tried or sought.adapter or not self._plain:
+            there = self._usable(now, tried, adapter=sought.adapter)
         if slots and (there is not self._all or self.busy >= slots):
-            if not (free := [one for one in there if one.busy < slots]):
+            free = [one for one in there if one.busy < one.most]
+            if not free and not (there and sought.adapter and self.room(now)):
                 return FULL if there else None
-            there = free
-        if sought.adapter:
-            there = [one for one in there if sought.adapter in one.adapters] or there
+            there = free or there
         if len(there) < 2:
             chosen = there[0] if there else None
         else:
@@ -194,12 +216,14 @@ class Pool:
         """Whether who waits longest would be served or refused now, rather than wait on."""
         slots = self.slots
         usable = self._usable(now, frozenset())
-        return not usable or any(one.busy < slots for one in usable) or not slots
+        return not usable or any(one.busy < one.most for one in usable) or not slots
 
-    def _usable(self, now: float, tried: frozenset[str]) -> list[Replica]:
-        """The best that there are: that stay and are not ejected; else those that leave; else whoever rests the
-        shortest."""
+    def _usable(self, now: float, tried: frozenset[str], *, adapter: str = "") -> list[Replica]:
+        """The best that there are, of those that have the adapter: that stay and are not ejected; else those that
+        leave; else whoever rests the shortest."""
         there = [one for one in self._all if not tried or one.claim_uid not in tried]
+        if adapter:
+            there = [one for one in there if adapter in one.adapters]
         ready = [one for one in there if not one.health.failures or one.health.ready(now)]
         if not ready:
             return sorted(there, key=lambda one: (one.leaving, one.health.not_before, one.busy))[:1]
@@ -291,12 +315,3 @@ def _lightest(some: Iterable[Replica]) -> Replica:
             found, least = one, load
     assert found is not None, "somebody is there"
     return found
-
-
-def along(pools: Sequence[Pool], sought: Sought, *, now: float) -> tuple[Pool, Replica] | None:
-    """Of a chain of endpoints that stand in for each other, the first that answers now, and who; one that is full or
-    has nobody is passed by. None where all are."""
-    for pool in pools:
-        if isinstance(chosen := pool.choose(sought, now), Replica):
-            return pool, chosen
-    return None

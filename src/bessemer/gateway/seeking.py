@@ -1,8 +1,9 @@
 """What of a request decides who answers it, and when: read from its body and headers. Pure.
 
 A session is what a client says of it: the header `x-session-id`, else OpenAI's ``prompt_cache_key`` or ``user``.
-Prompts of two projects have no mark in common, for their caches have nothing in common either. A client may ask to be
-served after others (``service_tier: flex``); before others is nobody's to ask.
+Prompts of two projects have no mark in common, for their caches have nothing in common either; nor have those of two
+adapters. Whose turn it is, its key says; a client may ask to be served after others (``service_tier``: ``flex``,
+``default``), and before nobody.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from zlib import crc32
 import msgspec
 
 from bessemer.gateway.errors import malformed
+from bessemer.gateway.fair import WEIGHTS
 from bessemer.gateway.prefix import marks
 from bessemer.gateway.request import Wanted
 from bessemer.gateway.route import Sought
@@ -31,22 +33,31 @@ _BEFORE = ("tools", "instructions")
 _PROMPTS = ("messages", "prompt", "input")
 
 
-def sought(wanted: Wanted, headers: Mapping[bytes, bytes], *, project: str, several: bool) -> Sought:
+def sought(wanted: Wanted, headers: Mapping[bytes, bytes], *, project: str, adapter: str, several: bool) -> Sought:
     """``several``: there is something to choose from."""
     fields = wanted.fields
     if not several or fields is None:
-        return Sought(cost=1 + len(wanted.body) // BYTES_PER_TOKEN)
+        return Sought(adapter=adapter, cost=1 + len(wanted.body) // BYTES_PER_TOKEN)
     prompt = next((memoryview(fields[name])[:-1] for name in _PROMPTS if name in fields), memoryview(b""))
-    seed = crc32(project.encode())
+    seed = crc32(f"{project}:{adapter}".encode()) if adapter else crc32(project.encode())
     for name in _BEFORE:
         if name in fields:
             seed = crc32(fields[name], seed)
-    return Sought(_session(headers, fields, seed=seed), marks(prompt, seed), cost=1 + len(prompt) // BYTES_PER_TOKEN)
+    cost = 1 + len(prompt) // BYTES_PER_TOKEN
+    return Sought(_session(headers, fields, seed=seed), marks(prompt, seed), adapter, cost)
+
+
+def session(wanted: Wanted, headers: Mapping[bytes, bytes], *, project: str) -> int:
+    """Which session of the project it is of, 0 where it names none."""
+    return _session(headers, wanted.fields or {}, seed=crc32(project.encode()))
 
 
 def path(wanted: Wanted, key: KeyEntry) -> tuple[str, str, str]:
-    """Whose turn it takes: class, tenant, key."""
-    return wanted.tier, key.project.partition("--")[0], key.uid
+    """Whose turn it takes: class, tenant, key. The class is the key's, or a lesser one that is asked for."""
+    tier = key.priority if key.priority in WEIGHTS else "default"
+    if wanted.tier and WEIGHTS[wanted.tier] < WEIGHTS[tier]:
+        tier = wanted.tier
+    return tier, key.project.partition("--")[0], key.uid
 
 
 def written(wanted: Wanted) -> int:

@@ -21,12 +21,13 @@ from typing import Self
 
 from pydantic import ValidationError
 
-from bessemer.gateway.record import Spooled
+from bessemer.core.values import UsageRecord
 
 RECORD_BYTES_MAX = 4096
 _MAGIC = b"BSPOOL1\n"
 _HEAD = struct.Struct("<II")
 _HEADER_BYTES = len(_MAGIC) + 16
+_RECORD = b'{"'
 
 
 class Segment:
@@ -99,10 +100,10 @@ class Segment:
         self.end += len(data) - _HEAD.size
         self.count += 1
 
-    def next(self, most: int) -> list[Spooled]:
+    def next(self, most: int) -> list[UsageRecord]:
         """The oldest records that are not settled. Raises OSError where the first of them cannot be read."""
         try:
-            records = [Spooled.model_validate_json(payload) for _, payload in self._unsettled(most)]
+            records = [UsageRecord.model_validate_json(payload) for _, payload in self._unsettled(most)]
         except ValidationError as error:
             raise _unreadable(self) from error
         if not records:
@@ -167,8 +168,23 @@ class Segment:
 
 
 def payloads(path: Path) -> Iterator[bytes]:
-    """Each record of a file that can be read, settled or not."""
-    return (payload for _, payload in _records(path.read_bytes(), _HEADER_BYTES))
+    """Each record of a file that can be read, settled or not, also behind what cannot be."""
+    data = path.read_bytes()
+    at = _HEADER_BYTES
+    while at >= 0:
+        for end, payload in _records(data, at):
+            at = end
+            yield payload
+        at = _behind(data, at)
+
+
+def _behind(data: bytes, at: int) -> int:
+    """Where the next record stands that can be read, behind one that cannot be; -1 where there is none."""
+    while (at := data.find(_RECORD, at + _HEAD.size + 1)) >= 0:
+        if next(_records(data, at - _HEAD.size), None) is not None:
+            return at - _HEAD.size
+        at -= _HEAD.size
+    return -1
 
 
 def _unreadable(segment: Segment) -> OSError:

@@ -3,6 +3,8 @@
 A store that was restored has less of a segment than the gateway knows, and refuses what would leave a gap. Then every
 segment that is here is sent from its beginning: what is there still is stored once, and whoever heard of a record hears
 it once.
+
+An api of an older release refuses a batch with fields that it does not know: it is sent what it does.
 """
 
 from __future__ import annotations
@@ -13,8 +15,9 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 
 from bessemer.core.clock import Clock
-from bessemer.core.errors import BessemerError, Conflict
+from bessemer.core.errors import BessemerError, Conflict, Invalid
 from bessemer.core.values import UsageBatch, UsageRecord
+from bessemer.gateway.record import older
 from bessemer.gateway.spool import Spool
 
 _log = structlog.get_logger("gateway.settle")
@@ -87,7 +90,7 @@ class Settler:
             records=list(pending.records),
         )
         try:
-            sequence = await self._send(batch)
+            sequence = await self._sent(batch)
         except Conflict:
             if batch.first_sequence > 1:
                 self._spool.settle(batch.spool_uid, None)
@@ -102,3 +105,12 @@ class Settler:
         records = batch.records[told : sequence + 1 - batch.first_sequence]
         self._settled(records, waiting - self._spool.waiting - told)
         return True
+
+    async def _sent(self, batch: UsageBatch) -> int:
+        try:
+            return await self._send(batch)
+        except Invalid:
+            plain = [older(record) for record in batch.records]
+            if plain == batch.records:
+                raise
+            return await self._send(batch.model_copy(update={"records": plain}))

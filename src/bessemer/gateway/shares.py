@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -79,7 +80,7 @@ class Shares:
         self, ask: Ask | None = None, *, clock: Clock | None = None, holder: str = "gateway", before: int = 0
     ) -> None:
         self._ask = ask
-        self._clock = clock
+        self._now = clock.monotonic if clock is not None else time.monotonic
         self._holder = holder
         self._before = before
         self._purses: dict[str, Purse] = {}
@@ -97,11 +98,12 @@ class Shares:
         purse = self._purses.get(project)
         if purse is None:
             return None
-        if purse.free:
-            if self._now() >= purse.ends and (purse.again is None or purse.again.done()):
-                purse.again = asyncio.create_task(self._look_again(project, purse))
-            return Held(project)
-        return purse.take(project, need, id=next(self._ids)) if purse.covers(need, self._now()) else None
+        now = self._now()
+        if not purse.free:
+            return purse.at_once(project, need, id=next(self._ids), now=now)
+        if now >= purse.ends and (purse.again is None or purse.again.done()):
+            purse.again = asyncio.create_task(self._look_again(project, purse))
+        return Held(project)
 
     async def hold(self, project: str, need: Need) -> Held:
         """Hold so much of the project's minute and money. Raises Refused: 429, or 503 where nobody can say."""
@@ -115,12 +117,11 @@ class Shares:
     def spend(self, held: Held, record: AnyRecord) -> None:
         """The record is in the spool: of what was held for it, its cost waits to be settled, and the rest is free."""
         purse = self._purses.get(held.project)
-        if purse is None or held.prices is None or purse.money.busy.pop(held.id, None) is None:
+        if purse is None or held.prices is None:
             return
         read, cached, written = record.input_tokens, record.cached_input_tokens, record.output_tokens
         cost = held.prices.tokens(read=read, cached=cached, written=written)
-        purse.money.owed[record.request_id] = cost
-        purse.money.have += held.micro - cost
+        purse.money.spend(held.id, record.request_id, cost=cost, micro=held.micro)
 
     async def room(self, project: str) -> tuple[int | None, int | None, Prices | None]:
         """How many tokens, and how much money at which prices, there are for the gateway yet, as far as is known; None
@@ -141,14 +142,15 @@ class Shares:
             return
         if held.amount and purse.number == held.number:
             purse.have += held.amount - used
-        purse.money.have += purse.money.busy.pop(held.id, 0)
+        if held.micro:
+            purse.money.leave(held.id)
 
     def settled(self, records: Sequence[UsageRecord], gone: int) -> None:
         """These are in the ledger by now, and no more held; so many are ``gone`` from the spool."""
         self._before = max(0, self._before - gone)
         for record in records:
             if (purse := self._purses.get(record.project)) is not None:
-                purse.money.owed.pop(record.request_id, None)
+                purse.money.settled(record.request_id)
 
     async def replaced(self, project: str) -> bool:
         """Let this gateway's word take the place of its predecessor's; whether it did."""
@@ -242,14 +244,13 @@ class Shares:
             if given.words:
                 purse.bounded = None  # the next request hears why
 
-    def _now(self) -> float:
-        assert self._clock is not None
-        return self._clock.monotonic()
-
 
 def most(wanted: Wanted, context_tokens: int) -> Need:
     """The most that a request may amount to, read and written: no token is less than a byte, and no sequence has more
     than the context of a slot."""
-    written = context_tokens if wanted.writes is None else wanted.writes
-    each = min(context_tokens, len(wanted.body) + TEMPLATE_TOKENS + written)
-    return Need(max(1, wanted.sequences * each), wanted.sequences * min(context_tokens, written))
+    written, sequences = wanted.writes, wanted.sequences
+    if written is None or written > context_tokens:
+        written = context_tokens
+    each = len(wanted.body) + TEMPLATE_TOKENS + written
+    each = min(each, context_tokens)
+    return Need(sequences * each or 1, sequences * written)

@@ -26,8 +26,9 @@ import orjson
 import structlog
 
 from bessemer.core.errors import DriverError, Unavailable
-from bessemer.gateway.journal import Journal, ended_of, recorded
-from bessemer.gateway.record import AnyRecord, Record, Spooled
+from bessemer.core.values import UsageRecord
+from bessemer.gateway.journal import Journal, ended_of, recorded, unpaid_of
+from bessemer.gateway.record import AnyRecord, Record
 from bessemer.gateway.segment import RECORD_BYTES_MAX, Segment
 
 _log = structlog.get_logger("gateway.spool")
@@ -39,7 +40,7 @@ class Pending:
 
     spool_uid: str
     first_sequence: int
-    records: Sequence[Spooled]
+    records: Sequence[UsageRecord]
 
 
 class Spool:
@@ -69,6 +70,8 @@ class Spool:
         self._making = threading.Lock()
         """No two threads make a segment of one name."""
         self._promised = 0
+        self._sure = 0
+        """For how many there is room at least: one less for each record since that was looked at."""
         self._owed: deque[tuple[bytes, int]] = deque()
         self.news = asyncio.Event()
         self._number = max((int(p.stem) for e in ("spool", "damaged") for p in directory.glob(f"*.{e}")), default=0)
@@ -82,16 +85,23 @@ class Spool:
         """Keep room for one more record until `release`. Raises DriverError ``DiskFull``: then serve nothing."""
         if self._owed and not self._catch_up():
             raise DriverError("DiskFull", "usage cannot be recorded", internal="records wait for the disk")
-        room = self._room()
+        promised = self._promised + 1
+        if self._sure < promised + self._ahead:
+            self._look(promised)
+        self._promised = promised
+
+    def _look(self, promised: int) -> None:
+        """Have room for so many, and see how much there is. Raises DriverError ``DiskFull``."""
+        room = _room_of(self._segments, self._spare)
         try:
-            while room <= self._promised:
-                self._make(self._promised + 1)
-                room = self._room()
-            self.journal.grow(self._promised + 1)
+            while room < promised:
+                self._make(promised)
+                room = _room_of(self._segments, self._spare)
+            self.journal.grow(promised)
         except OSError as error:
             raise DriverError("DiskFull", "usage cannot be recorded", internal=str(error)) from error
-        self._promised += 1
-        if min(room, self.journal.room) < self._promised + self._ahead:
+        self._sure = min(room, self.journal.room)
+        if self._sure < promised + self._ahead:
             self.news.set()
 
     def release(self) -> None:
@@ -104,8 +114,10 @@ class Spool:
 
         What the disk does not take waits in memory until it does, and `reserve` admits nobody meanwhile.
         """
-        self._owed.append((record.line() if isinstance(record, Record) else orjson.dumps(record.dump()), slot))
-        if not self._catch_up():
+        payload = record.line() if isinstance(record, Record) else orjson.dumps(record.dump())
+        if self._owed or not self._write(payload, slot):
+            self._owed.append((payload, slot))
+        if self._owed and not self._catch_up():
             uid, waiting = record.endpoint_uid, len(self._owed)
             _log.error("usage waits in memory", request_id=record.request_id, object_uid=uid, waiting=waiting)
         self.news.set()
@@ -128,7 +140,7 @@ class Spool:
             with self._making:
                 if self._lock >= 0:
                     self.journal.grow(self._promised + self._ahead)
-            while self._room() < self._promised + self._ahead:
+            while _room_of(self._segments, self._spare) < self._promised + self._ahead:
                 self._make(self._promised + self._ahead)
         except OSError:
             return  # `reserve` says so, where it matters.
@@ -200,59 +212,66 @@ class Spool:
         else:
             self._spare.append(segment)
 
-    def _room(self) -> int:
-        """For how many records there is, whatever they hold."""
-        room = self._segments[-1].room if self._segments else 0
-        for segment in self._spare:
-            room += segment.room
-        return room
-
     def _make(self, records: int) -> None:
         """Another segment, unless there is room for so many by now. Raises OSError."""
         with self._making:
             if self._lock < 0:
                 raise OSError(errno.EBADF, "the spool is closed", str(self._directory))
-            if self._room() < records:
+            if _room_of(self._segments, self._spare) < records:
                 path = self._directory / f"{self._number + 1:08d}.spool"
                 self._spare.append(Segment.make(path, size=self._segment_bytes))
                 self._number += 1
 
     def _catch_up(self) -> bool:
         """Write what waits in memory; whether all of it is written."""
-        try:
-            while self._owed:
-                payload, slot = self._owed[0]
-                self._write(payload)
-                self._owed.popleft()
-                if slot:
-                    self.journal.free(slot)
-        except OSError:
-            return False
+        while self._owed:
+            if not self._write(*self._owed[0]):
+                return False
+            self._owed.popleft()
         return True
 
-    def _write(self, payload: bytes) -> None:
-        if not self._segments or not self._segments[-1].fits(payload):
-            if not self._spare:
-                self._make(self._room() + 1)
-            # In this order: `sync` looks at the last segment first and at the full ones then, and so misses none.
-            self._full = _still_open([*self._full, *self._segments[-1:]])
-            for before in self._segments[-1:]:
-                before.doubt()
-            self._segments.append(self._spare.pop(0))
-        self._segments[-1].append(payload)
+    def _write(self, payload: bytes, slot: int) -> bool:
+        """Whether the disk takes a record; then the slot of its start is free."""
+        try:
+            if not self._segments or not self._segments[-1].fits(payload):
+                if not self._spare:
+                    self._make(_room_of(self._segments, self._spare) + 1)
+                # In this order: `sync` looks at the last segment first and at the full ones then, and so misses none.
+                self._full = _still_open([*self._full, *self._segments[-1:]])
+                for before in self._segments[-1:]:
+                    before.doubt()
+                self._segments.append(self._spare.pop(0))
+            self._sure -= 1
+            self._segments[-1].append(payload)
+        except OSError:
+            return False
+        if slot:
+            self.journal.free(slot)
+        return True
+
+
+def _room_of(segments: Sequence[Segment], spare: Sequence[Segment]) -> int:
+    """For how many records there is, whatever they hold."""
+    room = segments[-1].room if segments else 0
+    for segment in spare:
+        room += segment.room
+    return room
 
 
 def _finish(spool: Spool, directory: Path) -> None:
     """Record what an earlier process left unfinished, as far as it is known to have come; what has sent nothing pays
-    nothing. One whose end is in the spool has ended."""
+    nothing, and that is recorded, too. One whose end is in the spool has ended, also where that is damaged: it may be
+    settled from there."""
     journal = spool.journal
     if not journal.unfinished:
         return
-    ended = set(recorded(sorted(directory.glob("*.spool"))))
+    ended = set(recorded(sorted([*directory.glob("*.spool"), *directory.glob("*.damaged")])))
     billed = 0
     for slot, start, progress in journal.unfinished:
-        if start.request_id in ended or progress is None:
+        if start.request_id in ended:
             journal.free(slot)
+        elif progress is None:
+            spool.append(unpaid_of(start, at=start.at, status=499), slot)
         else:
             spool.append(ended_of(start, progress), slot)
             billed += 1

@@ -6,7 +6,7 @@ whose address may not be dialled (`doors`) is left out, and the log says why.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
@@ -20,11 +20,17 @@ from bessemer.core.notices import Notice
 from bessemer.core.resource import Change
 from bessemer.core.tokens import token_digest
 from bessemer.gateway.doors import FolderOf, nowhere, refusal
+from bessemer.gateway.onward import carried
+from bessemer.gateway.outer import Services
 from bessemer.gateway.route import Pool, Replica
+from bessemer.gateway.splitting import Split, split_of
 from bessemer.gateway.waiting import Tally
 
 CONTEXT_TOKENS = 2048
 """Of a slot, where the Endpoint does not say: the default of its kind."""
+
+REVISION = "bessemer.dev/revision"
+"""The label of a Claim that says of which revision of its Endpoint it is."""
 
 _log = structlog.get_logger("gateway.tables")
 
@@ -33,7 +39,7 @@ _log = structlog.get_logger("gateway.tables")
 class KeyEntry:
     """One ApiKey. ``endpoints`` empty is all of the project; ``expires_at`` None is never; ``networks`` empty is
     anywhere. ``owner`` is the member whose key it is, or "". ``bounds`` are its own limits and budget, as it says them;
-    nothing where it has none."""
+    nothing where it has none. ``priority`` is the class in which it waits."""
 
     uid: str
     name: str
@@ -43,6 +49,7 @@ class KeyEntry:
     owner: str = ""
     networks: tuple[IPv4Network | IPv6Network, ...] = ()
     bounds: bytes = b""
+    priority: str = "default"
 
     def valid(self, now: float) -> bool:
         return self.expires_at is None or now < self.expires_at
@@ -64,7 +71,8 @@ class KeyEntry:
 
 @dataclass(slots=True)
 class EndpointEntry:
-    """An Endpoint and its replicas."""
+    """An Endpoint and its replicas. ``adapters`` are those that it says it has; ``split`` says which of other endpoints
+    answers for it, ``fallbacks`` who does where it has nobody (`chains`)."""
 
     uid: str
     project: str
@@ -73,6 +81,11 @@ class EndpointEntry:
     created: int
     context_tokens: int = CONTEXT_TOKENS
     pool: Pool = field(default_factory=Pool)
+    adapters: frozenset[str] = frozenset()
+    split: Split | None = None
+    fallbacks: tuple[str, ...] = ()
+    models: Mapping[str, str] = field(default_factory=dict)
+    """By revision: while there are two of them, each replica has that of its own."""
 
     @property
     def replicas(self) -> dict[str, Replica]:
@@ -84,11 +97,29 @@ def _bounds(spec: Mapping[str, Any]) -> bytes:
     return orjson.dumps(said, option=orjson.OPT_SORT_KEYS) if said else b""
 
 
+def _fit(entry: EndpointEntry, context_tokens: int) -> None:
+    """What of it depends on its replicas, of whatever revision each is: it is held for a request what any may come
+    to."""
+    replicas = entry.replicas.values()
+    for replica in replicas:
+        replica.model = entry.models.get(replica.revision, "")
+    entry.context_tokens = max(context_tokens, *(replica.context_tokens for replica in replicas), 0)
+    entry.pool.changed()
+
+
+def _adapt(replica: Replica, *, project: str, intent: Mapping[str, Any], detail: Mapping[str, Any]) -> None:
+    """Which adapters it has, by what its host says of those that it was told to have, and how they are asked for."""
+    names = [one["name"] for one in intent.get("adapters") or ()]
+    replica.adapters = frozenset(detail.get("adapters") or ()).intersection(names)
+    replica.carries = carried(intent.get("engine", "llamacpp"), project=project, adapters=names)
+
+
 class Tables:
     """The tables. Each ``apply`` takes one change of its kind; ``forget`` clears what a new list no longer names."""
 
-    def __init__(self, folder_of: FolderOf = nowhere) -> None:
+    def __init__(self, folder_of: FolderOf = nowhere, services: Services | None = None) -> None:
         self._folder_of = folder_of
+        self._services = services
         self._refused: dict[str, str] = {}
         self.keys: dict[str, KeyEntry] = {}
         self.endpoints: dict[tuple[str, str], EndpointEntry] = {}
@@ -96,6 +127,8 @@ class Tables:
         self._claims: dict[str, tuple[str, str]] = {}
         self._homeless: dict[tuple[str, str], Pool] = {}
         self.tally = Tally()
+        self.arrived: Callable[[Pool], None] = lambda _: None
+        """Hears of each pool that has a replica more."""
 
     def find_key(self, token: str) -> KeyEntry | None:
         """The key of a bearer, valid or not."""
@@ -119,7 +152,10 @@ class Tables:
             for uid in self._digests.keys() - known:
                 self.keys.pop(self._digests.pop(uid), None)
         elif kind == "Endpoint":
-            self.endpoints = {k: e for k, e in self.endpoints.items() if e.uid in known}
+            for place, entry in list(self.endpoints.items()):
+                if entry.uid not in known:
+                    self._leave(entry.uid, entry.pool)
+                    del self.endpoints[place]
         elif kind == "Claim":
             for uid in self._claims.keys() - known:
                 self._drop_claim(uid)
@@ -142,6 +178,7 @@ class Tables:
             owner=spec.get("owner") or "",
             networks=tuple(ip_network(network) for network in spec.get("networks") or ()),
             bounds=_bounds(spec),
+            priority=spec.get("priority", "default"),
         )
         self.keys[digest] = entry
         self._digests[uid] = digest
@@ -152,6 +189,7 @@ class Tables:
         if gone or metadata.get("deletionTimestamp"):
             if (old := self.endpoints.get(place)) is not None and old.uid == uid:
                 del self.endpoints[place]
+                self._leave(uid, old.pool)
                 if old.replicas:
                     self._homeless[place] = old.pool
             return
@@ -160,9 +198,32 @@ class Tables:
         pool = known.pool if known is not None else homeless
         created = int(epoch(metadata["creationTimestamp"])) if metadata.get("creationTimestamp") else 0
         spec = body["spec"]
-        context = spec.get("contextTokens", CONTEXT_TOKENS)
-        pool.slots = spec.get("slots", 0)
-        self.endpoints[place] = EndpointEntry(uid, place[0], place[1], spec["model"], created, context, pool)
+        # Of a service elsewhere nobody knows how many it answers at once.
+        said = spec.get("external") or spec
+        context = said.get("contextTokens", CONTEXT_TOKENS)
+        pool.each = said.get("slots", 0)
+        pool.gauge.follow(spec.get("scale"))
+        revisions = body.get("status", {}).get("revisions", ())
+        entry = self.endpoints[place] = EndpointEntry(
+            uid,
+            *place,
+            said.get("model", ""),
+            created,
+            context,
+            pool,
+            adapters=frozenset(spec.get("adapters", ())),
+            split=split_of(spec.get("backends", ()), known.split if known is not None else None),
+            fallbacks=tuple(spec.get("fallbacks", ())),
+            models={one["revision"]: one["template"]["model"] for one in revisions},
+        )
+        if self._services is not None:
+            self._services.follow(uid, body, pool=pool)
+        _fit(entry, context)
+
+    def _leave(self, uid: str, pool: Pool) -> None:
+        """An endpoint is gone: whoever answered for it elsewhere is asked nothing more."""
+        if self._services is not None:
+            self._services.forget(uid, pool)
 
     def _apply_claim(self, uid: str, body: Mapping[str, Any], *, gone: bool) -> None:
         workload, status = body["spec"]["workload"], body.get("status", {})
@@ -185,10 +246,17 @@ class Tables:
         if known is None or known.address != address:
             known = Replica(uid, host, address, folder)
             home.add(known)
+        intent = body["spec"].get("intent") or {}
         known.leaving = Notice.read(body["metadata"].get("annotations") or {}) is not None
-        known.adapters = frozenset((status.get("detail") or {}).get("adapters") or ())
-        home.changed()
+        known.revision = (body["metadata"].get("labels") or {}).get(REVISION, "")
+        known.slots, known.context_tokens = intent.get("slots", 0), intent.get("contextTokens", 0)
+        _adapt(known, project=place[0], intent=intent, detail=status.get("detail") or {})
+        if entry is None:
+            home.changed()
+        else:
+            _fit(entry, entry.context_tokens)
         self._claims[uid] = place
+        self.arrived(home)
 
     def _admits(self, uid: str, address: str, *, folder: Path | None) -> bool:
         """Whether the address may be dialled; one that may not is told of once."""

@@ -10,7 +10,10 @@ import asyncio
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
+
+import msgspec
 
 from bessemer.core.bounds import BUSY_SECONDS, METERS, Meter, Unit
 from bessemer.core.money import HOLD_SECONDS, Prices
@@ -20,6 +23,12 @@ from bessemer.gateway.record import AnyRecord
 
 SLACK_SECONDS = 5.0
 """By which two answers may disagree about when a period ends: what calls to the api take."""
+
+_LINES = b"x-ratelimit-limit-%b: %%d\r\nx-ratelimit-remaining-%b: %%d\r\n"
+_RESET = b"x-ratelimit-reset-%b: %%b\r\n"
+_REQUESTS, _TOKENS = (
+    (_LINES % (unit, unit), (_LINES + _RESET) % (unit, unit, unit)) for unit in (b"requests", b"tokens")
+)
 
 Place = tuple[str, str]
 """A scope and the name of a meter."""
@@ -112,14 +121,6 @@ class Vessel:
         missing = amount - self.have
         return max(missing, min(self.left // AHEAD, REQUESTS_AHEAD * amount)) if ahead else missing
 
-    def take(self, amount: int) -> Part:
-        """Hold it for a request."""
-        self.have -= amount
-        self.used = True
-        if not self.given:
-            self.busy += amount
-        return Part(self, amount, self.number)
-
     def hear(self, said: Said, *, asked_at: float) -> None:
         """What the api says of it."""
         ends = asked_at + said.seconds if said.seconds is not None else math.inf
@@ -135,39 +136,67 @@ class Vessel:
         self.good = asked_at + (BUSY_SECONDS if self.meter.way == "busy" else HOLD_SECONDS) - SLACK_SECONDS
 
 
-@dataclass(slots=True)
-class Part:
+class Part(msgspec.Struct, gc=False):
     """What one request holds of a vessel."""
 
     vessel: Vessel
     amount: int
     number: int
 
-    def leave(self, tokens: int) -> None:
-        """The request is over, and came to so many tokens, of which nothing is owed here."""
-        vessel = self.vessel
-        if not vessel.given:
-            vessel.busy -= self.amount
-            vessel.have += self.amount
-        elif vessel.unit == "tokens" and vessel.number == self.number:
-            vessel.have += self.amount - tokens
-
-    def spend(self, cost: int) -> None:
-        """So much of it waits to be settled; the rest is free."""
-        self.vessel.busy -= self.amount
-        self.vessel.owed += cost
-        self.vessel.have += self.amount - cost
-
 
 @dataclass(slots=True)
 class Known:
     """What is known of who asks: which bounds are theirs, until it is asked again at ``ends``. ``of`` is what the key
-    said of its own."""
+    said of its own; ``names`` are those that a record names, None where there are none."""
 
     vessels: tuple[Vessel, ...] = ()
     ends: float = -math.inf
     of: bytes | None = None
     again: asyncio.Task[None] | None = None
+    names: list[str] | None = None
+    _requests: tuple[Vessel, ...] = ()
+    _tokens: tuple[Vessel, ...] = ()
+
+    def hear(self, vessels: tuple[Vessel, ...], *, ends: float, of: bytes | None) -> None:
+        """So it is until then."""
+        self.vessels, self.ends, self.of = vessels, ends, of
+        self.names = [one.spent for one in vessels if one.spent] or None
+        self._requests = tuple([one for one in vessels if one.unit == "requests"])
+        self._tokens = tuple([one for one in vessels if one.unit == "tokens"])
+
+    def lines(self, now: float) -> bytes:
+        """What OpenAI's clients read: of requests and of tokens the bound of which the least is left."""
+        said = b""
+        if self._requests:
+            said = _told(self._requests, _REQUESTS, now=now)
+        if self._tokens:
+            said += _told(self._tokens, _TOKENS, now=now)
+        return said
+
+
+def told(vessels: Sequence[Vessel], now: float) -> bytes:
+    """What they read where it is refused, of all that judge a request."""
+    known = Known()
+    known.hear(tuple(vessels), ends=now, of=None)
+    return known.lines(now)
+
+
+def _told(vessels: Sequence[Vessel], words: tuple[bytes, bytes], *, now: float) -> bytes:
+    least = vessels[0]
+    for one in vessels[1:]:
+        if one.remaining < least.remaining:
+            least = one
+    if least.ends == math.inf:
+        return words[0] % (least.bound, least.remaining)
+    return words[1] % (least.bound, least.remaining, _duration(math.ceil(least.ends - now)))
+
+
+@lru_cache(maxsize=128)
+def _duration(seconds: int) -> bytes:
+    """As OpenAI writes it: ``6m0s``."""
+    minutes, rest = divmod(max(0, seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return (b"%dh" % hours if hours else b"") + (b"%dm" % minutes if hours or minutes else b"") + b"%ds" % rest
 
 
 @dataclass(slots=True)
@@ -203,49 +232,78 @@ class Account:
 
     def take(self, vessels: Sequence[Vessel], need: Need, *, now: float) -> tuple[Part, ...] | None:
         """Hold what a request needs of all of them. None where it is not all here."""
-        amounts = []
+        tokens, micro, parts = need.tokens, -1, []
         for vessel in vessels:
-            amount = self.amount(vessel, need)
+            amount = 1
+            if vessel.unit == "tokens":
+                amount = tokens
+            elif vessel.unit == "micro":
+                amount = micro = self.prices.most(tokens, writes=need.writes) if micro < 0 else micro
             if vessel.have < amount or now >= (vessel.ends if vessel.given else vessel.good):
                 return None
-            amounts.append(amount)
-        return tuple([vessel.take(amount) for vessel, amount in zip(vessels, amounts, strict=True)])
+            parts.append(Part(vessel, amount, vessel.number))
+        for part in parts:
+            vessel = part.vessel
+            vessel.have -= part.amount
+            vessel.used = True
+            if not vessel.given:
+                vessel.busy += part.amount
+        return tuple(parts)
 
-    def cost(self, part: Part, record: AnyRecord) -> int:
-        """What a record comes to, of what was held for it."""
-        unit, cost = part.vessel.unit, 1
-        if unit == "tokens":
-            cost = record.input_tokens + record.output_tokens
-        elif unit == "micro":
-            read, cached, written = record.input_tokens, record.cached_input_tokens, record.output_tokens
-            cost = self.prices.tokens(read=read, cached=cached, written=written)
-        return min(cost, part.amount)
+    def spend(self, parts: Sequence[Part], record: AnyRecord) -> list[tuple[Vessel, int]]:
+        """Of what is spent so much waits to be settled as the record comes to, and the rest is free."""
+        owed = []
+        for part in parts:
+            vessel = part.vessel
+            if not vessel.spent:
+                continue
+            cost = 1
+            if vessel.unit == "tokens":
+                cost = record.input_tokens + record.output_tokens
+            elif vessel.unit == "micro":
+                read, cached, written = record.input_tokens, record.cached_input_tokens, record.output_tokens
+                cost = self.prices.tokens(read=read, cached=cached, written=written)
+            cost = min(cost, part.amount)
+            vessel.busy -= part.amount
+            vessel.owed += cost
+            vessel.have += part.amount - cost
+            owed.append((vessel, cost))
+        return owed
 
 
-@dataclass(slots=True)
-class Ticket:
+class Ticket(msgspec.Struct, eq=False):
     """What one request holds, given back once (`Admission.leave`). ``writes`` is what the gateway lets each of its
-    answers write, where that is less than was asked for; None else. ``headers`` go with its answer."""
+    answers write, where that is less than was asked for; None else. ``lines`` of a head go with its answer. ``names``
+    are the bounds of which it holds what it comes to, as a record says them; None where there are none."""
 
     held: Held
     need: Need
     parts: tuple[Part, ...] = ()
     account: Account | None = None
     writes: int | None = None
-    headers: tuple[tuple[bytes, bytes], ...] = ()
+    lines: bytes = b""
     spent: bool = False
+    names: list[str] | None = None
 
-    @property
-    def names(self) -> list[str] | None:
-        """Of which bounds it holds what it comes to, as a record says it; None where of none."""
-        return [part.vessel.spent for part in self.parts if part.vessel.spent] or None
+    def leave(self, tokens: int) -> None:
+        """The request is over, and came to so many tokens; what it has spent is owed by now."""
+        for part in self.parts:
+            vessel = part.vessel
+            if not vessel.given:
+                if not (self.spent and vessel.spent):
+                    vessel.busy -= part.amount
+                    vessel.have += part.amount
+            elif vessel.unit == "tokens" and vessel.number == part.number:
+                vessel.have += part.amount - tokens
 
     def billed(self, counts: Counts) -> Counts:
         """What of an answer is billed: where it is bounded, no more than was held for it, whatever its engine says."""
-        if self.held.prices is None and not any(part.vessel.spent for part in self.parts):
+        if self.held.prices is None and self.names is None:
             return counts
-        written = min(counts.output_tokens, self.need.writes)
-        read = min(counts.input_tokens, self.need.tokens - written)
-        if (read, written) == (counts.input_tokens, counts.output_tokens):
+        need = self.need
+        written, read = counts.output_tokens, counts.input_tokens
+        if written <= need.writes and read <= need.tokens - written:
             return counts
+        written = min(written, need.writes)
+        read = min(read, need.tokens - written)
         return Counts(read, min(counts.cached_input_tokens, read), written)

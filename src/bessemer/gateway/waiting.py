@@ -35,6 +35,7 @@ class Tally:
     queued: int = 0
     turned_away: int = 0
     waiting: int = 0
+    fell_over: int = 0
 
 
 class Waiting:

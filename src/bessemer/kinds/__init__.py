@@ -15,7 +15,7 @@ from bessemer.kinds.billing import priceplan
 from bessemer.kinds.compute import instance
 from bessemer.kinds.fleet import claim, consolidation, flavor, host, image
 from bessemer.kinds.host_side import HostSide
-from bessemer.kinds.inference import endpoint, model, vetting
+from bessemer.kinds.inference import endpoint, model, projectmodel, vetting
 from bessemer.kinds.jobs import job
 from bessemer.kinds.kubernetes import configmap, lease, namespace, newevent, secret
 from bessemer.kinds.kubernetes.view import View
@@ -50,6 +50,7 @@ KINDS: tuple[Kind[Any, Any], ...] = (
     consolidation.KIND,
     instance.KIND,
     model.KIND,
+    projectmodel.KIND,
     endpoint.KIND,
     vetting.KIND,
     job.KIND,

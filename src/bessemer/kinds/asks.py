@@ -17,7 +17,7 @@ from bessemer.kinds.compute.instance import control as instances
 from bessemer.kinds.compute.instance.spec import Instance
 from bessemer.kinds.fleet.outline import Hindrance
 from bessemer.kinds.inference.endpoint import control as endpoints
-from bessemer.kinds.inference.endpoint.spec import Endpoint
+from bessemer.kinds.inference.endpoint.spec import Endpoint, wanted_of
 from bessemer.kinds.inference.vetting import control as vettings
 from bessemer.kinds.inference.vetting.spec import Vetting
 from bessemer.kinds.jobs.job import place as jobs
@@ -57,7 +57,7 @@ async def _endpoint(ctx: Reads, endpoint: Endpoint) -> Ask:
     found = await endpoints.wanted(ctx, endpoint)
     return Ask(
         found.request,
-        endpoint.spec.replicas,
+        wanted_of(endpoint),
         found.hindrances,
         asker=lambda now: asker_of(endpoint, terms=found.terms, now=now),
     )

@@ -22,6 +22,7 @@ from bessemer.drivers.load.protocol import Loads
 from bessemer.drivers.oidc.protocol import Issuers
 from bessemer.drivers.passthrough.protocol import Lending
 from bessemer.drivers.qemu.protocol import Qemu
+from bessemer.kinds.inference.loads import Scalers
 from bessemer.kinds.parts import Parts
 
 if TYPE_CHECKING:
@@ -135,9 +136,14 @@ class Importer(Protocol):
         """``size_bytes`` is what the file is expected to have, 0 where nobody knows."""
         ...
 
-    async def model(self, uid: str, place: Place, *, revision: str = "") -> Imported | None:
+    async def model(self, uid: str, place: Place, *, revision: str = "", room: int | None = None) -> Imported | None:
         """All files of the Model of that uid, from wherever they are; at ``revision`` where that is not "". Secrets
-        that were sealed with the Model are told to its source."""
+        that were sealed with the Model are told to its source. ``room`` is of one that is a project's: no more bytes
+        come, and none that its source did not give. Raises `RoomWanted` besides."""
+        ...
+
+    async def release(self, uid: str, *, named: Collection[str]) -> None:
+        """End its imports, and remove all that came by them with ``room`` but what is ``named``."""
         ...
 
     async def holds(self, digest: str, *parts: str) -> bool:
@@ -151,7 +157,8 @@ class Importer(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """The control side. ``leases`` tells which hosts are heard of; ``parts`` who waits for a flavor, image or model."""
+    """The control side. ``leases`` tells which hosts are heard of; ``parts`` who waits for a flavor, image or model,
+    ``scalers`` how many replicas are wanted of what scales."""
 
     objects: Objects
     capacity: Capacity
@@ -162,6 +169,7 @@ class Context:
     issuers: Issuers
     clock: Clock
     parts: Parts = field(default_factory=Parts)
+    scalers: Scalers = field(default_factory=Scalers)
 
 
 class Content(Protocol):

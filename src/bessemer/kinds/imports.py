@@ -93,5 +93,5 @@ def _importing(ctx: Context, status: ContentStatus, *, source: Source, error: Dr
     reason, again = (error.reason, RETRY_SECONDS) if error else ("Importing", LOOK_SECONDS)
     message = error.message if error else str(progress) or source.at_first
     update = {"phase": "Importing", "progress_percent": progress.percent or 0, "message": message}
-    said = {"reason": reason, "message": message, "remedy": source.remedy}
-    return Wait(status=status.model_copy(update=update), again=again, done=progress.done, **said)
+    told, remedy = status.model_copy(update=update), source.remedy
+    return Wait(reason=reason, message=message, status=told, again=again, done=progress.done, remedy=remedy)

@@ -6,7 +6,8 @@ does not. Nothing is taken, and nothing of the object is kept.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
@@ -18,10 +19,14 @@ from bessemer.kinds import workload
 from bessemer.kinds.fleet.flavor import Flavor
 from bessemer.kinds.fleet.image import Image
 from bessemer.kinds.fleet.outline import Hindrance
+from bessemer.kinds.inference import models
 from bessemer.kinds.inference.model import Model
 from bessemer.kinds.workload import Reads, Terms
 
 P = TypeVar("P", bound=Image | Model)
+
+_Of = tuple[Terms, Flavor | None, Image | Model | None]
+_WANTS_KEPT = 256
 
 TOO_SMALL = "FlavorTooSmall"
 _MISSING: Mapping[str, str] = MappingProxyType({"Image": "ImageNotFound", "Model": "ModelNotFound"})
@@ -51,12 +56,26 @@ async def want(
     """Of an Instance, an Endpoint or a Job; ``part`` is of which kind the thing is that it is made of besides its
     flavor, and ``wishes`` are fields of the request that its kind adds."""
     flavor = await workload.read_part(ctx, Flavor, name=made.spec.flavor)
-    found = await workload.read_part(ctx, part, name=name) if part is not None else None
+    found = await _part(ctx, made, part=part, name=name) if part is not None else None
     terms = await workload.terms_of(ctx, made.metadata.namespace or "")
-    kind = made.KIND.lower()
-    hindrances = [*_of_flavor(flavor, made.spec.flavor, kind=kind)]
-    if part is not None:
-        hindrances += _of_part(found, part.KIND, name=name)
+    return _KEPT.of(_Made(made, part.KIND if part is not None else "", name), (terms, flavor, found), wishes=wishes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What is made, and of which thing besides its flavor."""
+
+    of: Resource[Any, Any]
+    part: str
+    name: str
+
+
+def _want(made: _Made, of: _Of, *, wishes: Mapping[str, Any]) -> Want[Any]:
+    terms, flavor, found = of
+    spec, kind = made.of.spec, made.of.KIND.lower()
+    hindrances = [*_of_flavor(flavor, spec.flavor, kind=kind)]
+    if made.part:
+        hindrances += _of_part(found, made.part, name=made.name)
     if flavor is not None and found is not None:
         hindrances += _of_size(flavor, found)
     parts: list[Resource[Any, Any]] = [one for one in (flavor, found) if one is not None]
@@ -65,8 +84,42 @@ async def want(
         hindrances.append(Hindrance(reason="TenantWalled", message=words, remedy=remedy))
     request = None
     if flavor is not None:
-        request = workload.request_of(terms, flavor.spec, tolerations=made.spec.tolerations, **wishes)
+        request = workload.request_of(terms, flavor.spec, tolerations=spec.tolerations, **wishes)
     return Want(terms, flavor, found, request, hindrances)
+
+
+async def _part(ctx: Reads, made: Resource[Any, Any], *, part: type[P], name: str) -> P | None:
+    """A model may be the project's own."""
+    if part is not Model:
+        return await workload.read_part(ctx, part, name=name)
+    found = await models.find(ctx.objects, made.metadata.namespace or "", name=name)
+    assert found is None or isinstance(found, part)
+    return found
+
+
+class _Kept:
+    """What was wanted of the very same things: many workloads are made of few, and all of them are frozen. Each is kept
+    with what it was made of, so that no other can have the place of that."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[Hashable, ...], Want[Any]] = OrderedDict()
+
+    def of(self, made: _Made, of: _Of, *, wishes: Mapping[str, Any]) -> Want[Any]:
+        """As `_want`."""
+        spec = made.of.spec
+        named = (made.of.KIND, spec.flavor, made.part, made.name, *[one.key for one in spec.tolerations])
+        name = (*map(id, of), named, *sorted(wishes.items()))
+        found = self._kept.get(name)
+        if found is None:
+            found = self._kept[name] = _want(made, of, wishes=wishes)
+            if len(self._kept) > _WANTS_KEPT:
+                self._kept.popitem(last=False)
+        else:
+            self._kept.move_to_end(name)
+        return found
+
+
+_KEPT = _Kept()
 
 
 def _of_flavor(flavor: Flavor | None, name: str, *, kind: str) -> Iterator[Hindrance]:

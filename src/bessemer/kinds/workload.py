@@ -83,13 +83,14 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Make:
-    """What each replica of a workload is made of."""
+    """What each replica of a workload is made of; ``labels`` are put on its claim, beside those of whose it is."""
 
     flavor: Flavor
     intent: Mapping[str, Any]
     terms: Terms
     asker: Asker | None = None
     movable: Movable = ""
+    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @lru_cache(_PARTS_KEPT)
@@ -150,7 +151,7 @@ async def take(ctx: Context, workload: Resource[Any, Any], *, decision: Decision
 async def take_all(ctx: Context, workload: Resource[Any, Any], *, parts: Mapping[int, tuple[Decision, Make]]) -> None:
     """Take what was decided for these replicas, of one tenant: all of it or nothing. Raises QuotaExceeded, Walled,
     Taken."""
-    claims = [await _claim(ctx, workload, decision=d, make=m, replica=n) for n, (d, m) in parts.items()]
+    claims = [await claim_for(ctx, workload, decision=d, make=m, replica=n) for n, (d, m) in parts.items()]
     # Held in the arrays while the transaction is under way: others decide meanwhile, and would want the same place.
     for replica, (decision, _) in parts.items():
         ctx.fleet.assume(decision, f"{workload.uid}/{replica}")
@@ -165,7 +166,7 @@ async def take_all(ctx: Context, workload: Resource[Any, Any], *, parts: Mapping
         raise
 
 
-async def _claim(
+async def claim_for(
     ctx: Context, workload: Resource[Any, Any], *, decision: Decision, make: Make, replica: int
 ) -> tuple[Key, ClaimSpec, Mapping[str, Any]]:
     """The Claim of one replica, as it is taken."""
@@ -186,7 +187,7 @@ async def _claim(
         intent=dict(make.intent),
     )
     metadata = {
-        "labels": {LABEL_KIND: workload.KIND, LABEL_NAME: meta.name},
+        "labels": {**make.labels, LABEL_KIND: workload.KIND, LABEL_NAME: meta.name},
         "ownerReferences": [workload.owner_reference().dump()],
     }
     return claim_key(workload, replica), spec, metadata
@@ -328,9 +329,8 @@ async def parted(ctx: Context, *parts: Key) -> str:
             await ctx.objects.get(part)
         except NotFound:
             gone.append(f"{part.kind} {part.name}")
-    return (
-        f"{' and '.join(gone)} {'is' if len(gone) == 1 else 'are'} gone; what stands keeps what it has" if gone else ""
-    )
+    are = "is" if len(gone) == 1 else "are"
+    return f"{' and '.join(gone)} {are} gone; what stands keeps what it has" if gone else ""
 
 
 def shown(reasons: Sequence[Reason]) -> list[ReasonView]:

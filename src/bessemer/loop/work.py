@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -17,8 +17,10 @@ import structlog
 
 from bessemer.core.clock import Clock, epoch
 from bessemer.core.errors import BessemerError, Conflict, DriverError, NotFound, TooMany, Unavailable
+from bessemer.core.notices import Happening
 from bessemer.core.ports import UNDER, Events, Fence, Part, Stored, Writer
 from bessemer.core.resource import Done, Fail, Key, Kind, Outcome, Resource, Status, Wait
+from bessemer.core.taking import Telling, Within
 from bessemer.loop.fold import fold, happenings, is_ready, phase_after, status_body
 from bessemer.loop.leadership import Leadership, lease_of
 from bessemer.loop.metrics import KindMetrics
@@ -78,6 +80,17 @@ class Phases:
 
     def forget(self, key: Key) -> None:
         self._since.pop(key, None)
+
+    def mark(self, key: Key) -> tuple[str, str, float, int] | None:
+        """What is known of the object, for `back`."""
+        return self._since.get(key)
+
+    def back(self, key: Key, mark: tuple[str, str, float, int] | None) -> None:
+        """It did not come to that phase."""
+        if mark is None:
+            self._since.pop(key, None)
+        else:
+            self._since[key] = mark
 
     def forget_all(self, kind: str) -> None:
         self._since = {key: known for key, known in self._since.items() if key.kind != kind}
@@ -175,7 +188,7 @@ class Work(Generic[C]):
             await self._let_go(stored, kind.finalizer)
             self._errors.reset(key)
             return "Finalized"
-        left = await self._write(kind, obj, answer=answer)
+        answer, left = await self._written(kind, obj, answer=answer)
         if answer.raised:
             self._put_off(key, answer.outcome.reason, after=answer.after)
             return "Error"
@@ -211,6 +224,21 @@ class Work(Generic[C]):
             self._overdue.discard(key)
         return Answer(outcome)
 
+    async def _written(
+        self, kind: Kind[C, Any], obj: Resource[Any, Any], *, answer: Answer
+    ) -> tuple[Answer, float | None]:
+        """`_write`. What was to be done with the status, and was not, is told by another; answers that, too."""
+        within = answer.outcome.within if isinstance(answer.outcome, Wait) else None
+        if within is None:
+            return answer, await self._write(kind, obj, answer=answer)
+        mark = self._phases.mark(obj.key)
+        try:
+            return answer, await self._write(kind, obj, answer=answer)
+        except BessemerError as error:
+            self._phases.back(obj.key, mark)
+            instead = await self._act(obj, within.failed(error))
+        return await self._written(kind, obj, answer=instead)
+
     async def _write(self, kind: Kind[C, Any], obj: Resource[Any, Any], *, answer: Answer) -> float | None:
         """Write the status if it changed, and tell what happened. Answers the seconds left to the phase's deadline."""
         outcome = answer.outcome
@@ -222,29 +250,27 @@ class Work(Generic[C]):
             self._phases.forget(obj.key)
         # To the millisecond: what sums of floats leave of a deadline is no time that passes.
         late = left is not None and left < 0.001
-        if answer.raised and not late and self._keeps_its_word(obj):
+        if answer.raised and not late and self._errors.failures(obj.key) < PATIENCE and _keeps_its_word(obj):
             return left
         new = fold(obj, outcome, now=self.clock.now(), overdue_after=deadline if late else None)
-        if new != obj.status:
-            written = await self._put(obj, new, failed=answer.raised or isinstance(outcome, Fail))
-            self._seen[obj.key] = written.revision
+        within = outcome.within if isinstance(outcome, Wait) else None
+        if new != obj.status or within is not None:
+            failed = answer.raised or isinstance(outcome, Fail)
+            told = [*outcome.happened, *happenings(obj.status, new, failed=failed)] if self.events is not None else []
+            self._seen[obj.key] = await self._put(obj, new, told=told, within=within)
         self._note_stuck(obj.key, stuck=late)
         return None if late else left
 
-    def _keeps_its_word(self, obj: Resource[Any, Any]) -> bool:
-        """Whether an error is too young to take Ready from an object that had it for this very intent."""
-        ready = obj.status.condition("Ready")
-        known = ready is not None and ready.status == "True"
-        current = obj.status.observed_generation == obj.metadata.generation
-        return known and current and self._errors.failures(obj.key) < PATIENCE
-
-    async def _put(self, obj: Resource[Any, Any], new: Status, *, failed: bool) -> Stored:
-        """Write the status, and with it what that tells."""
+    async def _put(
+        self, obj: Resource[Any, Any], new: Status, *, told: Sequence[Happening], within: Within | None
+    ) -> int:
+        """Write the status, and with it what that tells, and what it is to be written with. Answers the revision."""
         body = status_body(obj, new)
-        told = happenings(obj.status, new, failed=failed) if self.events is not None else ()
+        if within is not None:
+            return await within.write(Telling(body, told))
         if self.events is None or not told:
-            return await self.objects.replace(body, self.writer, part="status")
-        return await self.events.tell(body, self.writer, happenings=told)
+            return (await self.objects.replace(body, self.writer, part="status")).revision
+        return (await self.events.tell(body, self.writer, happenings=told)).revision
 
     def _schedule(self, kind: Kind[C, Any], key: Key, *, outcome: Outcome, left: float | None) -> None:
         """Set the name's timer: the outcome's wish, the phase's deadline or the resync, whichever is first."""
@@ -289,6 +315,13 @@ class Work(Generic[C]):
         elif not stuck and key in self._stuck:
             self._stuck.discard(key)
             self.metrics[key.kind].stuck.dec()
+
+
+def _keeps_its_word(obj: Resource[Any, Any]) -> bool:
+    """Whether Ready, which it had for this very intent, is not taken from it by an error that is young."""
+    ready = obj.status.condition("Ready")
+    known = ready is not None and ready.status == "True"
+    return known and obj.status.observed_generation == obj.metadata.generation
 
 
 def _named(key: Key) -> dict[str, str]:

@@ -83,6 +83,7 @@ async def _real(paths: Paths, settings: Settings, *, options: AgentOptions, name
         token=options.token or await _token(paths, drivers.inspect),
         heartbeat_seconds=settings.heartbeat_seconds,
         content_budget_bytes=settings.content_budget_bytes,
+        content_reserve_bytes=settings.content_reserve_bytes,
         door_host=options.door_host,
     )
     registry = CollectorRegistry()

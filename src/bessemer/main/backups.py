@@ -31,6 +31,7 @@ from bessemer.core.parcel import Packing, Unpacking
 from bessemer.core.sealing import key_id
 from bessemer.core.strongbox import KEY_FILE_BYTES_MIN, Secret, Writer, read
 from bessemer.core.units import show_bytes
+from bessemer.drivers.fetch.sweeping import GONE, IDLE
 from bessemer.main.settings import PREFIX, Paths, given_keys, heads_of, load, state_directory
 from bessemer.main.steps import Steps
 from bessemer.main.storage import CONTENT_ID, located
@@ -123,7 +124,7 @@ def _where(kek: str, given: set[str]) -> str:
 
 def _content(paths: Paths) -> Iterator[str]:
     for file in sorted(paths.content.rglob("*")):
-        if file.is_file() and not file.is_symlink() and file.name != CONTENT_ID:
+        if file.is_file() and not file.is_symlink() and file.name != CONTENT_ID and file.suffix not in (IDLE, GONE):
             yield f"{CONTENT}/{file.relative_to(paths.content).as_posix()}"
 
 

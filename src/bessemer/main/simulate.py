@@ -10,10 +10,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bessemer.cli.verbs import ChurnOptions, Document, FillOptions, FleetOptions, SimulateOptions, Told
+from bessemer.cli.verbs import (
+    ChurnOptions,
+    Document,
+    FillOptions,
+    FleetOptions,
+    InferenceOptions,
+    SimulateOptions,
+    Told,
+)
 from bessemer.core.errors import Invalid
 from bessemer.drivers.process.crew import reckon
 from bessemer.main.rehearse import allowance, rehearse
+from bessemer.main.scaled import scaled
 from bessemer.placement.replay import Churned, Count, Filled, Trace, openb, spread
 from bessemer.placement.replay.desk import OWN, known
 from bessemer.placement.replay.figures import together
@@ -26,6 +35,8 @@ def simulate(options: SimulateOptions, told: Told) -> Document:
     """What a trace came to, over all seeds. Raises Invalid for files, policies and figures that make no sense."""
     if isinstance(options, FleetOptions):
         return rehearse(options, told)
+    if isinstance(options, InferenceOptions):
+        return scaled(options, told)
     policy = known(options.policy or OWN)
     trace = Trace(
         hosts=tuple(_read(options.nodes, "--nodes", read=openb.read_hosts)),
@@ -63,11 +74,11 @@ def _churned(trace: Trace, options: ChurnOptions, *, told: Told) -> Sequence[Chu
     return reckon(replay_churn, jobs, hands=_hands(options), told=told)
 
 
-def _seeds(options: SimulateOptions) -> Sequence[int]:
+def _seeds(options: FillOptions | ChurnOptions) -> Sequence[int]:
     return range(options.first_seed, options.first_seed + options.seeds)
 
 
-def _hands(options: SimulateOptions) -> int:
+def _hands(options: FillOptions | ChurnOptions) -> int:
     return options.processes or len(os.sched_getaffinity(0))
 
 

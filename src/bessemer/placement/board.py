@@ -143,6 +143,10 @@ class _Allowed:
     everywhere: bool
 
 
+_Look = tuple[_Figures, _Allowed]
+"""At all hosts, as they were then."""
+
+
 @dataclass(slots=True, eq=False)
 class _Order:
     """[hosts]: what settles equals, fixed by a host's name and nothing that it is: 64 bits of a digest. ``names`` are
@@ -198,16 +202,15 @@ class Board:
 
     def decide(self, request: Request) -> Decision | Refusal:
         """Where the request goes now, and why not elsewhere; or why nowhere, and what would help."""
-        placed = self.place(request)
-        reasons = self.reasons(request)
+        look = self._look_at_all(request)
+        placed, reasons = self.place(request, look), self.reasons(request, look)
         if placed is None:
             return refused(Sight.of(self._fleet, request), reasons, remedies=self.remedies)
         return replace(placed, reasons=reasons)
 
-    def place(self, request: Request) -> Decision | None:
-        """Where the request goes now, without the reasons against the others."""
-        asked = self._parts(request)
-        figures, allowed = self._current(request, asked.shape), self._open_to(asked.who)
+    def place(self, request: Request, look: _Look | None = None) -> Decision | None:
+        """Where the request goes now, without the reasons against the others. Whoever has just looked says so."""
+        figures, allowed = look or self._look_at_all(request)
         n = self._fleet.size
         value, room = figures.value[:n], figures.counted()[FITS]
         if not allowed.everywhere:
@@ -215,7 +218,7 @@ class Board:
             value = np.where(allowed.hosts, value, np.inf)
         if not room:
             return None
-        more = self._surcharges(asked.shape)
+        more = self._surcharges(request)
         value = value if more is None else value + more
         close, rows = _least(value, figures.apart[:n], slack=self.slack)
         if not len(rows):
@@ -226,11 +229,10 @@ class Board:
         decision = _at(self._fleet, row, request=request, figures=figures, score={**score, self._policy.name: least})
         return replace(decision, fitting=room)
 
-    def reasons(self, request: Request) -> tuple[Reason, ...]:
+    def reasons(self, request: Request, look: _Look | None = None) -> tuple[Reason, ...]:
         """Why hosts are set aside, as `sift` says it; of hosts that did not change since the last look from what is
         kept."""
-        asked = self._parts(request)
-        figures, allowed = self._current(request, asked.shape), self._open_to(asked.who)
+        figures, allowed = look or self._look_at_all(request)
         n = self._fleet.size
         verdict, figure, counts = figures.verdict[:n], figures.milli[:n], figures.counted()
         if not allowed.everywhere:
@@ -249,10 +251,10 @@ class Board:
             found += link.says(Sight.of(Glance(self._fleet, rows), request), np.ones(len(rows), dtype=np.bool_))
         return tuple(found)
 
-    def _surcharges(self, shape: Shape) -> Floats | None:
+    def _surcharges(self, request: Request) -> Floats | None:
         """[hosts]: what a policy that rations scarce hosts adds at this moment; None for nothing."""
         policy, fleet = self._rationing, self._fleet
-        if policy is None or not policy.rationed(shape):
+        if policy is None or not policy.rationed(shape := _parts(self._asked, request).shape):
             return None
         more = policy.surcharge(shape, fleet.census.of(shape))
         if not more:
@@ -260,12 +262,9 @@ class Board:
         added: Floats = np.array([more.get(kind, 0.0) for kind in fleet.kinds.all])[fleet.kind[: fleet.size]]
         return added
 
-    def _parts(self, request: Request) -> _Asked:
-        asked = _recent(self._asked, request)
-        if asked is None:
-            asked = self._asked[request] = _Asked.of(request)
-            _keep_few(self._asked)
-        return asked
+    def _look_at_all(self, request: Request) -> _Look:
+        asked = _parts(self._asked, request)
+        return self._current(request, asked.shape), self._open_to(asked.who)
 
     def _current(self, request: Request, shape: Shape) -> _Figures:
         """The figures of a request's shape, as the hardware is now."""
@@ -349,6 +348,14 @@ class Board:
             if name != before:
                 order.digests[row] = int.from_bytes(blake2b(name.encode(), digest_size=8, key=salt).digest(), "big")
         order.names = list(names)
+
+
+def _parts(kept: OrderedDict[Request, _Asked], request: Request) -> _Asked:
+    asked = _recent(kept, request)
+    if asked is None:
+        asked = kept[request] = _Asked.of(request)
+        _keep_few(kept)
+    return asked
 
 
 def _at(fleet: FleetArrays, row: int, *, request: Request, figures: _Figures, score: Mapping[str, float]) -> Decision:

@@ -21,17 +21,34 @@ from bessemer.core.notices import NAMES, SPARED, Notice
 from bessemer.core.ports import HEARTBEATS, DeviceUse, Stored, Writer
 from bessemer.core.quota import Quota, Share, Use, amounts_of
 from bessemer.core.resource import Key
+from bessemer.core.taking import Telling, Wanted
 from bessemer.core.values import ClaimSpec
-from bessemer.store import audit, difference, documents, hardware, leases, ledger, money, pinned, quota, rules, walls
+from bessemer.store import (
+    audit,
+    difference,
+    documents,
+    events,
+    hardware,
+    leases,
+    ledger,
+    money,
+    pinned,
+    quota,
+    rules,
+    served,
+    walls,
+)
 from bessemer.store.cascade import Cascades
 from bessemer.store.collect import finish_deletion, mark
 from bessemer.store.documents import Document
+from bessemer.store.forward import Forwarding
 from bessemer.store.kinds import CLAIM, HOST, PROJECT, TENANT, StoreKind
 from bessemer.store.leases import Time
-from bessemer.store.objects import require_owners
+from bessemer.store.objects import replace_part, require_owners
 from bessemer.store.quota import set_bounds
 from bessemer.store.reader import Reader
 from bessemer.store.rows import Row, find, load, save
+from bessemer.store.runner import Operation
 from bessemer.store.schema import filled, objects, of
 from bessemer.store.transaction import Tx
 from bessemer.store.writer import FEW, Committer
@@ -41,8 +58,6 @@ _STANDING = (
 )
 
 _BOUND = MappingProxyType({"tenant": TENANT, "project": PROJECT})
-
-Wanted = tuple[Key, ClaimSpec, Document]
 
 
 class CapacityTable:
@@ -62,6 +77,7 @@ class CapacityTable:
         self._cascades = cascades
         self._reader = reader
         self._kinds = kinds
+        self._forward = Forwarding(kinds)
         self._clock = clock
         self._time = time
 
@@ -92,18 +108,23 @@ class CapacityTable:
         await self._committer.submit(drop)
 
     async def take(
-        self, claims: Sequence[tuple[Key, ClaimSpec, Mapping[str, Any]]], writer: Writer, *, terms: str = ""
+        self, claims: Sequence[Wanted], writer: Writer, *, terms: str = "", tells: Telling | None = None
     ) -> Sequence[Stored]:
         """All of them or none. Raises QuotaExceeded, Walled, Taken, Forbidden, Invalid, and Conflict where a name is in
-        use."""
+        use, or the object whose status is told has changed."""
         rules.may_take(writer)
         wanted = [
             (key, spec, _document(key, spec, metadata=metadata, kinds=self._kinds)) for key, spec, metadata in claims
         ]
-        return await self._committer.submit(
-            lambda tx: [_take(tx, claim, kinds=self._kinds, writer=writer, terms=terms) for claim in wanted],
-            apart=len(wanted) > FEW,
-        )
+        tell = None
+        if tells is not None:
+            tell = _telling(tells, kinds=self._kinds, writer=writer, forward=self._forward)
+
+        def follow(tx: Tx) -> list[Stored]:
+            taken = [_take(tx, claim, kinds=self._kinds, writer=writer, terms=terms) for claim in wanted]
+            return [*taken, tell(tx)] if tell is not None else taken
+
+        return await self._committer.submit(follow, apart=len(wanted) > FEW)
 
     async def amend(self, key: Key, intent: Mapping[str, Any], writer: Writer, *, uid: str = "") -> Stored:
         """New intent on the same hardware. Raises NotFound, Conflict; changes nothing of a Claim that is to end."""
@@ -195,6 +216,21 @@ def _document(key: Key, spec: ClaimSpec, *, metadata: Mapping[str, Any], kinds: 
     return document
 
 
+def _telling(
+    tells: Telling, *, kinds: Mapping[str, StoreKind], writer: Writer, forward: Forwarding
+) -> Operation[Stored]:
+    """What writes a status, and what it tells."""
+    said = forward.document(documents.settled(tells.body))
+    key = documents.key_of(said, kinds)
+
+    def tell(tx: Tx) -> Stored:
+        stored = replace_part(tx, said, key=key, part="status", writer=writer, forward=forward)
+        events.note(tx, stored, happenings=tells.happenings)
+        return stored
+
+    return tell
+
+
 def _claim(key: Key) -> Key:
     return Key(CLAIM, key.namespace, key.name)
 
@@ -230,7 +266,9 @@ def _withdraw(tx: Tx, host: str) -> None:
     leases.forget(tx, HEARTBEATS + host)
 
 
-def _take(tx: Tx, claim: Wanted, *, kinds: Mapping[str, StoreKind], writer: Writer, terms: str) -> Stored:
+def _take(
+    tx: Tx, claim: tuple[Key, ClaimSpec, Document], *, kinds: Mapping[str, StoreKind], writer: Writer, terms: str
+) -> Stored:
     key, spec, said = claim
     row = find(tx, _claim(key))
     if row is not None:
@@ -299,4 +337,5 @@ def _release(tx: Tx, row: Row | None, *, kinds: Mapping[str, StoreKind], writer:
     models = hardware.free(tx, spec, uid=row.uid)
     quota.give(tx, row.key.namespace, tenant=spec.tenant, amounts=amounts_of(spec, models))
     ledger.close_interval(tx, row.uid)
+    served.keep(tx, row, document=document)
     finish_deletion(tx, row, writer=writer, kinds=kinds, verb="release")

@@ -16,6 +16,7 @@ from sqlalchemy import bindparam, delete, select
 
 from bessemer.core.errors import Conflict
 from bessemer.core.ports import Policy, Writer
+from bessemer.core.quota import amount_in
 from bessemer.core.resource import Key
 from bessemer.store import audit, bounds, difference, documents, quota, waiting, walls
 from bessemer.store.documents import Document
@@ -157,8 +158,8 @@ def _drop(tx: Tx, row: Row, *, writer: Writer, kinds: Kinds, verb: str) -> Row:
     if row.key.kind in bounds.KINDS:
         bounds.forget(tx, row.key.kind, project=row.key.namespace, name=name)
     facts = kinds.get(row.key.kind)
-    if facts is not None and facts.meter:
-        quota.count(tx, row.key, meter=facts.meter, by=-1)
+    if facts is not None and facts.meter and (by := amount_in(row.document(), facts.counts)):
+        quota.count(tx, row.key, meter=facts.meter, by=-by)
     audit.append(tx, writer, verb=verb, key=row.key, uid=row.uid, change=difference.gone(row.document()))
     return remove(tx, row)
 

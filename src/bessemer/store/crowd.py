@@ -47,4 +47,4 @@ def make_room(tx: Tx, key: Key, *, most: int) -> int:
 
 def filled(tx: Tx, key: Key, *, count: int) -> None:
     """It has been made, and that is how many there are."""
-    tx.know(_COUNT, [(count,)], **_here(key))
+    tx.known.set(_COUNT, _here(key), rows=[(count,)])

@@ -30,10 +30,11 @@ CHANGE_TYPES: tuple[Literal["ADDED", "MODIFIED", "DELETED"], ...] = ("ADDED", "M
 
 @dataclass(slots=True)
 class Entry:
-    """A change and the labels after it, as the text of their column."""
+    """A change and the labels after it, as the text of their column, and its generation, where it was written here."""
 
     change: Change
     labels: str
+    generation: int = 0
 
 
 def seen(scope: Scope, entry: Entry) -> Change | None:

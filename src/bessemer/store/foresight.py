@@ -40,7 +40,8 @@ def of_replace(said: Document, key: Key, *, part: Part, facts: StoreKind) -> Loo
         return None
     if part == "main" and documents.deleting(said):
         return of_delete(key, facts=facts)
-    return [look(key), audit.LOOK]
+    meters = quota.looks(key, meter=facts.meter) if part == "status" and facts.counts else ()
+    return [look(key), audit.LOOK, *meters]
 
 
 def of_delete(key: Key, *, facts: StoreKind) -> Looks:

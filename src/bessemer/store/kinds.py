@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bessemer.core.quota import meter_of_kind
+from bessemer.core.quota import meter_of_kind, part_of_kind
 from bessemer.core.resource import API_VERSION, Kind
 from bessemer.core.versions import Forward, forward
 
@@ -26,13 +26,15 @@ FOLLOWERS = frozenset([CLAIM, "Role", "RoleBinding", SESSION, "ApplicationCreden
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreKind:
-    """``finalizer`` is put on at creation ("" puts none); ``meter`` is the quota meter that each object counts on;
-    ``parts`` and ``most`` are those of `Kind`; ``forward`` converts what is stored in an older version, where the kind
+    """``finalizer`` is put on at creation ("" puts none); ``meter`` is the quota meter that each object counts on,
+    as one or as many as the field ``counts`` of its status says; ``parts`` and ``most`` are those of `Kind`;
+    ``forward`` converts what is stored in an older version, where the kind
     has some."""
 
     namespaced: bool
     finalizer: str = ""
     meter: str = ""
+    counts: str = ""
     api_version: str = API_VERSION
     parts: Sequence[str] = ("spec",)
     most: int = 0
@@ -51,6 +53,7 @@ def store_kinds(kinds: Iterable[Kind[Any, Any]]) -> dict[str, StoreKind]:
             namespaced=kind.namespaced,
             finalizer=kind.finalizer if kind.finalize is not None else "",
             meter=meter_of_kind(kind.name),
+            counts=part_of_kind(kind.name),
             api_version=kind.api_version,
             parts=kind.parts,
             most=kind.most,

@@ -68,9 +68,26 @@ class Touch:
     writes: bool = False
 
 
-@functools.lru_cache(_STATEMENTS)
+class _Touches(dict[Statement, Touch]):
+    """Statement → what it touches, read off it at first use. Nearly all are constants; those that are not must not be
+    kept for ever. A dictionary, for this is asked several times for each write."""
+
+    def __missing__(self, statement: Statement) -> Touch:
+        if len(self) >= _STATEMENTS:
+            self.clear()
+        found = self[statement] = _touch(statement)
+        return found
+
+
+_touches = _Touches()
+
+
 def touch(statement: Statement) -> Touch:
-    """See `Touch`; most statements are constants."""
+    """See `Touch`."""
+    return _touches[statement]
+
+
+def _touch(statement: Statement) -> Touch:
     tables, writes = {table.name: table for table in _tables(statement)}, bool(statement.is_dml)
     if len(tables) != 1:
         return Touch(frozenset(tables), writes=writes)
@@ -138,69 +155,110 @@ def _says_all(statement: Update) -> bool:
 
 _Entry = tuple[Mapping[str, Any], Rows]
 _Found = dict[tuple[Any, ...], _Entry]
-_Asked = tuple[Statement, _Found, bool]
-"""What of it is known, and whether by the primary key of the row that each answer is of."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Asked:
+    """What is known of a statement, by the name that its values have; ``by_row``: that is the primary key of the row
+    that the answer is of."""
+
+    statement: Statement
+    by_row: bool
+    name: Callable[[Mapping[str, Any]], tuple[Any, ...]]
+    found: _Found = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, statement: Statement, values: Mapping[str, Any]) -> _Asked:
+        """Nothing yet of a statement that is asked with such values."""
+        touched = _touches[statement]
+        by_key = len(touched.key) == len(values)
+        return cls(statement, by_key and bool(values), touched.row if by_key else _sorted)
+
+
+def _sorted(values: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(sorted(values.items())) if len(values) > 1 else tuple(values.items())
 
 
 class Known:
     """Statement and values → rows."""
 
     def __init__(self) -> None:
-        self._rows: dict[Statement, _Found] = {}
+        self._rows: dict[Statement, _Asked] = {}
         self._tables: dict[str, list[_Asked]] = {}
         self._journal: list[tuple[_Found, tuple[Any, ...], _Entry | None]] = []
         self._bytes = 0
 
     def get(self, statement: Statement, values: Mapping[str, Any]) -> Rows | None:
         """The rows, or None where nobody knows."""
-        found = self._rows.get(statement)
-        entry = found.get(_name(statement, values)) if found else None
+        asked = self._rows.get(statement)
+        if asked is None:
+            return None
+        entry = asked.found.get(asked.name(values))
         return entry[1] if entry is not None else None
 
     def set(self, statement: Statement, values: Mapping[str, Any], *, rows: Rows) -> None:
         """This is what the statement would answer now."""
-        name, found = _name(statement, values), self._rows.get(statement)
-        if found is None:
-            found = self._rows[statement] = {}
-            touched = touch(statement)
-            by_row = 0 < len(touched.key) == len(name)
-            for table in touched.tables:
-                self._tables.setdefault(table, []).append((statement, found, by_row))
+        asked = self._asked(statement, values)
+        self._keep(asked, asked.name(values), entry=(values, rows))
+
+    def _asked(self, statement: Statement, values: Mapping[str, Any]) -> _Asked:
+        asked = self._rows.get(statement)
+        if asked is None:
+            asked = self._rows[statement] = _Asked.of(statement, values)
+            for table in _touches[statement].tables:
+                self._tables.setdefault(table, []).append(asked)
+        return asked
+
+    def _keep(self, asked: _Asked, name: tuple[Any, ...], *, entry: _Entry) -> None:
+        found = asked.found
         self._journal.append((found, name, found.get(name)))
-        found[name] = (values, rows)
-        for row in rows:
+        found[name] = entry
+        for row in entry[1]:
             if row[-1].__class__ is bytes:
                 self._bytes += len(row[-1])
 
     def forget(self, written: Statement, values: Mapping[str, Any]) -> None:
         """What may be another by a write."""
-        change = touch(written)
+        change = _touches[written]
         for table in change.tables:
             if (asked := self._tables.get(table)) is not None:
                 self._forget(asked, change.row(values), written=written, values=values)
 
+    def replace(self, written: Statement, values: Mapping[str, Any], *, look: Look, rows: Rows) -> None:
+        """`forget` what a write of one row may have changed, but for what a statement finds by its key, of which this
+        is the answer now."""
+        change, mine = _touches[written], self._asked(look.statement, look.values)
+        name = mine.name(look.values)
+        row = change.row(values)
+        for table in change.tables:
+            for asked in self._tables.get(table, ()):
+                if asked.found and asked is not mine:
+                    self._forget((asked,), row, written=written, values=values)
+        self._keep(mine, name, entry=(look.values, rows))
+
     def _forget(
-        self, asked: list[_Asked], row: tuple[Any, ...], *, written: Statement, values: Mapping[str, Any]
+        self, every: Sequence[_Asked], row: tuple[Any, ...], *, written: Statement, values: Mapping[str, Any]
     ) -> None:
-        for statement, found, by_row in asked:
+        for asked in every:
+            found = asked.found
             if not found:
                 continue
-            if row and by_row:
+            if row and asked.by_row:
                 before = found.pop(row, None)
                 if before is not None:
                     self._journal.append((found, row, before))
             else:
-                gone = _met(statement, found, written=written, values=values)
+                gone = _met(asked.statement, found, written=written, values=values)
                 self._journal.extend([(found, name, found.pop(name)) for name in gone])
 
     def go_on(self) -> None:
         """Its transaction was committed, and the next one may begin with it."""
         self._journal.clear()
-        every = [(found, by_row) for asked in self._tables.values() for _, found, by_row in asked]
-        whole = self._bytes > CARRIED_BYTES_MAX or sum(len(found) for found, _ in every) > CARRIED_MAX
-        for found, by_row in every:
-            if whole or not (by_row or len(found) <= _LOOKED_THROUGH_MAX):
-                found.clear()
+        every = [asked for some in self._tables.values() for asked in some]
+        whole = self._bytes > CARRIED_BYTES_MAX or sum(len(asked.found) for asked in every) > CARRIED_MAX
+        for asked in every:
+            if whole or not (asked.by_row or len(asked.found) <= _LOOKED_THROUGH_MAX):
+                asked.found.clear()
         if whole:
             self._bytes = 0
 
@@ -216,13 +274,6 @@ class Known:
                 found.pop(name, None)
             else:
                 found[name] = before
-
-
-def _name(statement: Statement, values: Mapping[str, Any]) -> tuple[Any, ...]:
-    touched = touch(statement)
-    if len(touched.key) == len(values):
-        return touched.row(values)
-    return tuple(sorted(values.items()))
 
 
 def _met(asked: Statement, found: _Found, *, written: Statement, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
@@ -244,7 +295,7 @@ class Later:
         """One more, of one table."""
         write = (statement, values)
         self.writes.append(write)
-        for table in touch(statement).tables:
+        for table in _touches[statement].tables:
             found = self._tables.get(table)
             if found is None:
                 self._tables[table] = [write]
@@ -255,7 +306,7 @@ class Later:
         """Whether it asks, or writes, what may be one of theirs."""
         if not self._tables:
             return False
-        asked = touch(statement)
+        asked = _touches[statement]
         met = [table for table in asked.tables if table in self._tables]
         return bool(met) and any(self._meets(table, asked, values=values) for table in met)
 
@@ -274,7 +325,7 @@ class Later:
         """The primary keys of the rows; () for a write whose row is not known."""
         seen, rows = self._rows.get(table, (0, set()))
         writes = self._tables[table]
-        rows.update(touch(statement).row(values) for statement, values in writes[seen:])
+        rows.update(_touches[statement].row(values) for statement, values in writes[seen:])
         self._rows[table] = (len(writes), rows)
         return rows
 
@@ -283,7 +334,7 @@ class Later:
         seen, there = self._values.get((table, column), (0, set()))
         writes = self._tables[table]
         for statement, values in writes[seen:]:
-            name = touch(statement).fixed.get(column)
+            name = _touches[statement].fixed.get(column)
             there.add(_ANY if name is None else values[name])
         self._values[table, column] = (len(writes), there)
         return there
@@ -311,5 +362,5 @@ def _statement(write: tuple[Statement, Mapping[str, Any]]) -> Statement:
 
 def _last(statement: Statement, rows: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Of writes that state all of a row, the last for each."""
-    change = touch(statement)
+    change = _touches[statement]
     return list({change.row(values): values for values in rows}.values()) if change.states else rows

@@ -17,7 +17,7 @@ from bessemer.core.errors import Conflict, Forbidden, Invalid, NotFound
 from bessemer.core.ports import Writer
 from bessemer.core.resource import Key, tenant_of
 from bessemer.core.values import BILLING, QUANTITIES, BillingState, ClaimSpec, LedgerEntry, UsageBatch, UsageRecord
-from bessemer.store import audit, bounds, difference, money
+from bessemer.store import audit, bounds, difference, money, served
 from bessemer.store.kinds import PROJECT, TENANT
 from bessemer.store.periods import Period, Periods
 from bessemer.store.reader import Reader
@@ -202,11 +202,14 @@ def _settle(tx: Tx, batch: UsageBatch) -> int:
     fresh = batch.records[settled + 1 - batch.first_sequence :]
     if not fresh:
         return settled
-    for records in _grouped(fresh):
+    for records in _grouped([record for record in fresh if record.ended == "unpaid"]):
+        served.bill(tx, _owners_of(tx, records[0])["project_uid"], records=records)
+    for records in _grouped([record for record in fresh if record.ended != "unpaid"]):
         held = sum(record.held_micro or 0 for record in records)
         row = _append_tokens(tx, records)
         money.settle(tx, row, holder=batch.gateway_uid, held=held)
         bounds.settle(tx, row, holder=batch.gateway_uid, records=records)
+        served.note(tx, row, records=records)
     highest = batch.first_sequence + len(batch.records) - 1
     if known is None:
         tx.run(_NEW_SPOOL, gateway_uid=batch.gateway_uid, spool_uid=batch.spool_uid, sequence=highest)
@@ -224,27 +227,26 @@ def _grouped(records: Sequence[UsageRecord]) -> list[list[UsageRecord]]:
     return list(groups.values())
 
 
+def _owners_of(tx: Tx, record: UsageRecord) -> dict[str, Any]:
+    """Tokens may come late, when others have the names: they are of whoever had the endpoint's hardware."""
+    found = tx.one(_SERVED_BY, of_workload_uid=record.endpoint_uid)
+    if found is not None:
+        return {"fake": bool(found[0]), "tenant_uid": found[1], "project_uid": found[2]}
+    return {"fake": False, **_owners(tx, tenant=tenant_of(record.project), project=record.project)}
+
+
 def _append_tokens(tx: Tx, records: Sequence[UsageRecord]) -> LedgerEntry:
     first = records[0]
-    tenant = tenant_of(first.project)
-    # Tokens may come late, when others have the names: they are of whoever had the endpoint's hardware.
-    served = tx.one(_SERVED_BY, of_workload_uid=first.endpoint_uid)
-    owners = (
-        {"tenant_uid": served[1], "project_uid": served[2]}
-        if served
-        else _owners(tx, tenant=tenant, project=first.project)
-    )
     return _append(
         tx,
         at=int(tx.now),
         kind="tokens",
-        tenant=tenant,
+        tenant=tenant_of(first.project),
         project=first.project,
-        **owners,
+        **_owners_of(tx, first),
         workload_kind="Endpoint",
         workload_name=first.endpoint,
         workload_uid=first.endpoint_uid,
-        fake=bool(served and served[0]),
         model=first.model,
         api_key=first.api_key,
         requests=len(records),

@@ -110,9 +110,9 @@ class ObjectTable:
         """Replace one part; a status may tell of something. Raises NotFound, Conflict, Forbidden, Invalid."""
         said = self._forward.document(documents.settled(body))
         key = documents.key_of(said, self._kinds)
-        forward = self._forward
+        forward, facts = self._forward, self._kinds[key.kind]
         foresees = sealed is None and self._committer.foresees
-        looks = foresight.of_replace(said, key, part=part, facts=self._kinds[key.kind]) if foresees else None
+        looks = foresight.of_replace(said, key, part=part, facts=facts) if foresees else None
         if part == "main":
             rules.may_write_main(key, writer)
             await self._ready(sealed)
@@ -124,7 +124,10 @@ class ObjectTable:
             return await self._cascades.submit(write, dry_run=dry_run, looks=looks)
 
         def follow(tx: Tx) -> Stored:
-            stored = _replace_part(tx, said, key=key, part=part, writer=writer, forward=forward)
+            before = load(tx, key).document() if facts.counts else None
+            stored = replace_part(tx, said, key=key, part=part, writer=writer, forward=forward)
+            if before is not None:
+                quota.follow_part(tx, key, facts=facts, old=before, new=documents.decode(stored.body))
             events.note(tx, stored, happenings=tells)
             return stored
 
@@ -245,7 +248,8 @@ def _create(tx: Tx, said: Document, *, key: Key, kinds: Kinds, writer: Writer) -
     require_owners(tx, document)
     if facts.meter:
         money.require(tx, key.namespace, tenant=tenant_of(key.namespace))
-        quota.count(tx, key, meter=facts.meter, by=1)
+        if not facts.counts:
+            quota.count(tx, key, meter=facts.meter, by=1)
     count = crowd.make_room(tx, key, most=facts.most) if facts.most else 0
     walls.follow(tx, document)
     quota.follow(tx, document)
@@ -309,7 +313,8 @@ def _routine(old: Document, new: Document) -> bool:
     return bool(new["kind"] == EVENT)
 
 
-def _replace_part(tx: Tx, said: Document, *, key: Key, part: Part, writer: Writer, forward: Forwarding) -> Stored:
+def replace_part(tx: Tx, said: Document, *, key: Key, part: Part, writer: Writer, forward: Forwarding) -> Stored:
+    """Within a transaction, of what nobody else holds. Raises NotFound, Conflict, Forbidden, Invalid."""
     row = load(tx, key)
     rules.may_write_part(key, row.host, part=part, writer=writer)
     old = forward.document(row.document())

@@ -24,6 +24,7 @@ from bessemer.core.quota import (
     Quota,
     Share,
     Use,
+    amount_in,
     begun,
     bounds_of,
     devices_of,
@@ -40,7 +41,7 @@ from bessemer.store.kinds import CLAIM, PROJECT, TENANT, StoreKind
 from bessemer.store.known import Look
 from bessemer.store.schema import counters, is_kind, objects, of, quota, windows
 from bessemer.store.scopes import WHO, raise_it, scopes
-from bessemer.store.transaction import SET_COUNTER, Tx
+from bessemer.store.transaction import SET_COUNTER, Tx, put
 
 log = structlog.get_logger(__name__)
 
@@ -66,7 +67,8 @@ _INSERT_WINDOW = insert(windows)
 _FORGET_WINDOWS = delete(windows).where(of(windows.c.scope))
 WINDOWS = select(windows.c.meter, windows.c.start, windows.c.used).where(of(windows.c.scope))
 
-_NAMES = select(objects.c.namespace, objects.c.name).where(of(objects.c.kind))
+_NAMES = select(objects.c.namespace, objects.c.name, null()).where(of(objects.c.kind))
+_COUNTED = select(objects.c.namespace, objects.c.name, objects.c.body).where(of(objects.c.kind))
 _BODIES = select(objects.c.namespace, objects.c.body).where(of(objects.c.kind))
 _MET = "meter/"
 _MARKS = select(counters.c.name, counters.c.value).where(counters.c.name.like(f"{_MET}%"))
@@ -91,11 +93,11 @@ def _take(tx: Tx, scope: str, *, meter: str, amount: int) -> None:
     for used, bound in (rows := tx.look(LOOK, **place)):
         if bound is not None and used + amount > bound:
             raise exceeded(scope, meter, amount=amount, left=bound - used, bound=bound)
+    look, after = Look(LOOK, place), [(used + amount, bound)]
     if rows:
-        tx.add(_SET, **place, used=used + amount)
+        put(tx, _SET, values={**place, "used": used + amount}, look=look, rows=after)
     else:
-        tx.add(_INSERT, scope=scope, meter=meter, used=amount, bound=None)
-    tx.know(LOOK, [(used + amount, bound)], **place)
+        put(tx, _INSERT, values={"scope": scope, "meter": meter, "used": amount, "bound": None}, look=look, rows=after)
 
 
 def give(tx: Tx, project: str, *, tenant: str, amounts: Mapping[str, int]) -> None:
@@ -125,8 +127,7 @@ def _give(tx: Tx, scope: str, *, meter: str, amount: int) -> None:
         if amount > used:
             log.warning("less is used than is given back", scope=scope, meter=meter, amount=amount)
         left = max(used - amount, 0)
-        tx.add(_SET, **place, used=left)
-        tx.know(LOOK, [(left, bound)], **place)
+        put(tx, _SET, values={**place, "used": left}, look=Look(LOOK, place), rows=[(left, bound)])
 
 
 def looks(key: Key, *, meter: str) -> Iterator[Look]:
@@ -135,8 +136,15 @@ def looks(key: Key, *, meter: str) -> Iterator[Look]:
         yield Look(LOOK, {"of_scope": scope, "of_meter": meter})
 
 
+def follow_part(tx: Tx, key: Key, *, facts: StoreKind, old: Document, new: Document) -> None:
+    """A status that says for how many its object counts: from this transaction on. Raises QuotaExceeded."""
+    by = amount_in(new, facts.counts) - amount_in(old, facts.counts)
+    if by:
+        count(tx, key, meter=facts.meter, by=by)
+
+
 def count(tx: Tx, key: Key, *, meter: str, by: int) -> None:
-    """One object of a counted kind more, or less; a project counts on its tenant. Raises QuotaExceeded."""
+    """So many of a counted kind more, or less; a project counts on its tenant. Raises QuotaExceeded."""
     move = take if by > 0 else give
     move(tx, key.namespace, tenant=_tenant_of(key), amounts={meter: abs(by)})
 
@@ -341,9 +349,10 @@ def _standing(tx: Tx, meter: Meter) -> Counter[str]:
     """Scope → what it uses of the meter, from the objects themselves."""
     found: Counter[str] = Counter()
     if meter.per_claim is None:
-        for namespace, name in tx.all(_NAMES, of_kind=meter.kind):
+        for namespace, name, body in tx.all(_COUNTED if meter.each else _NAMES, of_kind=meter.kind):
+            amount = amount_in(decode(body), meter.each) if meter.each else 1
             for scope in scopes(namespace, _tenant_of(Key(meter.kind, namespace, name))):
-                found[scope] += 1
+                found[scope] += amount
         return found
     for namespace, body in tx.all(_BODIES, of_kind=CLAIM):
         spec = ClaimSpec.model_validate(decode(body)["spec"])

@@ -1,5 +1,7 @@
-"""What was read of late of objects that belong to no project, for they are few and asked for all the time: a flavor, an
-image, a tenant and a project with every workload that is made.
+"""What was written of late, which somebody will look at in a moment; and what was read of late of objects that belong
+to no project, for they are few and asked for all the time: a flavor, an image, a tenant and a project with every
+workload that is made. After a commit a connection that reads has none of its pages any more, so that a read by key
+costs more than what is done with it.
 
 Invariant: what is answered is what the database would have answered. What a write changes is read of the database from
 before its commit until it has been told. It is for a file, which no other process writes to.
@@ -8,11 +10,14 @@ before its commit until it has been told. It is for a file, which no other proce
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from bessemer.core.ports import Stored
 from bessemer.core.resource import Key
 from bessemer.store.feed import Entry
+from bessemer.store.kinds import EVENT
+
+Publish = Callable[[list[Entry], int], None]
 
 MOST = 512
 BYTES_MAX = 16 << 10
@@ -20,7 +25,7 @@ BYTES_MAX = 16 << 10
 
 
 class Recent:
-    """``kinds`` are those that it keeps."""
+    """``kinds`` are those of which it keeps what was read."""
 
     def __init__(self, kinds: Collection[str]) -> None:
         self._kinds = kinds
@@ -37,10 +42,33 @@ class Recent:
 
     def keep(self, stored: Stored) -> None:
         """It was just read."""
-        key, moving = stored.key, self._moving
-        if moving is None or key in moving or key.kind not in self._kinds or len(stored.body) > BYTES_MAX:
+        if self._moving is not None and stored.key not in self._moving and stored.key.kind in self._kinds:
+            self._keep(stored)
+
+    def written(self, entries: Iterable[Entry]) -> None:
+        """It was committed, and told by `move`, and nothing else is about to be."""
+        for entry in entries:
+            change = entry.change
+            if change.type != "DELETED" and change.key.kind != EVENT:
+                kept = Stored(change.key, change.uid, change.revision, entry.generation, change.host, change.body)
+                self._keep(kept)
+            else:
+                self._kept.pop(change.key, None)
+
+    def before(self, publish: Publish) -> Publish:
+        """`written` of what is published, first."""
+
+        def told(entries: list[Entry], revision: int) -> None:
+            self.written(entries)
+            publish(entries, revision)
+
+        return told
+
+    def _keep(self, stored: Stored) -> None:
+        if len(stored.body) > BYTES_MAX:
+            self._kept.pop(stored.key, None)
             return
-        self._kept[key] = stored
+        self._kept[stored.key] = stored
         if len(self._kept) > MOST:
             self._kept.popitem(last=False)
 

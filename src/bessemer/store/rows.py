@@ -30,7 +30,7 @@ from bessemer.store.feed import CHANGE_TYPES, Entry
 from bessemer.store.kinds import EVENT
 from bessemer.store.known import Look
 from bessemer.store.schema import changes, dependents, labels, objects, of, sealed
-from bessemer.store.transaction import Tx
+from bessemer.store.transaction import Tx, put
 
 _COLUMNS = (
     objects.c.kind,
@@ -155,24 +155,20 @@ def save(tx: Tx, document: Document, *, before: Row | None, bounded: bool = True
         labels_of(document),
         encode(document, most=_most(document) if bounded else inf),
     )
-    values = {
-        "generation": row.generation,
-        "revision": revision,
-        "updated": int(tx.now),
-        "labels": row.labels,
-        "body": row.body,
-    }
+    here, at = place(key), int(tx.now)
+    values = {"generation": row.generation, "revision": revision, "updated": at, "labels": row.labels, "body": row.body}
+    after, owners = [(*key, *row[1:])], bonds_of(document)
     if before is None:
-        tx.add(_INSERT, **key._asdict(), uid=row.uid, host=row.host, **values)
-        own(tx, row.uid, owners=bonds_of(document))
-        _append(tx, 0, row=row, labels_before="")
+        new = {"kind": key.kind, "namespace": key.namespace, "name": key.name, "uid": row.uid, "host": row.host}
+        put(tx, _INSERT, values={**new, **values}, look=Look(LOAD, here), rows=after)
+        own(tx, row.uid, owners=owners)
+        _append(tx, 0, row=row, at=at, labels_before="")
     else:
-        tx.add(_UPDATE, **place(key), **values)
-        if (owners := bonds_of(document)) != bonds_of(before.document()):
+        put(tx, _UPDATE, values={**here, **values}, look=Look(LOAD, here), rows=after)
+        if owners != bonds_of(before.document()):
             disown(tx, row.uid)
             own(tx, row.uid, owners=owners)
-        _append(tx, 1, row=row, labels_before=before.labels)
-    tx.know(LOAD, [(*key, *row[1:])], **place(key))
+        _append(tx, 1, row=row, at=at, labels_before=before.labels)
     _index(tx, key, before=before.labels if before is not None else "", after=row.labels)
     return row
 
@@ -187,14 +183,14 @@ def remove(tx: Tx, before: Row) -> Row:
     document = before.document()
     document["metadata"]["resourceVersion"] = str(revision)
     row = before._replace(revision=revision, body=encode(document, most=inf))
-    tx.add(_DELETE, **place(row.key))
-    tx.know(LOAD, [], **place(row.key))
+    here = place(row.key)
+    put(tx, _DELETE, values=here, look=Look(LOAD, here), rows=[])
     if bonds_of(document) or row.key.kind == EVENT:
         disown(tx, row.uid)
     _index(tx, row.key, before=before.labels, after="")
     if row.key.kind != EVENT:
         tx.add(_UNSEAL, of_uid=row.uid)
-    _append(tx, 2, row=row, labels_before=before.labels)
+    _append(tx, 2, row=row, at=int(tx.now), labels_before=before.labels)
     return row
 
 
@@ -224,20 +220,22 @@ def _index(tx: Tx, key: Key, *, before: str, after: str) -> None:
         tx.add(_LABEL, **key._asdict(), label=label, value=value)
 
 
-def _append(tx: Tx, kind: int, *, row: Row, labels_before: str) -> None:
-    key = row.key
+def _append(tx: Tx, kind: int, *, row: Row, at: int, labels_before: str) -> None:
+    key, uid, host, generation, revision, labels, body = row
     tx.add(
         _CHANGE,
-        revision=row.revision,
-        at=int(tx.now),
+        revision=revision,
+        at=at,
         type=kind,
-        **key._asdict(),
-        uid=row.uid,
-        host=row.host,
-        labels=row.labels,
+        kind=key.kind,
+        namespace=key.namespace,
+        name=key.name,
+        uid=uid,
+        host=host,
+        labels=labels,
         labels_before=labels_before,
-        body=row.body,
+        body=body,
     )
     before = read_labels(labels_before) if kind else None
-    change = Change(row.revision, CHANGE_TYPES[kind], key, row.uid, row.host, row.body, before)
-    tx.entries.append(Entry(change, row.labels))
+    change = Change(revision, CHANGE_TYPES[kind], key, uid, host, body, before)
+    tx.entries.append(Entry(change, labels, generation))

@@ -13,6 +13,7 @@ from sqlalchemy import CheckConstraint, Column, Float, Index, LargeBinary, Table
 
 from bessemer.store.columns import INTEGER, METADATA, TEXT, filled, is_kind, of, some, string, whole
 from bessemer.store.schema_bounds import bounds, levels, stated
+from bessemer.store.schema_usage import answered, counted, served
 
 counters = Table(
     "counters",
@@ -339,11 +340,13 @@ archived: up to the counter ``audit_base``."""
 __all__ = [
     "APPEND_ONLY",
     "METADATA",
+    "answered",
     "audit",
     "audit_heads",
     "bounds",
     "cascades",
     "changes",
+    "counted",
     "counters",
     "data_keys",
     "dependents",
@@ -363,6 +366,7 @@ __all__ = [
     "partitions",
     "quota",
     "sealed",
+    "served",
     "shares",
     "spools",
     "stated",

@@ -18,7 +18,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from bessemer.core.errors import Unavailable
 from bessemer.store.schema import APPEND_ONLY, METADATA
 
-HEAD = "0009"
+HEAD = "0010"
 """The version of the present schema: the last module in ``migrations/versions``."""
 
 _NEWER = "{} was written by a newer release (schema {}, here {})"

@@ -6,13 +6,16 @@ as tuples.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from sqlalchemy import Select
 from sqlalchemy.sql.dml import UpdateBase
 
 from bessemer.core.errors import Invalid, Unavailable
+
+S = TypeVar("S", bound=Sequence[Any])
 
 Statement = Select[Any] | UpdateBase
 Batch = tuple[Statement, Sequence[Mapping[str, Any]]]
@@ -171,9 +174,22 @@ def unreadable(error: Exception) -> Unavailable:
     return Unavailable("the store cannot be read now", internal=f"{type(error).__name__}: {error}")
 
 
+def in_order(names: Sequence[str], constants: Mapping[str, Any]) -> Callable[[Mapping[str, Any]], Sequence[Any]]:
+    """What finds the values of these names, in their order. ``constants`` are those of values that say none."""
+    if constants:
+        return lambda values: [values[name] if name in values else constants[name] for name in names]
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda values: [values[name] for name in names]
+
+
 def placed(values: Mapping[str, Any], order: Sequence[str]) -> list[Any]:
     """The parameters in their places. Raises Invalid for text that holds NUL, which not every database can keep."""
-    found = [values[name] for name in order]
+    return kept([values[name] for name in order])
+
+
+def kept(found: S) -> S:
+    """The same parameters. Raises Invalid as `placed` does."""
     for value in found:
         if value.__class__ is str and "\0" in value:
             raise Invalid("text with the character NUL (U+0000) cannot be kept or looked for")

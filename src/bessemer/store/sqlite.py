@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,7 +19,7 @@ from weakref import WeakSet
 from sqlalchemy.dialects import sqlite
 
 from bessemer.core.errors import Expired, Unavailable
-from bessemer.store.session import Asked, Batch, Statement, placed, unreadable
+from bessemer.store.session import Asked, Batch, Statement, in_order, kept, unreadable
 
 _CHECKPOINT_PAGES = 5_000
 """A log of 40 MB: folding it in more often is what makes the slowest commits slow."""
@@ -41,8 +41,7 @@ class _Text:
     each of them, and a writer beside a busy event loop would queue for it a dozen times per statement."""
 
     sql: str
-    order: tuple[str, ...]
-    constants: Mapping[str, Any]
+    order: Callable[[Mapping[str, Any]], Sequence[Any]]
 
 
 class Texts(dict[Statement, _Text]):
@@ -58,7 +57,7 @@ def _compiled(statement: Statement) -> _Text:
     """What the stores of a process share: most statements are constants, and each takes a millisecond."""
     compiled = statement.compile(dialect=sqlite.dialect(paramstyle="qmark"))
     constants = {name: value for name, value in compiled.params.items() if value is not None}
-    return _Text(str(compiled), tuple(compiled.positiontup or ()), constants)
+    return _Text(str(compiled), in_order(compiled.positiontup or (), constants))
 
 
 class Session:
@@ -97,8 +96,7 @@ class Session:
     def execute(self, statement: Statement, values: Mapping[str, Any]) -> sqlite3.Cursor:
         """Run one statement."""
         text = self._texts[statement]
-        known = {**text.constants, **values} if text.constants else values
-        return self._execute(text.sql, placed(known, text.order))
+        return self._execute(text.sql, kept(text.order(values)))
 
     def execute_each(self, batches: Sequence[Batch]) -> None:
         """Run statements with each of their rows."""
@@ -107,8 +105,7 @@ class Session:
                 self.execute(statement, rows[0])
                 continue
             text = self._texts[statement]
-            known = [{**text.constants, **row} for row in rows] if text.constants else rows
-            self._connection.executemany(text.sql, [placed(row, text.order) for row in known])
+            self._connection.executemany(text.sql, [kept(text.order(row)) for row in rows])
 
     def begin(self, *, wait: bool = True, looks: Sequence[Asked] = ()) -> bool:
         """Open the one writing transaction. Without ``wait`` it answers False where another has the database. A look
@@ -194,8 +191,7 @@ class ReadSession(Session):
     def execute(self, statement: Statement, values: Mapping[str, Any]) -> sqlite3.Cursor:
         """Run one statement. Raises Unavailable, also while its rows are fetched, and where this was closed."""
         text = self._texts[statement]
-        known = {**text.constants, **values} if text.constants else values
-        ordered = placed(known, text.order)
+        ordered = kept(text.order(values))
         try:
             return self._connection.cursor(_Cursor).execute(text.sql, ordered)
         except self.refusals as error:

@@ -19,6 +19,7 @@ from bessemer.core.bounds import Bounding
 from bessemer.core.clock import Clock
 from bessemer.core.errors import Unavailable
 from bessemer.core.sealing import KeyRing
+from bessemer.core.served import Figures
 from bessemer.store import events, leases, quota
 from bessemer.store.audit import Trail
 from bessemer.store.beside import Outdated
@@ -42,6 +43,7 @@ from bessemer.store.pool import Pool
 from bessemer.store.reader import Reader
 from bessemer.store.recent import Recent
 from bessemer.store.sealed import SealedTable
+from bessemer.store.served import ServedTable
 from bessemer.store.session import Session
 from bessemer.store.transaction import Tx, read_counter
 from bessemer.store.vault import Vault
@@ -75,6 +77,7 @@ class Store:
     capacity: ports.Capacity
     ledger: ports.Ledger
     bounds: Bounding
+    figures: Figures
     leases: ports.Leases
     audit: ports.Audit
     sealed: ports.Sealed
@@ -203,8 +206,10 @@ def _opened(
     recent = None if turn.remote else Recent(flat)
     reader = Reader(pool, held=held, seal=seal, flat=flat, gathering=gathering, recent=recent)
     time = place.time(clock)
-    about = recent.move if recent is not None else lambda _: None
-    committer = FencedCommitter(session, clock=clock, metrics=metrics, publish=feed.publish, about=about)
+    about, publish = (
+        (recent.move, recent.before(feed.publish)) if recent is not None else (lambda _: None, feed.publish)
+    )
+    committer = FencedCommitter(session, clock=clock, metrics=metrics, publish=publish, about=about)
     cascades = Cascades(committer, kinds=facts)
     table = ObjectTable(committer, reader, feed=feed, kinds=facts, vault=vault, cascades=cascades)
     return Store(
@@ -212,6 +217,7 @@ def _opened(
         capacity=CapacityTable(committer, reader, kinds=facts, clock=clock, time=time, cascades=cascades),
         ledger=LedgerTable(committer, reader),
         bounds=BoundsTable(committer),
+        figures=ServedTable(reader),
         leases=LeaseTable(committer, reader, clock=clock, time=time),
         audit=Trail(committer, reader, clock=clock, signing=guard.signing),
         sealed=SealedTable(committer, reader, vault=vault, clock=clock),

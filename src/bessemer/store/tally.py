@@ -16,7 +16,7 @@ import orjson
 from pydantic import ValidationError
 from sqlalchemy import select
 
-from bessemer.core.quota import amounts_of, begun, devices_of
+from bessemer.core.quota import amount_in, amounts_of, begun, devices_of
 from bessemer.core.resource import Key, tenant_of
 from bessemer.core.values import ClaimSpec
 from bessemer.store.documents import Document
@@ -134,7 +134,7 @@ class Survey:
         facts = self.kinds.get(key.kind)
         if facts is not None and facts.meter:
             tenant = tenant_of(key.name if key.kind == PROJECT else key.namespace)
-            self._use(key.namespace, tenant=tenant, amounts={facts.meter: 1})
+            self._use(key.namespace, tenant=tenant, amounts={facts.meter: amount_in(document, facts.counts)})
 
     def take(self, snapshot: Snapshot) -> None:
         """Count what Claims take, once all of them are known."""

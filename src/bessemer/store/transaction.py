@@ -94,6 +94,10 @@ class Tx:
         """Write, at the latest before the table is asked about, or the transaction ends. A group's go in together,
         which costs a call for each table, and a remote database one answer for all."""
         self.known.forget(statement, values)
+        self.write(statement, values)
+
+    def write(self, statement: Statement, values: Mapping[str, Any]) -> None:
+        """`add`, of which it is known already what it leaves."""
         if self._careful:
             self.written += 1
             self._session.execute(statement, values)
@@ -107,10 +111,6 @@ class Tx:
             rows = self.all(statement, **values)
             self.known.set(statement, values, rows=rows)
         return rows
-
-    def know(self, statement: Statement, rows: Rows, **values: Any) -> None:
-        """Whoever wrote says what `look` would find now."""
-        self.known.set(statement, values, rows=rows)
 
     def settle(self) -> None:
         """Write what `add` was given."""
@@ -174,6 +174,12 @@ class Tx:
             self.known.forget(statement, values)
             self.written += 1
         return self._session.execute(statement, values)
+
+
+def put(tx: Tx, statement: Statement, *, values: Mapping[str, Any], look: Look, rows: Rows) -> None:
+    """`Tx.add` a write of one row, after which ``look``, which finds that row by its key, would find these."""
+    tx.known.replace(statement, values, look=look, rows=rows)
+    tx.write(statement, values)
 
 
 def read_counter(session: ReadSession | Session, name: str, *, missing: int = 0) -> int:

@@ -147,12 +147,12 @@ def host(request: pytest.FixtureRequest) -> Host:
     return host
 
 
-async def ready(host: Host, uid: str = "a") -> ProbeResult:
+async def ready(host: Host, uid: str = "a", *, secret: str = SECRET) -> ProbeResult:
     """Probe until the engine has loaded."""
     async with asyncio.timeout(60):
         while True:
             try:
-                return await host.engine.probe(uid, SECRET, alias=ALIAS)
+                return await host.engine.probe(uid, secret, alias=ALIAS)
             except DriverError as error:
                 if error.reason != "EngineStarting":
                     raise

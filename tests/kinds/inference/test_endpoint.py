@@ -247,10 +247,4 @@ def endpoint(name: str = "chat", **spec: object) -> Endpoint:
 
 def test_what_is_wrong_is_said_by_field() -> None:
     assert [c.field for c in validate(endpoint("a.b"), None)] == ["metadata.name"]
-    for change, field in (("model", "spec.model"), ("flavor", "spec.flavor")):
-        assert [c.field for c in validate(endpoint(**{change: "x"}), endpoint())] == [field]
-    assert [c.field for c in validate(endpoint(slots=9, context_tokens=99), endpoint())] == [
-        "spec.slots",
-        "spec.contextTokens",
-    ]
     assert validate(endpoint(replicas=7), endpoint()) == []

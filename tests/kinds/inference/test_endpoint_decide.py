@@ -13,7 +13,7 @@ from bessemer.drivers.engine.protocol import RunningEngine
 from bessemer.kinds.fleet.claim import Claim, ClaimStatus
 from bessemer.kinds.inference.endpoint import control, host
 from bessemer.kinds.inference.endpoint.control import Hold, Seen
-from bessemer.kinds.inference.endpoint.shift import numbers_of, shift
+from bessemer.kinds.inference.endpoint.shift import Bounds, numbers_of, shift
 from bessemer.kinds.inference.endpoint.spec import Endpoint, EndpointSpec, EndpointStatus
 from bessemer.kinds.workload import HostView
 
@@ -180,16 +180,16 @@ def test_who_is_moved_stays_until_as_many_answer_without_it(
     wanted: int, phases: list[str], moved: set[int], read: tuple[list[int], list[int], list[int]]
 ) -> None:
     claims = [claim(number, phase) for number, phase in enumerate(phases)]
-    found = shift(claims[::-1], wanted=wanted, moved={f"c-{number}" for number in moved})
+    found = shift(claims[::-1], bounds=Bounds(wanted), moved={f"c-{number}" for number in moved})
     parts = (found.staying, found.moved, found.relieved)
     assert tuple([one.spec.workload.replica for one in some] for some in parts) == read
 
 
 def test_one_whose_host_is_silent_answers_in_nobodys_place() -> None:
     claims = [claim(0, "Running"), claim(1, "Running")]
-    found = shift(claims, wanted=1, moved={"c-0"}, silent={"c-1"})
+    found = shift(claims, bounds=Bounds(1), moved={"c-0"}, silent={"c-1"})
     assert (found.staying, found.moved, found.relieved) == ([claims[1]], [claims[0]], [])
-    assert shift(claims, wanted=1, moved=set(), silent={"c-0"}).staying == [claims[1]]
+    assert shift(claims, bounds=Bounds(1), moved=set(), silent={"c-0"}).staying == [claims[1]]
 
 
 def test_it_is_fake_where_one_replica_is() -> None:

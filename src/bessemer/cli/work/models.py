@@ -58,23 +58,28 @@ def name_of(text: str) -> str:
     return name
 
 
-async def create(client: Client, name: str, *, spec: Mapping[str, Any]) -> None:
+def key_of(name: str, project: str) -> Key:
+    """The platform's, or that of a project."""
+    return Key("ProjectModel", project, name) if project else Key("Model", "", name)
+
+
+async def create(client: Client, key: Key, *, spec: Mapping[str, Any]) -> None:
     """Raises Invalid, also where there is one of that name."""
     try:
-        await client.create(an_object(_key(name), spec))
+        await client.create(an_object(key, spec))
     except AlreadyExists:
-        raise Invalid(f"there is a model {name} already: choose another --name, or look at it") from None
+        raise Invalid(f"there is a model {key.name} already: choose another --name, or look at it") from None
 
 
-async def read(client: Client, name: str) -> dict[str, Any]:
+async def read(client: Client, key: Key) -> dict[str, Any]:
     """The object. Raises NotFound."""
-    body: dict[str, Any] = orjson.loads((await client.get(_key(name))).body)
+    body: dict[str, Any] = orjson.loads((await client.get(key)).body)
     return body
 
 
-async def accept(client: Client, name: str, *, licence: str) -> dict[str, str]:
+async def accept(client: Client, key: Key, *, licence: str) -> dict[str, str]:
     """What the server wrote down. Raises Invalid where nothing says which terms."""
-    body = await read(client, name)
+    body = await read(client, key)
     terms = licence or body["spec"].get("licence", "")
     if not terms:
         raise Invalid("the model names no licence: say which terms with --licence")
@@ -84,18 +89,18 @@ async def accept(client: Client, name: str, *, licence: str) -> dict[str, str]:
     return said
 
 
-async def brought(client: Client, name: str, *, timeout: float) -> dict[str, Any]:
+async def brought(client: Client, key: Key, *, timeout: float) -> dict[str, Any]:
     """The object once it is ready, with a bar meanwhile. Raises Invalid with what keeps it where it is stuck, failed,
     or the time is up; it goes on in any case."""
-    end = time.monotonic() + timeout
-    with bar(f"fetching {name}") as tell:
+    end, where = time.monotonic() + timeout, f" -n {key.namespace}" if key.namespace else ""
+    with bar(f"fetching {key.name}") as tell:
         while True:
-            body = await read(client, name)
-            found = standing(_key(name), body)
+            body = await read(client, key)
+            found = standing(key, body)
             if found.verdict == "ready":
                 return body
             if found.verdict == "stuck" or time.monotonic() > end:
-                raise Invalid(f"{found.line()}; it stays: bessemer model show {name}")
+                raise Invalid(f"{found.line()}; it stays: bessemer model show {key.name}{where}")
             tell(body.get("status", {}).get("progressPercent", 0) / 100)
             await asyncio.sleep(LOOK_SECONDS)
 
@@ -112,6 +117,8 @@ def described(body: Mapping[str, Any]) -> str:
         "Phase": ": ".join(word for word in (status.get("phase", "Pending"), status.get("message", "")) if word),
         "Digest": status.get("digest", ""),
         "Size": show_bytes(status.get("sizeBytes", 0)),
+        "Shared": "with the tenant's other projects" if spec.get("shared") else "",
+        "Counted": show_bytes(status["heldBytes"]) if status.get("heldBytes") else "",
         "Licence": spec.get("licence", ""),
         "Accepted": "{licence}, by {by} at {at}".format(**spec["accepted"]) if spec.get("accepted") else "",
         "Format": " ".join(word for word in (facts.get("format", ""), facts.get("quantisation", "")) if word),
@@ -129,7 +136,3 @@ def described(body: Mapping[str, Any]) -> str:
     }
     wide = max(map(len, lines)) + 2
     return "\n".join(f"{name:<{wide}}{said}" for name, said in lines.items() if said)
-
-
-def _key(name: str) -> Key:
-    return Key("Model", "", name)

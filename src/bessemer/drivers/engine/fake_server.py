@@ -91,18 +91,20 @@ class Answer:
 
 @dataclass(slots=True)
 class FakeModel:
-    """What answers: alias, adapters, behaviour, counters, how many at the same time, and the last prompt, which is what
-    a slot caches."""
+    """What answers: alias, adapters, behaviour, counters, what it was asked last, how many at a time, and the last
+    prompt, which is what a slot caches."""
 
     alias: str
     adapters: list[str] = field(default_factory=list)
     behaviour: Behaviour = field(default_factory=Behaviour)
     counters: Counters = field(default_factory=Counters)
+    asked: dict[str, Any] = field(default_factory=dict)
     slots: int = 4
     _cached: tuple[str, ...] = ()
 
     def answer(self, body: dict[str, Any]) -> Answer:
         """Decide a whole answer and count its prompt. ``max_tokens`` defaults to 16."""
+        self.asked = body
         template = 0 if "prompt" in body else TEMPLATE_TOKENS
         prompt = ("<s>",) * template + tuple(_prompt_words(body))
         same = 0

@@ -31,9 +31,11 @@ from bessemer.drivers.fetch.protocol import (
     Model,
     ModelPart,
     Origin,
+    Own,
     PathPlace,
     Place,
     Progress,
+    RoomWanted,
     S3Place,
     Source,
 )
@@ -45,6 +47,8 @@ RESERVE_BYTES = 512 << 20
 """What a model leaves free on its disk, on which the control plane mostly has its store, too."""
 LOOK_BYTES = 64 << 20
 """After so many it is seen again whether that is still free, for nothing says how much some sources give."""
+STEP_BYTES = 256 << 20
+"""What is asked for first where a source does not say how much it gives."""
 GIT_BYTES_MAX = 64 << 20
 """Of a file that a hub keeps in git itself, by whose id alone it can be checked."""
 
@@ -60,17 +64,21 @@ class Store(Protocol):
 
     async def ensure(self, digest: str, sources: Sequence[Source], *, progress: Progress | None = None) -> Path: ...
 
+    async def find(self, digest: str) -> Path | None: ...
+
     async def gather(
-        self, key: str, sources: Sequence[Source], *, judge: Judge, progress: Progress | None = None
+        self, key: str, sources: Sequence[Source], *, judge: Judge, progress: Progress | None = None, owner: str = ""
     ) -> Imported: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What the operator allows: ``folders`` of this machine, the hub's ``endpoint``, bytes of one model; and how many
+    """What the operator allows: where sources may be, and (``own_reach``) those of what is not the platform's;
+    ``folders`` of this machine, the hub's ``endpoint``, bytes of one model; and how many
     bytes of the disk stay free."""
 
     reach: Reach = field(default_factory=Reach)
+    own_reach: Reach = field(default_factory=Reach)
     endpoint: str = HUB
     folders: tuple[Path, ...] = ()
     bytes_max: int = 4 << 40
@@ -86,15 +94,23 @@ class SourceModels:
         self._limits = limits
 
     async def bring(
-        self, place: Place, *, revision: str, secrets: Mapping[str, str], progress: Callable[[int, int], None]
+        self,
+        place: Place,
+        *,
+        revision: str,
+        secrets: Mapping[str, str],
+        progress: Callable[[int, int], None],
+        own: Own | None = None,
     ) -> Model:
-        origin = self._origin(place, revision=revision, secrets=secrets)
+        origin = self._origin(place, revision=revision, secrets=secrets, own=own)
         listing = await origin.listing()
         files = chosen(listing, () if isinstance(place, HttpPlace) else place.files)
         total = sum(max(0, file.size_bytes) for file in files)
         if total > self._limits.bytes_max:
             most = show_bytes(self._limits.bytes_max)
             raise DriverError("ImportFailed", f"the model has {show_bytes(total)}, and at most {most} are taken")
+        if own is not None and total > own.bytes_max:
+            raise RoomWanted(total, exact=all(file.size_bytes >= 0 for file in files))
         await asyncio.to_thread(self._check_room, files)
         parts: list[ModelPart] = []
         had = 0
@@ -103,13 +119,17 @@ class SourceModels:
             progress(had + count, total)
 
         for file in files:
-            sources = list(_again(self._watched(origin.source(file)), file, limits=self._limits))
-            parts.append(await self._part(place, file, sources=sources, progress=tell))
+            given = _within(origin.source(file), own, had=had) if own is not None else origin.source(file)
+            sources = list(_again(self._watched(given, parts), file, limits=self._limits))
+            owner = own.owner if own is not None else ""
+            parts.append(await self._part(place, file, sources=sources, progress=tell, owner=owner))
             had += parts[-1].size_bytes
         return Model(listing.revision, tuple(parts), listing.gated)
 
-    def _origin(self, place: Place, *, revision: str, secrets: Mapping[str, str]) -> Origin:
+    def _origin(self, place: Place, *, revision: str, secrets: Mapping[str, str], own: Own | None) -> Origin:
         if isinstance(place, PathPlace):
+            if own is not None:
+                raise DriverError("AddressRefused", "folders of the control plane's machine are the platform's alone")
             return FolderOrigin(place, allowed=self._limits.folders)
         # Read when one is first asked: a server without models need not wait for it.
         from bessemer.drivers.fetch.hub import HubOrigin
@@ -117,7 +137,9 @@ class SourceModels:
         from bessemer.drivers.fetch.single import HttpOrigin
         from bessemer.drivers.fetch.web import Web
 
-        web = Web(self._limits.reach)
+        # Where the hub is, the operator says; where the others are, whoever made the model.
+        reach = self._limits.reach if own is None or isinstance(place, HubPlace) else self._limits.own_reach
+        web = Web(reach)
         match place:
             case HubPlace():
                 token = secrets.get("token", "")
@@ -125,18 +147,23 @@ class SourceModels:
             case S3Place():
                 return S3Origin(web, place, secrets=secrets)
             case HttpPlace():
-                return HttpOrigin(web, place, reach=self._limits.reach)
+                return HttpOrigin(web, place, reach=reach, token=secrets.get("token", ""))
 
-    async def _part(self, place: Place, file: Listed, *, sources: list[Source], progress: Progress) -> ModelPart:
-        if file.digest:
+    async def _part(
+        self, place: Place, file: Listed, *, sources: list[Source], progress: Progress, owner: str
+    ) -> ModelPart:
+        if file.digest and not owner:
             path = await self._store.ensure(file.digest, sources, progress=progress)
             return ModelPart(file.path, file.digest, path.stat().st_size, path)
         key = f"{type(place).__name__} {file.where} {file.version} {file.blob} {file.size_bytes}"
-        kept = await self._store.gather(key, sources, judge=lambda part: _judge(file, part), progress=progress)
+        kept = await self._store.gather(
+            key, sources, judge=lambda part: _judge(file, part), progress=progress, owner=owner
+        )
         return ModelPart(file.path, kept.digest, kept.size_bytes, kept.path)
 
-    def _watched(self, source: Source) -> Source:
-        """The same, given up where the disk gets full while it comes."""
+    def _watched(self, source: Source, had: Sequence[ModelPart]) -> Source:
+        """The same, given up where the disk gets full while it comes. What came before it is asked for meanwhile: no
+        object names it yet, and it is not to be taken for what nobody wants."""
 
         async def read(at: int) -> AsyncGenerator[bytes, None]:
             unseen = 0
@@ -146,9 +173,14 @@ class SourceModels:
                     if unseen >= LOOK_BYTES:
                         unseen = 0
                         self._check_reserve()
+                        await self._ask_for(had)
                     yield part
 
         return read
+
+    async def _ask_for(self, parts: Sequence[ModelPart]) -> None:
+        for one in parts:
+            await self._store.find(one.digest)
 
     def _check_reserve(self) -> None:
         free = _free(self._store.root)
@@ -200,13 +232,35 @@ async def _read(at: int, *, source: Source, file: Listed, limits: Limits, pause:
         raise DriverError("FetchFailed", f"a source broke off after {count} of {most} bytes of {file.path!r}")
 
 
+def _within(source: Source, own: Own, *, had: int) -> Source:
+    """The same, as far as its owner may have it beside the ``had`` bytes of other files."""
+
+    async def read(at: int) -> AsyncGenerator[bytes, None]:
+        count = had + at
+        async with aclosing(source(at)) as stream:
+            async for part in stream:
+                count += len(part)
+                if count > own.bytes_max:
+                    raise RoomWanted(max(STEP_BYTES, 2 * own.bytes_max), exact=False)
+                yield part
+
+    return read
+
+
 def _judge(file: Listed, part: Path) -> None:
     """See that a file is what its source said, as far as that said anything. Raises DriverError."""
     size = part.stat().st_size
     if file.size_bytes not in (-1, size):
         raise DriverError("DigestMismatch", f"{file.path!r} has {size} bytes, and its source said {file.size_bytes}")
+    if file.digest and _sha256(part) != file.digest:
+        raise DriverError("DigestMismatch", f"{file.path!r} is another file than its source said")
     if file.blob and size <= GIT_BYTES_MAX and _git_id(part, size) != file.blob:
         raise DriverError("DigestMismatch", f"{file.path!r} is another file than its source said")
+
+
+def _sha256(part: Path) -> str:
+    with open(part, "rb") as stream:
+        return f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()}"
 
 
 def _git_id(part: Path, size: int) -> str:

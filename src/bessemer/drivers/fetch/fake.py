@@ -70,6 +70,9 @@ class FakeContent:
         self._on_call("content.stored")
         return tuple(sorted(self._stored.values(), key=lambda item: (item.used_at, item.digest)))
 
+    async def room(self, digest: str = "") -> int | None:
+        return None
+
     async def evict(self, budget_bytes: int, *, pinned: Collection[str] = ()) -> tuple[str, ...]:
         self._on_call("content.evict")
         left = sum(item.size_bytes for item in self._stored.values())

@@ -11,8 +11,9 @@ from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Seque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import urlsplit
 
-from bessemer.core.errors import Invalid
+from bessemer.core.errors import DriverError, Invalid
 
 Source = Callable[[int], AsyncGenerator[bytes, None]]
 """Opens the content at an offset in bytes and streams it to its end; OSError or BessemerError means: try the next.
@@ -41,6 +42,24 @@ class Stored:
     path: Path
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a folder of content holds: what is named, what nobody names any more, and parts of what comes."""
+
+    used_bytes: int = 0
+    idle_bytes: int = 0
+    coming_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What a sweep removed: contents, ``parts`` of what never came to its end, and bytes of both."""
+
+    digests: tuple[str, ...] = ()
+    parts: int = 0
+    freed_bytes: int = 0
+
+
 class Content(Protocol):
     """A cache of content on one host."""
 
@@ -65,6 +84,11 @@ class Content(Protocol):
 
     async def stored(self) -> tuple[Stored, ...]:
         """All that is here, least recently used first."""
+        ...
+
+    async def room(self, digest: str = "") -> int | None:
+        """Bytes that are free on its disk, with those of this content that have come already; None where it has no
+        disk that could fill."""
         ...
 
     async def evict(self, budget_bytes: int, *, pinned: Collection[str] = ()) -> tuple[str, ...]:
@@ -105,6 +129,9 @@ class Importer(Protocol):
 # --- models, from wherever they are -------------------------------------------------------------------------------
 
 
+AUDIENCE = "audience"
+"""Among the secrets of a source: whom they are for, as ``audience`` of the places below."""
+
 HUB = "https://huggingface.co"
 """The endpoint of the hub, where no other is set."""
 
@@ -118,6 +145,11 @@ class HubPlace:
     revision: str = "main"
     files: tuple[str, ...] = ()
 
+    @property
+    def audience(self) -> str:
+        """Whom a secret that is set for it is for: it is told to nobody else, whatever the place is changed to."""
+        return f"hub:{self.repository}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class S3Place:
@@ -129,12 +161,23 @@ class S3Place:
     endpoint: str = ""
     files: tuple[str, ...] = ()
 
+    @property
+    def audience(self) -> str:
+        """As `HubPlace.audience`."""
+        return f"s3:{self.endpoint.rstrip('/').lower() or self.region}/{self.bucket}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpPlace:
     """One file."""
 
     url: str
+
+    @property
+    def audience(self) -> str:
+        """As `HubPlace.audience`: a host and its port, whatever lies there."""
+        url = urlsplit(self.url)
+        return f"{url.scheme}://{url.netloc}".lower()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +186,11 @@ class PathPlace:
 
     path: str
     files: tuple[str, ...] = ()
+
+    @property
+    def audience(self) -> str:
+        """Nobody."""
+        return ""
 
 
 Place = HubPlace | S3Place | HttpPlace | PathPlace
@@ -203,16 +251,44 @@ class Model:
     gated: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Own:
+    """Whose a model is that is not the platform's, and how many bytes of it may come. It gets nothing that it was not
+    given by its source, whoever else has the same bytes here; and what came for another is not gone on with."""
+
+    owner: str
+    bytes_max: int
+
+
+class RoomWanted(DriverError):
+    """More would come than may: ``needs_bytes`` in all, or, where the source does not say (``exact`` is False), as much
+    as is worth asking for next."""
+
+    REASON = "RoomWanted"
+
+    def __init__(self, needs_bytes: int, *, exact: bool) -> None:
+        super().__init__(self.REASON, f"there is no room yet for the {needs_bytes} bytes of its files")
+        self.needs_bytes = needs_bytes
+        self.exact = exact
+
+
 class Models(Protocol):
     """Brings models into the control side's store."""
 
     async def bring(
-        self, place: Place, *, revision: str, secrets: Mapping[str, str], progress: Callable[[int, int], None]
+        self,
+        place: Place,
+        *,
+        revision: str,
+        secrets: Mapping[str, str],
+        progress: Callable[[int, int], None],
+        own: Own | None = None,
     ) -> Model:
         """All files of the model that is there, at ``revision`` where that is not "". Cut short, it is resumed by the
         next call, in another process too. ``progress`` is told bytes had and bytes in all, 0 where nobody knows.
 
-        Raises DriverError: what an `Origin` raises; ``FilesUnclear`` (which files are meant cannot be told),
+        Raises `RoomWanted` where more would come than its owner may have; further DriverError: what an
+        `Origin` raises; ``FilesUnclear`` (which files are meant cannot be told),
         ``PickleRefused``, ``DigestMismatch`` (a file is not what its source said), ``DiskFull``, ``FetchFailed``.
         """
         ...

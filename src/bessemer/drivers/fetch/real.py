@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import aclosing, suppress
@@ -21,12 +22,14 @@ from uuid import uuid4
 
 from bessemer.core.errors import BessemerError, DriverError
 from bessemer.drivers.fetch.intake import READ_BYTES, Intake
+from bessemer.drivers.fetch.owning import note, release
 from bessemer.drivers.fetch.pip import PipImporter
-from bessemer.drivers.fetch.protocol import Imported, Progress, Source, Stored, check_digest
+from bessemer.drivers.fetch.protocol import Held, Imported, Progress, RoomWanted, Source, Stored, Swept, check_digest
+from bessemer.drivers.fetch.sweeping import abandoned, held, sweep
 
 __all__ = ["HostContent", "PipImporter"]
 
-_FINAL = frozenset(("SourceGated", "SourceNotFound", "AddressRefused", "DiskFull"))
+_FINAL = frozenset(("SourceGated", "SourceNotFound", "AddressRefused", "DiskFull", RoomWanted.REASON))
 Judge = Callable[[Path], None]
 
 _WRITE_BYTES = 1 << 20
@@ -49,7 +52,7 @@ class HostContent:
     async def ensure(self, digest: str, sources: Sequence[Source], *, progress: Progress | None = None) -> Path:
         path = self._path(digest)
         async with self._locks.setdefault(digest, asyncio.Lock()):
-            if not path.is_file():
+            if not path.is_file() or not _used(path):
                 await self._fetch(digest, sources, progress=progress)
             elif progress is not None:
                 progress(path.stat().st_size)
@@ -58,7 +61,7 @@ class HostContent:
 
     async def find(self, digest: str) -> Path | None:
         path = self._path(digest)
-        return path if path.is_file() else None
+        return path if path.is_file() and _used(path) else None
 
     async def verify(self, digest: str) -> Path:
         path = self._path(digest)
@@ -67,7 +70,8 @@ class HostContent:
         except FileNotFoundError:
             raise DriverError("ContentMissing", f"{digest} is not on this host") from None
         if _seen(path) == now:
-            _used(path)
+            if not _used(path):
+                raise DriverError("ContentMissing", f"{digest} is not on this host any more")
             return path
         if path.is_symlink() or await asyncio.to_thread(_hash_file, path) != digest:
             _remove(path)
@@ -80,6 +84,13 @@ class HostContent:
         items = (_stored(file) for file in files)
         return tuple(sorted((i for i in items if i is not None), key=lambda item: (item.used_at, item.digest)))
 
+    async def room(self, digest: str = "") -> int | None:
+        part = self._path(digest).with_suffix(".part") if digest else None
+        had = part.stat().st_size if part is not None and part.is_file() else 0
+        return (
+            had + shutil.disk_usage(next(place for place in (self._root, *self._root.parents) if place.exists())).free
+        )
+
     async def evict(self, budget_bytes: int, *, pinned: Collection[str] = ()) -> tuple[str, ...]:
         items = await self.stored()
         left = sum(item.size_bytes for item in items)
@@ -89,19 +100,31 @@ class HostContent:
                 _remove(item.path)
                 left -= item.size_bytes
                 gone.append(item.digest)
-        _sweep(self._root)
+        abandoned(self._root, seconds=_ABANDONED_SECONDS)
         return tuple(gone)
 
+    def held(self) -> Held:
+        """What is here, by what becomes of it; blocks."""
+        return held(self._root)
+
+    def sweep(self, named: Collection[str], *, began: float, grace: float) -> Swept:
+        """Remove what nobody has named for long (`sweeping.sweep`); blocks."""
+        return sweep(self._root, named=named, began=began, grace=grace)
+
     async def gather(
-        self, key: str, sources: Sequence[Source], *, judge: Judge, progress: Progress | None = None
+        self, key: str, sources: Sequence[Source], *, judge: Judge, progress: Progress | None = None, owner: str = ""
     ) -> Imported:
         """Store what sources give whose digest is not known before. ``key`` names the very version of it, so that a
-        later call goes on where this one was cut short; ``judge`` looks at it, in a thread, before it gets its name.
+        later call goes on where this one was cut short, for the same ``owner`` alone; ``judge`` looks at it, in a
+        thread, before it gets its name. What has an owner goes with it (`release`).
 
         Raises what ``judge`` raises, nothing is then kept; DriverError ``FetchFailed``, ``DiskFull``.
         """
-        part = self._root / f"{hashlib.sha256(key.encode()).hexdigest()}.part"
+        whole = f"{owner} {key}" if owner else key
+        part = self._root / f"{hashlib.sha256(whole.encode()).hexdigest()}.part"
         intake = Intake(part)
+        if owner:
+            note(self._root, owner, name=part.name)
         if not await asyncio.to_thread(intake.open, resume=True):
             raise DriverError("FetchFailed", "another process brings it at this moment")
         try:
@@ -112,11 +135,17 @@ class HostContent:
                 intake.discard()
                 raise
             path, digest, size = self._path(intake.digest), intake.digest, intake.size_bytes
+            if owner:
+                note(self._root, owner, name=path.name)
             await asyncio.to_thread(intake.finish, path)
         finally:
             intake.close()
         _mark(path, _likeness(path))
         return Imported(digest, size, path)
+
+    async def release(self, owner: str, *, named: Collection[str]) -> tuple[str, ...]:
+        """Remove all that was gathered for the owner but what is ``named``; the digests that went."""
+        return await asyncio.to_thread(release, self._root, owner, named=named)
 
     def adopt(self, chunks: Iterable[bytes], *, digest: str | None, progress: Progress | None = None) -> Imported:
         """Store bytes whose digest is not known before; blocks. Raises what `Importer` raises."""
@@ -288,27 +317,19 @@ def _mark(path: Path, likeness: str) -> None:
         path.with_suffix(".seen").unlink(missing_ok=True)
 
 
-def _used(path: Path) -> None:
+def _used(path: Path) -> bool:
+    """Say that it is asked for; whether it is still there after that, so that no sweep takes it (`sweeping`)."""
     now = time.time_ns()  # finer than the kernel's own stamp, which stands still for a tick
-    try:
-        os.utime(path.with_suffix(".seen"), ns=(now, now))
-    except OSError:
-        return  # it then looks older than it is
+    seen = path.with_suffix(".seen")
+    with suppress(OSError):  # it then looks older than it is
+        seen.touch()
+        os.utime(seen, ns=(now, now))
+    return path.is_file()
 
 
 def _remove(path: Path) -> None:
     path.with_suffix(".seen").unlink(missing_ok=True)
     path.unlink(missing_ok=True)
-
-
-def _sweep(root: Path) -> None:
-    """Remove parts that nobody has written to for an hour."""
-    for file in _listing(root):
-        if file.suffix != ".part":
-            continue
-        with suppress(FileNotFoundError):  # it became what it was to be, or another process was here
-            if time.time() - file.stat().st_mtime > _ABANDONED_SECONDS:
-                file.unlink()
 
 
 def _hash_file(path: Path) -> str:

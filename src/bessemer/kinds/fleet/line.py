@@ -56,10 +56,21 @@ class Line:
 
     def all(self) -> Mapping[str, Pending]:
         """Who waits: by its object, and by what it asked here, which is newer."""
-        before = self._clock.monotonic() - SILENT_SECONDS
-        for uid in [uid for uid, heard in self._heard.items() if heard.at < before]:
-            self.leave(uid)
+        self._silence()
         return {**self.waiting.pending, **{uid: heard.pending for uid, heard in self._heard.items()}}
+
+    def others(self, uid: str) -> bool:
+        """Whether anybody else does."""
+        self._silence()
+        waiting, heard = self.waiting.pending, self._heard
+        return len(waiting) > (uid in waiting) or len(heard) > (uid in heard)
+
+    def _silence(self) -> None:
+        """Whoever was silent for too long waits no more."""
+        if self._heard:
+            before = self._clock.monotonic() - SILENT_SECONDS
+            for uid in [uid for uid, heard in self._heard.items() if heard.at < before]:
+                self.leave(uid)
 
 
 def alike(known: Pending, pending: Pending) -> bool:

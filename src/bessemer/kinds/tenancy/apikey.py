@@ -5,7 +5,8 @@ them in memory and judges each request by spec and clock. A new token replaces t
 key revokes it. The phase here is what people see, not what the gateway goes by.
 
 Its bounds hold from the transaction that writes them; a request needs room in them, and in those of its owner, its
-project and its tenant. Whose key it is stays so: what was spent is spent of their bounds. Networks are judged by the
+project and its tenant. Whose key it is stays so: what was spent is spent of their bounds. Who may not change the
+project makes keys of their own alone (`api.keyowners`). Networks are judged by the
 address of who connects to the gateway; no header is believed about it.
 """
 
@@ -49,6 +50,12 @@ class ApiKeySpec(ApiModel):
         exclude_if=nothing,
         description="Networks (192.0.2.0/24, 2001:db8::/32) from which it is taken; from anywhere when empty.",
     )
+    priority: Literal["flex", "default", "priority"] = Field(
+        "default",
+        exclude_if=lambda said: said == "default",
+        description="Whose turn it is where requests wait: priority before default before flex, by weight. Raised by "
+        "who may change the project.",
+    )
     limits: Limits | None = Field(None, exclude_if=nothing, description="How much may be asked with it at a time.")
     budget: Budget | None = Field(None, exclude_if=nothing, description="What may be spent with it.")
 
@@ -75,7 +82,7 @@ def validate(new: ApiKey, old: ApiKey | None) -> Sequence[Cause]:
         *time_problems("spec.expiresAt", new.spec.expires_at),
         *_network_problems(new.spec.networks),
     ]
-    if old is not None:
+    if old is not None and new.spec.owner is not None:
         why = "what was spent with it is spent of their bounds; make another key"
         causes += unchangeable("spec.owner", new=new.spec.owner, old=old.spec.owner, why=why)
     return causes

@@ -189,7 +189,7 @@ KIND: Kind[Context, Project] = Kind(
         "reader": READ,
         "billing-reader": READ,
     },
-    below={part: dict.fromkeys(_READERS, ("get",)) for part in ("invoice", "ledger", "use")},
+    below={part: dict.fromkeys(_READERS, ("get",)) for part in ("invoice", "ledger", "reconcile", "usage", "use")},
     columns=(
         Column(name="Tenant", value=lambda body: tenant_of(str(at("metadata", "name", default="")(body)))),
         Column(name="Phase", value=at("status", "phase")),

@@ -10,11 +10,12 @@ nothing. The instance stays Failed without a place, and says why, until its spec
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from pydantic import ValidationError
 
-from bessemer.core.asking import Refusal
-from bessemer.core.errors import QuotaExceeded, Taken, Walled
+from bessemer.core.asking import Asker, Refusal
+from bessemer.core.errors import BessemerError, Conflict, QuotaExceeded, Taken, Walled
 from bessemer.core.ports import CONTROLLER
 from bessemer.core.resource import Done, Fail, Key, Outcome, Wait
 from bessemer.core.units import parse_bytes
@@ -26,6 +27,7 @@ from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.flavor import Flavor
 from bessemer.kinds.fleet.image import Image
 from bessemer.kinds.fleet.outline import Hindrance
+from bessemer.kinds.taking import taking
 from bessemer.kinds.wants import TOO_SMALL, Want, again, want
 from bessemer.kinds.workload import HostView
 
@@ -64,12 +66,24 @@ _HELD = "Bring the agent of the Claim's host back, or fence the host to give its
 
 
 async def reconcile(ctx: Context, instance: Instance) -> Outcome:
+    # Of which nothing was ever said, nothing was taken but by a release that said so afterwards, and a name is seldom
+    # held: that is looked at where it finds no place at once.
+    sure = bool(instance.status.history)
+    return await _reconcile(ctx, instance, claim=await workload.claim_of(ctx, instance) if sure else None, sure=sure)
+
+
+async def _surely(ctx: Context, instance: Instance) -> Outcome:
+    """`reconcile`, in view of whatever claim there is."""
+    return await _reconcile(ctx, instance, claim=await workload.claim_of(ctx, instance), sure=True)
+
+
+async def _reconcile(ctx: Context, instance: Instance, *, claim: Claim | None, sure: bool) -> Outcome:
+    """``sure``: there is no other claim of its name."""
     parts = _parts(instance)
-    claim = await workload.claim_of(ctx, instance)
     given_up = instance.status.phase == "Failed" and not instance.changed
     ctx.parts.note(instance.key, parts, waits=claim is None and not given_up)
     if claim is None:
-        return _given_up(instance) if given_up else await place(ctx, instance)
+        return _given_up(instance) if given_up else await place(ctx, instance, sure=sure)
     if claim.spec.workload.uid != instance.uid:
         message = f"{claim.key} belongs to an earlier instance of this name"
         return Wait(reason="NameHeld", message=message, status=_pending(instance, message), again=2.0, remedy=_HELD)
@@ -139,35 +153,54 @@ async def wanted(ctx: workload.Reads, instance: Instance) -> Want[Image]:
     return await want(ctx, instance, part=Image, name=instance.spec.image, virtualization=True)
 
 
-async def place(ctx: Context, instance: Instance) -> Outcome:
-    """Find a host and take it."""
+async def place(ctx: Context, instance: Instance, *, sure: bool = True) -> Outcome:
+    """Find a host, to be taken with the status that says so. Where that fails and it is not ``sure`` that there is no
+    claim of its name, that is looked at first."""
     asks = await wanted(ctx, instance)
     flavor, image, terms = asks.flavor, asks.part, asks.terms
     if asks.hindrances or flavor is None or image is None or asks.request is None:
-        return _hindered(instance, asks.hindrances[0])
+        return _hindered(instance, asks.hindrances[0]) if sure else await _surely(ctx, instance)
     asker = turns.asker_of(instance, terms=terms, now=ctx.clock.now())
     decision = ctx.fleet.decide(asks.request, asker)
-    try:
-        if isinstance(decision, Refusal):
-            await turns.make_room(ctx, decision, asker=asker)
-            return _unschedulable(instance, decision, now=ctx.clock.now())
-        intent = intent_of(instance, flavor=flavor, image=image).dump()
-        make = workload.Make(flavor, intent, terms, asker, instance.spec.moves)
-        await workload.take(ctx, instance, decision=decision, make=make)
-    except QuotaExceeded as error:
-        remedy = "Delete something, or ask for a higher quota."
-        status = _pending(instance, error.message)
-        return Wait(reason="QuotaExceeded", message=error.message, status=status, again=30.0, remedy=remedy)
-    except Walled as error:
-        return _walled(instance, error.message)
-    except Taken as error:
-        waiting, pause = turns.lost(instance.status, now=ctx.clock.now())
-        status = _pending(instance, error.message).model_copy(update=waiting)
-        return Wait(reason="Taken", message=error.message, status=status, again=pause, remedy=turns.LOST_REMEDY)
+    if isinstance(decision, Refusal):
+        return await _refused(ctx, instance, refusal=decision, asker=asker) if sure else await _surely(ctx, instance)
+    intent = intent_of(instance, flavor=flavor, image=image).dump()
+    make = workload.Make(flavor, intent, terms, asker, instance.spec.moves)
+
+    async def failed(error: BessemerError) -> Outcome:
+        ctx.parts.note(instance.key, _parts(instance), waits=True)
+        if sure or not isinstance(error, QuotaExceeded | Walled | Taken | Conflict):
+            return _untaken(instance, error, now=ctx.clock.now())
+        return await _surely(ctx, instance)
+
+    within = await taking(ctx, instance, decision=decision, make=make, failed=failed)
     ctx.parts.note(instance.key, _parts(instance), waits=False)
     placed = {"host": decision.host, "fake": decision.fake}
     status = _pending(instance, "", claim=workload.claim_key(instance).name).model_copy(update=placed)
-    return _placed(status)
+    return replace(_placed(status), within=within)
+
+
+async def _refused(ctx: Context, instance: Instance, *, refusal: Refusal, asker: Asker) -> Outcome:
+    try:
+        await turns.make_room(ctx, refusal, asker=asker)
+    except (QuotaExceeded, Walled, Taken) as error:
+        return _untaken(instance, error, now=ctx.clock.now())
+    return _unschedulable(instance, refusal, now=ctx.clock.now())
+
+
+def _untaken(instance: Instance, error: BessemerError, *, now: float) -> Outcome:
+    """Why there is no place. Raises what says nothing of that."""
+    if isinstance(error, QuotaExceeded):
+        remedy = "Delete something, or ask for a higher quota."
+        status = _pending(instance, error.message)
+        return Wait(reason="QuotaExceeded", message=error.message, status=status, again=30.0, remedy=remedy)
+    if isinstance(error, Walled):
+        return _walled(instance, error.message)
+    if isinstance(error, Taken):
+        waiting, pause = turns.lost(instance.status, now=now)
+        status = _pending(instance, error.message).model_copy(update=waiting)
+        return Wait(reason="Taken", message=error.message, status=status, again=pause, remedy=turns.LOST_REMEDY)
+    raise error
 
 
 def intent_of(instance: Instance, *, flavor: Flavor, image: Image) -> InstanceIntent:
@@ -219,7 +252,7 @@ def fold(instance: Instance, claim: Claim, *, host: HostView, note: str = "") ->
     return _wait(status, phase, reason=said.reason or phase, message=message)
 
 
-def _placed(status: InstanceStatus) -> Outcome:
+def _placed(status: InstanceStatus) -> Wait:
     """The claim stands, and its host has not spoken of it yet."""
     message = f"a place on Host {status.host} is taken"
     status = status.model_copy(update={"phase": "Preparing", "guest": None, "message": message})

@@ -18,6 +18,9 @@ from bessemer.kinds import turns, workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.flavor import Flavor
+from bessemer.kinds.fleet.outline import Hindrance
+from bessemer.kinds.inference import models
+from bessemer.kinds.inference.endpoint import elsewhere, revisions, scaled
 from bessemer.kinds.inference.endpoint.engines import (
     Engine,
     adapter_keys,
@@ -26,8 +29,26 @@ from bessemer.kinds.inference.endpoint.engines import (
     keep_adapters,
     too_small,
 )
-from bessemer.kinds.inference.endpoint.shift import is_moved, numbers_of, relieve, shift, told
-from bessemer.kinds.inference.endpoint.spec import Endpoint, EndpointIntent, EndpointStatus, ReplicaStatus
+from bessemer.kinds.inference.endpoint.revisions import LABEL, name_of, remembered, revision_of, template_of
+from bessemer.kinds.inference.endpoint.shift import (
+    Bounds,
+    drain,
+    is_drained,
+    is_moved,
+    numbers_of,
+    relieve,
+    room,
+    shift,
+    told,
+)
+from bessemer.kinds.inference.endpoint.spec import (
+    Endpoint,
+    EndpointIntent,
+    EndpointStatus,
+    ReplicaStatus,
+    takes_adapters,
+    wanted_of,
+)
 from bessemer.kinds.inference.model import Model
 from bessemer.kinds.wants import Want, again, want
 from bessemer.kinds.workload import HostView
@@ -45,7 +66,7 @@ DEADLINES: Mapping[str, float] = {
 }
 
 REMEDIES: Mapping[str, str] = {
-    "Pending": "Create or mend what the message names, or delete the endpoint: what it is made of cannot be changed.",
+    "Pending": "Create or mend what the message names, or name others in the spec.",
     "Starting": "Look at the engine's log; a larger flavor helps against want of memory.",
     "Degraded": "See the replicas' messages; lower spec.replicas to do without those that are missing.",
     "Failed": "See the replicas' messages; update the agents of their hosts, or delete the endpoint.",
@@ -55,6 +76,13 @@ REMEDIES: Mapping[str, str] = {
 
 
 _ASK = "Ask an administrator of the platform, or make another endpoint."
+
+
+_NONE_OF_ITS_OWN = Hindrance(
+    reason="NoReplicas",
+    message="it has no replicas of its own: others answer for it",
+    remedy="Ask for the endpoints that answer for it.",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,21 +111,55 @@ class Seen:
 
 
 async def reconcile(ctx: Context, endpoint: Endpoint) -> Outcome:
+    after = scaled.decided(ctx, endpoint)
+    return scaled.told(await _converge(ctx, after), before=endpoint, after=after)
+
+
+async def _converge(ctx: Context, endpoint: Endpoint) -> Outcome:
+    endpoint = _with_revision(endpoint, await workload.own_claims(ctx, endpoint), now=ctx.clock.now())
     seen = await _shed(ctx, endpoint)
-    await keep_adapters(ctx, endpoint, claims=seen.claims)
+    now = ctx.clock.now()
+    if endpoint.spec.form != "replicas":
+        outcome = await elsewhere.said(ctx, endpoint, leaving=len(seen.claims))
+        return turns.told(_looked_at_again(outcome, seen, now=now), _stopped(seen.claims), now=now)
+    current = [claim for claim in seen.claims if revision_of(claim, endpoint) == endpoint.status.revision]
+    await keep_adapters(ctx, endpoint, claims=current)
     missing, moved, trouble = seen.missing, seen.moved, ""
-    parts = (Key("Flavor", "", endpoint.spec.flavor), Key("Model", "", endpoint.spec.model), *adapter_keys(endpoint))
-    ctx.parts.note(endpoint.key, parts, waits=bool(missing))
+    named = (*models.keys_of(endpoint.spec.model), *adapter_keys(endpoint))
+    flavor = Key("Flavor", "", endpoint.spec.flavor)
+    ctx.parts.note(endpoint.key, (flavor, *named), waits=bool(missing))
     if missing or seen.coming:
-        hold = await _take(ctx, endpoint, missing=missing, coming=seen.coming)
+        hold = await _take(ctx, endpoint, seen=seen)
         if hold is not None and not missing:
             # All that are wanted are there: that one of them is not elsewhere yet keeps nobody.
             trouble, hold = hold.reason, None
         claims = await workload.own_claims(ctx, endpoint)
         seen = Seen(claims, await workload.host_views(ctx, claims), hold, moved)
-    outcome = fold(endpoint, seen, note=await workload.parted(ctx, *parts))
-    outcome = turns.told(outcome, seen.claims, now=ctx.clock.now())
-    return told(outcome, moved, trouble=trouble, now=ctx.clock.now())
+    outcome = fold(endpoint, seen, note=await models.parted(ctx, endpoint, flavor, *named), now=now)
+    outcome = turns.told(_looked_at_again(outcome, seen, now=now), _stopped(seen.claims), now=now)
+    return told(outcome, moved, trouble=trouble, now=now)
+
+
+def _with_revision(endpoint: Endpoint, claims: Sequence[Claim], *, now: float) -> Endpoint:
+    """As it is with the revision that is wanted now."""
+    if endpoint.spec.form != "replicas":
+        return endpoint
+    name, known = name_of(template_of(endpoint)), remembered(endpoint, claims, now=now)
+    status = endpoint.status.model_copy(update={"revision": name, "revisions": known})
+    return endpoint.model_copy(update={"status": status})
+
+
+def _stopped(claims: Sequence[Claim]) -> Sequence[Claim]:
+    """Those that are not about to end since others answer: of these nobody need be told."""
+    return [claim for claim in claims if not is_drained(claim)]
+
+
+def _looked_at_again(outcome: Outcome, seen: Seen, *, now: float) -> Outcome:
+    """When the first that is drained is to end, at the latest."""
+    ends = [notice.at - now for claim in seen.claims if is_drained(claim) and (notice := turns.notice_of(claim))]
+    if not ends or (outcome.again is not None and outcome.again <= min(ends)):
+        return outcome
+    return replace(outcome, again=max(1.0, min(ends)))
 
 
 async def finalize(ctx: Context, endpoint: Endpoint) -> Outcome:
@@ -119,7 +181,8 @@ async def _shed(ctx: Context, endpoint: Endpoint) -> Seen:
     """Let go of what is not wanted any more and of what its host has lost, and say who is missing."""
     claims = await turns.spared(ctx, await workload.own_claims(ctx, endpoint))
     hosts = await workload.host_views(ctx, claims)
-    now, wanted = ctx.clock.now(), endpoint.spec.replicas
+    now, update, own = ctx.clock.now(), endpoint.spec.update, endpoint.spec.form == "replicas"
+    bounds = Bounds(wanted_of(endpoint), update.max_surge, update.max_unavailable)
 
     def ends(claim: Claim) -> bool:
         lost = hosts[claim.spec.host].fenced or claim.deleting or claim.status.phase == "Gone"
@@ -128,17 +191,25 @@ async def _shed(ctx: Context, endpoint: Endpoint) -> Seen:
     standing = [claim for claim in claims if not ends(claim)]
     moved = ctx.fleet.moving.replaced(endpoint.uid) | {claim.uid for claim in standing if is_moved(claim)}
     silent = {claim.uid for claim in standing if not hosts[claim.spec.host].reachable}
-    parts = shift(standing, wanted=wanted, moved=moved, silent=silent)
-    if wanted:
+    replaced = {claim.uid for claim in claims if own and revision_of(claim, endpoint) != endpoint.status.revision}
+    parts = shift(standing, bounds=bounds, moved=moved, silent=silent, old=replaced)
+    stay: frozenset[str] = frozenset()
+    if bounds.wanted or not own:
         await relieve(ctx, parts.relieved)
-    stay = {claim.uid for claim in (*parts.staying, *parts.moved, *(parts.relieved if wanted else ()))}
+        await drain(ctx, parts, seconds=update.drain_seconds)
+        stay = parts.stay
     kept = []
     for claim in reversed(claims):
         if claim.uid in stay or await workload.let_go(ctx, claim, host=hosts[claim.spec.host]):
             kept.append(claim)
     # What is on its way out holds its number, and its place, until it is gone.
-    leaving = {claim.uid for claim in claims if ends(claim) and claim.spec.workload.replica < wanted}
-    lacking = wanted - len(parts.staying) - sum(claim.uid in leaving for claim in kept)
+    leaving = [claim for claim in kept if ends(claim) and claim.uid not in replaced]
+    others = None
+    if any(claim.uid in replaced for claim in kept):
+        # What a host that is silent still has takes no room of those that come elsewhere.
+        others = sum(hosts[c.spec.host].reachable or not ends(c) for c in kept if c not in parts.staying)
+    blocked = sum(claim.spec.workload.replica < bounds.wanted for claim in leaving)
+    lacking = room(parts, bounds=bounds, leaving=blocked, others=others)
     numbers = numbers_of({claim.spec.workload.replica for claim in kept}, count=lacking)
     coming = min(len(parts.moved), len(numbers))
     return Seen(kept[::-1], hosts, moved=parts.moved, coming=numbers[:coming], missing=numbers[coming:])
@@ -146,6 +217,9 @@ async def _shed(ctx: Context, endpoint: Endpoint) -> Seen:
 
 async def wanted(ctx: workload.Reads, endpoint: Endpoint) -> Want[Model]:
     """What a replica asks of the fleet, and what keeps it from asking."""
+    if endpoint.spec.form != "replicas":
+        terms = await workload.terms_of(ctx, endpoint.metadata.namespace or "")
+        return Want(terms, None, None, None, [_NONE_OF_ITS_OWN])
     found = await want(ctx, endpoint, part=Model, name=endpoint.spec.model, isolation=True)
     engine = await engine_of(ctx, endpoint, model=found.part)
     return replace(
@@ -153,7 +227,7 @@ async def wanted(ctx: workload.Reads, endpoint: Endpoint) -> Want[Model]:
     )
 
 
-async def _take(ctx: Context, endpoint: Endpoint, *, missing: Sequence[int], coming: Sequence[int]) -> Hold | None:
+async def _take(ctx: Context, endpoint: Endpoint, *, seen: Seen) -> Hold | None:
     """Take places for the first of the missing replicas; None when all of them have one now. Those that come for others
     take the places that are kept for them, or none."""
     asks = await wanted(ctx, endpoint)
@@ -163,7 +237,9 @@ async def _take(ctx: Context, endpoint: Endpoint, *, missing: Sequence[int], com
         return Hold(found.reason, found.message, again(found), remedy=found.remedy)
     asker, moves = turns.asker_of(endpoint, terms=terms, now=ctx.clock.now()), endpoint.spec.moves
     intent = intent_of(endpoint, flavor=flavor, model=model, engine=await engine_of(ctx, endpoint, model=model))
-    make = workload.Make(flavor, intent.dump(), terms, asker, moves)
+    intent = alike(intent, endpoint, claims=seen.claims)
+    make = workload.Make(flavor, intent.dump(), terms, asker, moves, {LABEL: endpoint.status.revision})
+    missing, coming = seen.missing, seen.coming
     for number in [*coming, *missing][:GROUP]:
         kept = ctx.fleet.moving.place(endpoint.uid, asks.request) if number in coming else None
         if number in coming and kept is None:
@@ -204,16 +280,31 @@ def intent_of(endpoint: Endpoint, *, flavor: Flavor, model: Model, engine: Engin
     )
 
 
-def fold(endpoint: Endpoint, seen: Seen, *, note: str = "") -> Outcome:
+def alike(intent: EndpointIntent, endpoint: Endpoint, *, claims: Sequence[Claim]) -> EndpointIntent:
+    """The intent with the content that replicas of its revision have: a Model that has changed since is another
+    revision's, when one is asked for."""
+    same = next((claim for claim in claims if claim.metadata.labels.get(LABEL) == endpoint.status.revision), None)
+    if same is None:
+        return intent
+    other = EndpointIntent.model_validate(same.spec.intent)
+    kept: dict[str, Any] = {"model": other.model, "files": other.files, "engine": other.engine}
+    if not takes_adapters(endpoint.spec):
+        kept["adapters"] = other.adapters
+    return intent.model_copy(update=kept)
+
+
+def fold(endpoint: Endpoint, seen: Seen, *, note: str = "", now: float = 0.0) -> Outcome:
     """The endpoint's status out of its replicas'. ``note`` is shown where all is well. Pure."""
-    wanted = endpoint.spec.replicas
-    replicas = [_replica(claim, seen.hosts[claim.spec.host]) for claim in seen.claims]
-    counted = replicas[:wanted]
+    wanted, hold = wanted_of(endpoint), seen.hold
+    replicas = [
+        _replica(claim, seen.hosts[claim.spec.host], revision=revision_of(claim, endpoint)) for claim in seen.claims
+    ]
+    rollout = revisions.look(endpoint, replicas, hold=(hold.reason, hold.message) if hold else ("", ""))
     answering = min(wanted, sum(r.ready for r in replicas))
-    hold = seen.hold
     update = {
         "replicas": replicas,
         "ready_replicas": answering,
+        "updated_replicas": rollout.updated,
         "wanted_replicas": wanted,
         "fake": any(claim.spec.fake for claim in seen.claims),
         **(hold.waiting if hold else turns.NOT_WAITING),
@@ -221,19 +312,31 @@ def fold(endpoint: Endpoint, seen: Seen, *, note: str = "") -> Outcome:
         "message": "",
     }
     status = endpoint.status.model_copy(update=update)
-    leaving = len(replicas) - len(counted)
-    if answering == wanted and not leaving:
-        return _whole(status, wanted, note=note)
+    leaving = max(0, len(replicas) - wanted)
+    if answering < wanted:
+        counted = [r for r in replicas if r.phase != "Stopping"] if rollout.old else replicas[:wanted]
+        outcome: Outcome = _partial(status, counted, hold=hold)
+    elif rollout.old and wanted:
+        again = min(hold.again, 10.0) if hold and hold.again else 10.0
+        outcome = replace(_whole(status, wanted, note=rollout.trouble[1] or str(rollout)), again=again)
+    elif leaving:
+        outcome = replace(_whole(status, wanted, note=_leaving(leaving, moved=len(seen.moved))), again=10.0)
+    else:
+        outcome = _whole(status, wanted, note=note)
+    return revisions.told(outcome, rollout, now=now)
+
+
+def _partial(status: EndpointStatus, counted: Sequence[ReplicaStatus], *, hold: Hold | None) -> Wait:
+    """Some of those that are wanted do not answer."""
+    wanted, answering = status.wanted_replicas, status.ready_replicas
     trouble = hold or _trouble(counted)
-    if answering == wanted:
-        return replace(_whole(status, wanted, note=_leaving(leaving, moved=len(seen.moved))), again=10.0)
     said = trouble.message if trouble else "the engines load the model"
-    status = status.model_copy(update={"phase": _phase(counted, answering, hold=hold)})
+    phase = _phase(counted, answering, hold=hold)
     message = f"{answering} of {wanted} replicas answer: {said}"
-    reason = trouble.reason if trouble and not answering else status.phase
+    reason = trouble.reason if trouble and not answering else phase
     again = hold.again if hold else 30.0
-    remedy = status.remedy or REMEDIES.get(status.phase, "")
-    status = status.model_copy(update={"message": message})
+    remedy = status.remedy or REMEDIES.get(phase, "")
+    status = status.model_copy(update={"phase": phase, "message": message})
     return Wait(reason=reason, message=message, status=status, again=again, remedy=remedy)
 
 
@@ -250,8 +353,11 @@ def _leaving(count: int, *, moved: int) -> str:
 
 def _whole(status: EndpointStatus, wanted: int, *, note: str) -> Done:
     if not wanted:
-        stopped = status.model_copy(update={"phase": "Stopped", "message": note})
-        return Done(status=stopped, ready=False, reason="Stopped", message="no replica is wanted")
+        asleep = status.scaling is not None
+        said = note or ("it sleeps until somebody asks" if asleep else "")
+        stopped = status.model_copy(update={"phase": "Stopped", "message": said})
+        words = "no replica is wanted until somebody asks" if asleep else "no replica is wanted"
+        return Done(status=stopped, ready=False, reason="Stopped", message=words)
     ready = status.model_copy(update={"phase": "Ready", "message": note})
     return Done(status=ready, message=f"all of {wanted} replicas answer")
 
@@ -270,7 +376,7 @@ def _phase(replicas: Sequence[ReplicaStatus], answering: int, *, hold: Hold | No
     return "Starting"
 
 
-def _replica(claim: Claim, host: HostView) -> ReplicaStatus:
+def _replica(claim: Claim, host: HostView, *, revision: str) -> ReplicaStatus:
     said = claim.status
     phase, reason, message = str(said.phase), said.reason, said.message
     if not host.reachable:
@@ -285,6 +391,7 @@ def _replica(claim: Claim, host: HostView) -> ReplicaStatus:
         ready=phase == "Running",
         reason=reason,
         message=message,
+        revision=revision,
     )
 
 

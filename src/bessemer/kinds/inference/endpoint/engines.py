@@ -16,9 +16,18 @@ from bessemer.kinds import workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.outline import Hindrance
-from bessemer.kinds.inference import footprint
-from bessemer.kinds.inference.endpoint.spec import SORTS, AdapterIntent, Endpoint, EndpointIntent, FileIntent, sort_of
+from bessemer.kinds.inference import footprint, models
+from bessemer.kinds.inference.endpoint.spec import (
+    SORTS,
+    AdapterIntent,
+    Endpoint,
+    EndpointIntent,
+    FileIntent,
+    sort_of,
+    takes_adapters,
+)
 from bessemer.kinds.inference.model import Model
+from bessemer.kinds.inference.projectmodel import ProjectModel
 from bessemer.kinds.wants import TOO_SMALL, Want
 
 _LOADS = {sort.name: sort.loads for sort in SORTS}
@@ -34,8 +43,8 @@ class Engine:
 
 
 def adapter_keys(endpoint: Endpoint) -> tuple[Key, ...]:
-    """The Models that are its adapters."""
-    return tuple(Key("Model", "", name) for name in endpoint.spec.adapters)
+    """The models that are its adapters."""
+    return tuple(key for name in endpoint.spec.adapters for key in models.keys_of(name))
 
 
 async def engine_of(ctx: workload.Reads, endpoint: Endpoint, *, model: Model | None) -> Engine:
@@ -54,6 +63,8 @@ async def engine_of(ctx: workload.Reads, endpoint: Endpoint, *, model: Model | N
 
 async def keep_adapters(ctx: Context, endpoint: Endpoint, *, claims: Sequence[Claim]) -> None:
     """Tell the claims whose engines take adapters while they run which ones there are now; all at once, or none yet."""
+    if not takes_adapters(endpoint.spec):
+        return
     intents = [(claim, EndpointIntent.model_validate(claim.spec.intent)) for claim in claims if not claim.deleting]
     loading = [(claim, intent) for claim, intent in intents if _LOADS.get(intent.engine)]
     if all([one.name for one in intent.adapters] == endpoint.spec.adapters for _, intent in loading):
@@ -67,8 +78,12 @@ async def keep_adapters(ctx: Context, endpoint: Endpoint, *, claims: Sequence[Cl
 
 async def _adapters_of(ctx: workload.Reads, endpoint: Endpoint) -> tuple[list[AdapterIntent], list[Hindrance]]:
     """Those that are there, and what keeps the others."""
-    found = [(name, await workload.read_part(ctx, Model, name=name)) for name in endpoint.spec.adapters]
+    project = endpoint.metadata.namespace or ""
+    found = [(name, await models.find(ctx.objects, project, name=name)) for name in endpoint.spec.adapters]
+    base = await models.find(ctx.objects, project, name=endpoint.spec.model) if found else None
     hindrances = [one for name, adapter in found for one in _of_adapter(name, adapter, base=endpoint.spec.model)]
+    if isinstance(base, ProjectModel):  # it only has the name of what the platform's were made for
+        hindrances += [_other(one, base) for _, one in found if one is not None and not isinstance(one, ProjectModel)]
     adapters = [
         AdapterIntent(name=name, digest=one.status.digest, files=files_of(one))
         for name, one in found
@@ -109,6 +124,12 @@ def _of_adapter(name: str, adapter: Model | None, *, base: str) -> Iterator[Hind
     elif adapter.spec.adapter_of != base:
         remedy = "Name adapters of the model that the endpoint serves: their spec.adapterOf says of which they are."
         yield Hindrance(reason="AdapterUnfit", message=f"Model {name} is no adapter of Model {base}", remedy=remedy)
+
+
+def _other(adapter: Model, base: ProjectModel) -> Hindrance:
+    name = base.metadata.name
+    message = f"Model {adapter.metadata.name} is an adapter of the platform's Model {name}, and {name} is the project's"
+    return Hindrance(reason="AdapterUnfit", message=message, remedy="Bring the adapter as the project's, too.")
 
 
 def _split(model: Model) -> Hindrance:

@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 from bessemer.core.clock import rfc3339
-from bessemer.core.errors import DriverError
-from bessemer.core.resource import Outcome
+from bessemer.core.errors import BessemerError, DriverError
+from bessemer.core.resource import Done, Outcome, Wait
 from bessemer.core.units import show_bytes
 from bessemer.drivers.engine.protocol import EngineSpec, RunningEngine
 from bessemer.drivers.process.protocol import End
 from bessemer.kinds.context import HostContext
 from bessemer.kinds.fleet.claim import Claim, ClaimStatus
 from bessemer.kinds.host_side import LOOK_SECONDS, Pass, clear
-from bessemer.kinds.inference.endpoint import loading
+from bessemer.kinds.inference.endpoint import counting, loading
 from bessemer.kinds.inference.endpoint.adapting import adapt, adapters_of, brought
 from bessemer.kinds.inference.endpoint.spec import EndpointIntent
 from bessemer.kinds.retry import Retry
@@ -85,7 +86,15 @@ class EndpointHost:
         return this.wait("Preparing", "Preparing", message="the model is brought to the host", again=0.0)
 
     async def remove(self, ctx: HostContext, claim: Claim) -> Outcome:
-        return await clear(ctx, claim, ctx.drivers.engine.stop)
+        counted = claim.status.detail.get("counted")
+        if (found := await _last(ctx, claim)) is not None:
+            # It stands on the disk before the engine goes: a crash loses none of it.
+            status = claim.status.model_copy(update={"detail": {**claim.status.detail, "counted": found}})
+            return Wait(reason="Counted", message="what it counted is kept", status=status, again=0.0)
+        outcome = await clear(ctx, claim, ctx.drivers.engine.stop)
+        if counted and isinstance(outcome, Done) and isinstance(outcome.status, ClaimStatus):
+            return replace(outcome, status=outcome.status.model_copy(update={"detail": {"counted": counted}}))
+        return outcome
 
     def log(self, ctx: HostContext, claim: Claim, *, follow: bool) -> AsyncIterator[bytes]:
         return ctx.drivers.engine.log(claim.uid, follow=follow)
@@ -146,8 +155,9 @@ async def _probe(this: _Pass, engine: RunningEngine) -> Outcome:
     if status.detail.get("process") != identity(engine):
         # Started by us just before a crash, or by an agent before us: its time begins now.
         return _started(this, engine)
+    secret = await _secret(this)
     try:
-        await this.ctx.drivers.engine.probe(this.claim.uid, await _secret(this), alias=this.intent.alias)
+        probe = await this.ctx.drivers.engine.probe(this.claim.uid, secret, alias=this.intent.alias)
     except DriverError as error:
         if error.reason == "EngineStarting":
             return await _loading(this)
@@ -155,7 +165,8 @@ async def _probe(this: _Pass, engine: RunningEngine) -> Outcome:
             return await _ended(this)
         return await _restart(this, error)
     address = this.ctx.advertise(this.claim.uid, engine.door)
-    return this.running(detail={"silent": None, "loading": None}, address=address)
+    counted = await counting.proved(this.ctx, this.claim, process=identity(engine), secret=secret, probe=probe)
+    return this.running(detail={"silent": None, "loading": None, **counted}, address=address)
 
 
 async def _loading(this: _Pass) -> Outcome:
@@ -185,13 +196,32 @@ async def _watch(this: _Pass, engine: RunningEngine) -> Outcome:
             return await _ended(this)
         return await _silent(this, error)
     # The address is said anew each time: an agent that keeps a door before the engine opens it again after a restart.
-    address, detail = this.ctx.advertise(this.claim.uid, engine.door), {"silent": None}
+    address = this.ctx.advertise(this.claim.uid, engine.door)
+    detail = {"silent": None, **await _counted(this, engine)}
     try:
         return this.running(detail={**detail, **await _adapted(this)}, address=address)
     except DriverError as error:
         # It serves what it has.
         message = f"its adapters are not those that are wanted: {error.message}"
         return this.wait("Running", error.reason, message=message, again=LOOK_SECONDS, detail=detail, address=address)
+
+
+async def _counted(this: _Pass, engine: RunningEngine) -> Mapping[str, Any]:
+    if not counting.due(this.claim.status.detail.get("counted"), this.ctx.clock.now()):
+        return {}
+    return await counting.look(this.ctx, this.claim, process=identity(engine), secret=await _secret(this))
+
+
+async def _last(ctx: HostContext, claim: Claim) -> dict[str, Any] | None:
+    """What its engine counted, where that is not known yet and can be: it goes, whatever it has counted."""
+    try:
+        engine = await ctx.drivers.engine.find(claim.uid)
+        if engine is None or claim.status.detail.get("process") != identity(engine):
+            return None
+        secret = (await ctx.secrets.get(claim.uid)).get(SECRET, "")
+    except BessemerError:
+        return None
+    return await counting.last(ctx, claim, process=identity(engine), secret=secret)
 
 
 async def _adapted(this: _Pass) -> Mapping[str, Any]:

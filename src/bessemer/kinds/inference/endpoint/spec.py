@@ -18,7 +18,18 @@ from bessemer.core.values import Movable, nothing
 from bessemer.drivers.engine.protocol import Sort
 from bessemer.drivers.llamacpp.protocol import LLAMACPP
 from bessemer.drivers.vllm.protocol import VLLM
-from bessemer.kinds.fields import Name, Names, duplicates, label_problems, unchangeable
+from bessemer.kinds.fields import Name, Names, duplicates, label_problems
+from bessemer.kinds.inference.endpoint.forms import (
+    BACKENDS_MAX,
+    FALLBACKS_MAX,
+    External,
+    Form,
+    Update,
+    WeightedEndpoint,
+    problems,
+    update_problems,
+)
+from bessemer.kinds.inference.scaling import Scale, Scaling, scale_problems
 from bessemer.kinds.turns import Turned, WaitingStatus
 
 ADAPTERS_MAX = 32
@@ -51,9 +62,47 @@ class EndpointSpec(Turned):
         description="Whether a replica may go to another host, so that what is free lies together: a new one answers "
         "before the old one goes. Counts for places that are taken from then on.",
     )
-    model: Annotated[Name, Names("Model")] = Field(description="Name of the Model that is served.")
-    flavor: Annotated[Name, Names("Flavor")] = Field(description="Name of the Flavor: the size of one replica.")
+    model: Annotated[Name, Names("Model")] = Field(
+        "", exclude_if=nothing, description="Name of the Model that is served; with a flavor."
+    )
+    flavor: Annotated[Name, Names("Flavor")] = Field(
+        "", exclude_if=nothing, description="Name of the Flavor: the size of one replica."
+    )
+    backends: list[WeightedEndpoint] = Field(
+        default_factory=list,
+        max_length=BACKENDS_MAX,
+        exclude_if=nothing,
+        description="Endpoints of the same project that answer for it, by weight: then it has no replicas of its own.",
+        json_schema_extra=keyed_by("endpoint"),
+    )
+    external: External | None = Field(
+        None,
+        exclude_if=nothing,
+        description="A service elsewhere that answers for it: then it has no replicas of its own.",
+    )
+    fallbacks: list[Annotated[Name, Names("Endpoint")]] = Field(
+        default_factory=list,
+        max_length=FALLBACKS_MAX,
+        exclude_if=nothing,
+        description="Endpoints of the same project that are asked, in this order, where it has nobody who answers.",
+    )
+    restarted_at: str = Field(
+        "",
+        max_length=64,
+        exclude_if=nothing,
+        description="Another time than before makes a revision: replicas are made anew, of the model's content of now.",
+    )
+    update: Update = Field(
+        default_factory=Update,
+        exclude_if=lambda said: said == Update(),
+        description="How replicas are replaced where what they are made of changes.",
+    )
     replicas: int = Field(1, ge=0, le=10_000, description="Replicas that are wanted; 0 stops it.")
+    scale: Scale | None = Field(
+        None,
+        exclude_if=nothing,
+        description="How many replicas, by what is asked of them; then spec.replicas says nothing.",
+    )
     slots: int = Field(4, ge=1, le=256, description="Requests that one replica answers at the same time.")
     context_tokens: int = Field(2048, ge=64, le=1 << 22, description="Context of one slot.")
     engine: EngineChoice = Field(
@@ -75,9 +124,47 @@ class EndpointSpec(Turned):
     )
 
     @property
+    def form(self) -> Form | None:
+        """Which of the three it is; None where it says none, or several."""
+        said: list[Form] = []
+        if self.model or self.flavor:
+            said.append("replicas")
+        if self.backends:
+            said.append("backends")
+        if self.external is not None:
+            said.append("external")
+        return said[0] if len(said) == 1 else None
+
+    @property
     def moves(self) -> Movable:
         """A replica is replaced by another."""
         return "Replace" if self.movable or self.preemptible else ""
+
+
+class Template(ApiModel):
+    """What replicas are made of: those of one template are of one revision. ``adapters`` are left out where engines
+    take them while they run."""
+
+    model: str = Field(description="Name of the Model.")
+    flavor: str = Field(description="Name of the Flavor.")
+    slots: int = Field(description="Requests that one replica answers at the same time.")
+    context_tokens: int = Field(description="Context of one slot.")
+    engine: EngineChoice = Field(
+        default_factory=EngineChoice,
+        exclude_if=lambda said: said == EngineChoice(),
+        description="Which engine, and what it is told.",
+    )
+    adapters: list[str] = Field(default_factory=list, exclude_if=nothing, description="Models that are its adapters.")
+    restarted_at: str = Field("", exclude_if=nothing, description="When replicas were asked to be made anew.")
+
+
+class RevisionStatus(ApiModel):
+    """A template that the endpoint had."""
+
+    revision: str = Field(description="Its name: a hash of the template.")
+    number: int = Field(description="Which it was, from 1; one that is gone back to has another number.")
+    since: str = Field(description="Since when.")
+    template: Template = Field(description="What its replicas are made of.")
 
 
 class ReplicaStatus(ApiModel):
@@ -90,6 +177,7 @@ class ReplicaStatus(ApiModel):
     ready: bool = Field(False, description="Whether it answers.")
     reason: str = Field("", description="Why it does not, in one CamelCase word.")
     message: str = Field("", description="Why, in a sentence.")
+    revision: str = Field("", exclude_if=nothing, description="The revision that it is of.")
 
 
 EndpointPhase = Literal[
@@ -111,6 +199,14 @@ class EndpointStatus(WaitingStatus):
     )
     ready_replicas: int = Field(0, description="Replicas that answer.")
     wanted_replicas: int = Field(0, description="Replicas that are wanted.")
+    revision: str = Field("", exclude_if=nothing, description="The revision that its replicas are to be of.")
+    updated_replicas: int = Field(0, exclude_if=nothing, description="Replicas of that revision that answer.")
+    revisions: list[RevisionStatus] = Field(
+        default_factory=list, exclude_if=nothing, description="The last revisions, by when each was first."
+    )
+    scaling: Scaling | None = Field(
+        None, exclude_if=nothing, description="What was decided last of how many are wanted; of one that scales."
+    )
     fake: bool = Field(False, description="Whether a replica is on a fake host.")
     message: str = Field("", description="What it waits for or what is wrong, in words; empty when all is well.")
 
@@ -159,25 +255,26 @@ class EndpointIntent(ApiModel):
         return tuple(dict.fromkeys((self.model, *(file.digest for file in self.files), *adapters)))
 
 
-_WHY = "replicas are made with it; make another endpoint"
+def wanted_of(endpoint: Endpoint) -> int:
+    """How many replicas of its own are wanted now: the one place that says so."""
+    spec, scaling = endpoint.spec, endpoint.status.scaling
+    if spec.form != "replicas":
+        return 0
+    if spec.scale is None:
+        return spec.replicas
+    wanted = scaling.wanted if scaling is not None else max(1, spec.scale.min)
+    return min(spec.scale.max, wanted + spec.scale.warm)
 
 
 def validate(new: Endpoint, old: Endpoint | None) -> Sequence[Cause]:
-    """Its name is what clients call the model; what its replicas are made of cannot change."""
+    """Its name is what clients call the model; where what its replicas are made of changes, others come for them."""
     causes = [*duplicates("spec.tolerations", [t.key for t in new.spec.tolerations], field="key")]
     causes += duplicates("spec.adapters", new.spec.adapters)
+    causes += _form_problems(new)
     causes += _engine_problems(new.spec)
+    causes += scale_problems(new.spec.scale)
     if old is None:
         causes += label_problems(new.metadata.name)
-    else:
-        causes += unchangeable("spec.model", new=new.spec.model, old=old.spec.model, why=_WHY)
-        causes += unchangeable("spec.flavor", new=new.spec.flavor, old=old.spec.flavor, why=_WHY)
-        causes += unchangeable("spec.slots", new=new.spec.slots, old=old.spec.slots, why=_WHY)
-        causes += unchangeable("spec.contextTokens", new=new.spec.context_tokens, old=old.spec.context_tokens, why=_WHY)
-        causes += unchangeable("spec.engine", new=new.spec.engine, old=old.spec.engine, why=_WHY)
-        if not _takes_adapters(old.spec):
-            why = "only an engine that is named vllm, with enable-lora, takes them while it runs"
-            causes += unchangeable("spec.adapters", new=new.spec.adapters, old=old.spec.adapters, why=why)
     return causes
 
 
@@ -186,6 +283,20 @@ def sort_of(choice: EngineChoice, *, format: str) -> Sort | None:
     A model that does not say its format is taken for one that any can serve: the engine will tell."""
     named = [sort for sort in SORTS if choice.name in ("auto", sort.name)]
     return next((sort for sort in named if not format or format in sort.formats), None)
+
+
+def _form_problems(endpoint: Endpoint) -> Iterator[Cause]:
+    spec, name = endpoint.spec, endpoint.metadata.name
+    yield from problems(name, form=spec.form, backends=spec.backends, external=spec.external, fallbacks=spec.fallbacks)
+    yield from update_problems(spec.update)
+    if spec.form == "replicas":
+        for field, said in (("model", spec.model), ("flavor", spec.flavor)):
+            if not said:
+                yield Cause(f"spec.{field}", "is missing: replicas are made of a model and a flavor")
+    elif spec.form is not None:
+        own = {"adapters": bool(spec.adapters), "engine": spec.engine != EngineChoice()}
+        for field in (field for field, there in own.items() if there):
+            yield Cause(f"spec.{field}", f"is of replicas of its own, and an endpoint with {spec.form} has none")
 
 
 def _engine_problems(spec: EndpointSpec) -> Iterator[Cause]:
@@ -203,6 +314,6 @@ def _engine_problems(spec: EndpointSpec) -> Iterator[Cause]:
         yield Cause("spec.engine.arguments.cache-prompt", words)
 
 
-def _takes_adapters(spec: EndpointSpec) -> bool:
+def takes_adapters(spec: EndpointSpec) -> bool:
     """Whether its engines take adapters while they run, whenever they were started."""
     return spec.engine.name == VLLM.name and spec.engine.arguments.get("enable-lora") is True

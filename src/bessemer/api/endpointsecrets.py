@@ -1,0 +1,65 @@
+"""What a service elsewhere is shown, by which an Endpoint is answered: sealed with it, and told to gateways alone.
+
+It is bound to where the service stood when it was set: who may change the URL sends nobody's secret anywhere else.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+from starlette.responses import Response
+
+from bessemer.api import body as bodies
+from bessemer.api.resources import load
+from bessemer.api.state import Call, answer
+from bessemer.core.errors import Invalid, Malformed
+from bessemer.kinds.inference.endpoint.forms import SECRET_MARK
+
+FIELD = "external"
+LENGTH_MAX = 4096
+
+
+async def keep(call: Call) -> Response:
+    """POST endpoints/NAME/secret: in the place of what was kept; ``{}`` takes it away. Gateways hear of it by a mark
+    on the Endpoint that says nothing of it."""
+    limits = call.state.context.limits
+    said = bodies.as_object(bodies.parse_json(await bodies.read(call.request, limits), limits.depth))
+    secret = said.get("secret", "")
+    # It becomes a header.
+    fine = isinstance(secret, str) and len(secret) <= LENGTH_MAX and secret.isascii() and secret.isprintable()
+    if not said.keys() <= {"secret"} or not fine:
+        raise Malformed(f"secret must be printable ASCII of at most {LENGTH_MAX} characters")
+    endpoint = await load(call, call.about)
+    body: dict[str, Any] = orjson.loads(endpoint.body)
+    at = _origin(body)
+    if not at:
+        raise Invalid("a secret is shown to a service elsewhere, and the endpoint has no spec.external")
+    await call.still()
+    await call.note(endpoint)
+    ports = call.state.ports
+    await ports.sealed.put(endpoint.uid, FIELD, orjson.dumps({"secret": secret, "at": at}))
+    kept = {n: v for n, v in (body["metadata"].get("annotations") or {}).items() if n != SECRET_MARK}
+    body["metadata"]["annotations"] = {**kept, **({SECRET_MARK: secrets.token_hex(8)} if secret else {})}
+    await ports.objects.replace(body, call.writer)
+    return answer({})
+
+
+async def tell(call: Call) -> Response:
+    """GET endpoints/NAME/secret: for gateways; "" where none was set for where the service stands now."""
+    endpoint = await load(call, call.about)
+    await call.note(endpoint)
+    sealed = await call.state.ports.sealed.get(endpoint.uid, FIELD)
+    kept: Mapping[str, str] = orjson.loads(sealed) if sealed else {}
+    same = kept.get("at") == _origin(orjson.loads(endpoint.body))
+    return answer({"secret": kept.get("secret", "") if same else ""}, headers={"Cache-Control": "no-store"})
+
+
+def _origin(body: Mapping[str, Any]) -> str:
+    """Where the service stands: ``https://host:port``; "" where there is none."""
+    url = (body["spec"].get("external") or {}).get("url", "")
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}".lower() if url else ""

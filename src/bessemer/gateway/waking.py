@@ -1,0 +1,125 @@
+"""Requests for an endpoint that sleeps: held until a replica answers, while the controller is told to start one.
+
+Who is held was let in like anybody: its key may use the endpoint, and what it may cost is held. They are bounded in
+number and bytes; past that, and when the time is over that the endpoint says, it is 503 with Retry-After. A client that
+leaves is held no more. Once a replica is there all go on, and queue for its slots as others do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from bessemer.core.clock import Clock
+from bessemer.gateway import errors
+from bessemer.gateway.errors import Refused
+from bessemer.gateway.route import Pool
+
+if TYPE_CHECKING:
+    from bessemer.gateway.asking import Asking
+    from bessemer.gateway.exchange import Exchange
+
+HELD_MAX = 256
+"""Of one endpoint."""
+BYTES_MAX = 64 << 20
+"""Bodies of all that are held."""
+HEADER = b"x-bessemer-waking: %.3f\r\n"
+
+
+def _nobody() -> None:
+    """Nobody hears that somebody waits: they wait until a replica comes for another reason."""
+
+
+class Waking:
+    """Those of one gateway. ``rouse`` tells whoever can start a replica that one is waited for."""
+
+    def __init__(self, clock: Clock, rouse: Callable[[], None] = _nobody) -> None:
+        self._clock = clock
+        self.rouse = rouse
+        self._held: dict[Pool, dict[Held, None]] = {}
+        self._bytes = 0
+
+    def hold(self, asking: Asking, exchange: Exchange) -> bool:
+        """Hold a request for which nobody is there; whether it is held."""
+        pool = exchange.endpoint.pool
+        if not pool.gauge.wake_seconds or pool.replicas:
+            return False
+        size, held = len(exchange.wanted.body), self._held.setdefault(pool, {})
+        now = self._clock.monotonic()
+        since = exchange.held_since or now
+        late = since + pool.gauge.wake_seconds
+        if len(held) >= HELD_MAX or self._bytes + size > BYTES_MAX or now >= late:
+            if not held:
+                del self._held[pool]
+            return False
+        exchange.held_since = since
+        held[Held(self, asking, exchange=exchange)] = None
+        pool.gauge.held += 1
+        self._bytes += size
+        exchange.call.deadline = min(late, exchange.until)
+        if len(held) == 1:
+            self.rouse()
+        return True
+
+    def arrived(self, pool: Pool) -> None:
+        """A replica is there: all that wait for one go on, once what is being done is done."""
+        if pool in self._held:
+            asyncio.get_running_loop().call_soon(self._go_on, pool)
+
+    def _go_on(self, pool: Pool) -> None:
+        for held in list(self._held.get(pool, ())):
+            self.let_go(held)
+            held.go_on(self._clock.monotonic())
+
+    def let_go(self, held: Held) -> None:
+        """It is held no more."""
+        pool = held.exchange.endpoint.pool
+        there = self._held.get(pool, {})
+        if held not in there:
+            return
+        del there[held]
+        pool.gauge.held -= 1
+        self._bytes -= len(held.exchange.wanted.body)
+        if not there:
+            del self._held[pool]
+
+
+class Held:
+    """One request that waits for a first replica."""
+
+    __slots__ = ("_asking", "_waking", "exchange")
+
+    def __init__(self, waking: Waking, asking: Asking, *, exchange: Exchange) -> None:
+        self._waking = waking
+        self._asking = asking
+        self.exchange = exchange
+        exchange.call.work = self
+
+    def go_on(self, now: float) -> None:
+        """Somebody is there."""
+        exchange = self.exchange
+        exchange.headers += HEADER % (now - exchange.held_since)
+        self._asking.go_on()
+
+    def gone(self) -> None:
+        """The client has left."""
+        self._waking.let_go(self)
+        self.exchange.end()
+
+    def late(self) -> None:
+        """No replica came in time."""
+        exchange = self.exchange
+        self._waking.let_go(self)
+        if self._waking._clock.monotonic() >= exchange.until:
+            exchange.refuse(errors.deadline_passed())
+        else:
+            exchange.refuse(slow(exchange))
+
+    def flow(self, paused: bool) -> None:
+        """Nothing is written yet."""
+
+
+def slow(exchange: Exchange) -> Refused:
+    """It wakes, and not in time."""
+    return errors.still_waking(exchange.endpoint.name, exchange.endpoint.pool.gauge.wake_seconds)

@@ -1,0 +1,81 @@
+"""What a service elsewhere is shown: sealed, bound to where it stands, told to gateways alone."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from bessemer.gateway import outer
+from bessemer.kinds.inference.endpoint import forms
+from tests.api.world import ADMIN, GATEWAY, World, world
+
+AT = "/apis/bessemer.dev/v1alpha1/namespaces/acme--lab/endpoints"
+SPEC: dict[str, Any] = {"external": {"url": "https://api.example.org/v1", "model": "big-1"}}
+
+
+@pytest.fixture
+async def w() -> AsyncIterator[World]:
+    async with world() as made:
+        await made.create(AT, {"metadata": {"name": "big"}, "spec": SPEC})
+        yield made
+
+
+async def told(w: World) -> str:
+    reply = await w.call("GET", f"{AT}/big/secret", peer=GATEWAY)
+    assert reply.code == 200, reply.body
+    secret: str = reply.json["secret"]
+    return secret
+
+
+async def test_it_is_kept_told_to_gateways_and_taken_away(w: World) -> None:
+    assert await told(w) == ""
+    mia = await w.login("mia")
+    marks = []
+    for secret in ("sk-one", "sk-two", ""):
+        body = {"secret": secret} if secret else {}
+        assert (await w.call("POST", f"{AT}/big/secret", body, token=mia)).code == 200
+        assert await told(w) == secret
+        seen = await w.call("GET", f"{AT}/big", token=mia)
+        assert b"sk-" not in seen.body
+        marks.append((seen.json["metadata"].get("annotations") or {}).get(forms.SECRET_MARK))
+    assert marks[0] != marks[1]
+    assert marks[2] is None
+    assert b"sk-" not in (await w.call("GET", "/audit")).body
+
+
+async def test_nobody_else_reads_it_and_readers_set_none(w: World) -> None:
+    assert (await w.call("POST", f"{AT}/big/secret", {"secret": "sk-one"})).code == 200
+    for asker in ({"peer": ADMIN}, {"token": await w.login("mia")}):
+        assert (await w.call("GET", f"{AT}/big/secret", **asker)).code == 403
+    assert (await w.call("POST", f"{AT}/big/secret", {"secret": "x"}, token=await w.login("eve"))).code in (403, 404)
+
+
+async def test_it_is_of_the_place_that_it_was_set_for(w: World) -> None:
+    assert (await w.call("POST", f"{AT}/big/secret", {"secret": "sk-one"})).code == 200
+    for url, secret in (
+        ("https://api.example.org/v2", "sk-one"),
+        ("https://thief.example.org/v1", ""),
+        ("http://api.example.org/v1", ""),
+        ("https://api.example.org:8443/v1", ""),
+        ("https://api.example.org/v1", "sk-one"),
+    ):
+        merge = "application/merge-patch+json"
+        change = {"spec": {"external": {"url": url}}}
+        assert (await w.call("PATCH", f"{AT}/big", change, media=merge)).code == 200
+        assert await told(w) == secret
+
+
+@pytest.mark.parametrize("body", [{"secret": "a\r\nb: c"}, {"secret": 5}, {"secret": "ä"}, {"other": "x"}])
+async def test_what_is_no_secret_is_refused(w: World, body: dict[str, Any]) -> None:
+    assert (await w.call("POST", f"{AT}/big/secret", body)).code == 400
+
+
+async def test_an_endpoint_with_replicas_has_none(w: World) -> None:
+    await w.create(AT, {"metadata": {"name": "own"}, "spec": {"model": "smol", "flavor": "small"}})
+    assert (await w.call("POST", f"{AT}/own/secret", {"secret": "x"})).code == 422
+
+
+def test_gateway_and_api_mean_the_same_mark() -> None:
+    assert outer.SECRET_MARK == forms.SECRET_MARK

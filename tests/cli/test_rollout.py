@@ -1,0 +1,101 @@
+"""``bessemer rollout``: how far an update is, what was before, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from bessemer.core.ports import CONTROLLER, Writer
+from bessemer.core.resource import Key
+from bessemer.kinds.inference.endpoint.revisions import remembered
+from bessemer.kinds.inference.endpoint.spec import Endpoint
+from tests.cli.conftest import PROJECT, Cli
+
+PLACE = ("-n", PROJECT)
+
+
+def body_of(cli: Cli, name: str) -> dict[str, Any]:
+    stored = cli.do(lambda w: w.store.objects.get(Key("Endpoint", PROJECT, name)))
+    body: dict[str, Any] = orjson.loads(stored.body)
+    return body
+
+
+def look(cli: Cli, name: str, *, answering: int, old: int = 0, trouble: str = "") -> None:
+    """What a turn of the controller leaves, with so many replicas of the new revision that answer."""
+    body = body_of(cli, name)
+    endpoint = Endpoint.model_validate(body)
+    known = remembered(endpoint, [], now=1_750_000_000.0)
+    newest = max(known, key=lambda one: one.number).revision
+    replicas = [{"replica": n, "claim": f"c{n}", "host": "h1", "phase": "Running"} for n in range(answering + old)]
+    for n, one in enumerate(replicas):
+        one["revision"] = newest if n < answering else "before"
+    said = {"type": "Progressing", "status": "False" if trouble else "True", "reason": trouble or "Updating"}
+    body["status"] = {
+        **body.get("status", {}),
+        "observedGeneration": body["metadata"]["generation"],
+        "revision": newest,
+        "revisions": [one.dump() for one in known],
+        "replicas": replicas,
+        "updatedReplicas": answering,
+        "wantedReplicas": 2,
+        "conditions": [{**said, "message": "it hurts", "lastTransitionTime": "2025-06-15T15:06:40Z"}],
+    }
+    del body["metadata"]["resourceVersion"]
+    cli.do(lambda w: w.store.objects.replace(body, CONTROLLER, part="status"))
+
+
+def test_how_far_an_update_is_and_back(cli: Cli) -> None:
+    cli.do(lambda w: w.create(f"/apis/bessemer.dev/v1alpha1/namespaces/{PROJECT}/endpoints", {
+        "metadata": {"name": "roll"}, "spec": {"model": "smol", "flavor": "small", "replicas": 2},
+    }))  # fmt: skip
+    early = cli("rollout", "status", "roll", *PLACE, "--no-watch")
+    assert (early.code, "has yet to be looked at" in early.err) == (1, True)
+    look(cli, "roll", answering=2)
+    whole = cli("rollout", "status", "endpoint/roll", *PLACE)
+    assert (whole.code, "all of 2 replicas are of revision" in whole.raw) == (0, True)
+    assert cli("rollout", "undo", "roll", *PLACE).code == 1
+
+    changed = body_of(cli, "roll")
+    changed["spec"]["slots"] = 9
+    cli.do(lambda w: w.store.objects.replace(changed, Writer("user", "mia")))
+    look(cli, "roll", answering=1, old=2)
+    midway = cli("rollout", "status", "roll", *PLACE, "--no-watch")
+    assert (midway.code, "1 of 2 replicas are of revision" in midway.raw) == (1, True)
+    look(cli, "roll", answering=0, old=2, trouble="NewReplicaFails")
+    stuck = cli("rollout", "status", "roll", *PLACE)
+    assert stuck.code == 1
+    assert "NewReplicaFails: it hurts; bessemer rollout undo roll goes back" in stuck.err
+
+    listed = cli("rollout", "history", "roll", *PLACE).raw.splitlines()
+    assert [line.split()[0] for line in listed] == ["NUMBER", "1", "2"]
+    assert "4 x 2048 tokens" in listed[1]
+    assert cli("rollout", "undo", "roll", *PLACE, "--to", "7").code == 1
+    assert "revision 1" in cli("rollout", "undo", "roll", *PLACE).raw
+    assert body_of(cli, "roll")["spec"]["slots"] == 4
+    assert cli("rollout", "restart", "roll", *PLACE).code == 0
+    assert body_of(cli, "roll")["spec"]["restartedAt"].endswith("Z")
+
+
+def test_what_has_no_replicas_has_no_rollout(cli: Cli) -> None:
+    cli.do(lambda w: w.create(f"/apis/bessemer.dev/v1alpha1/namespaces/{PROJECT}/endpoints", {
+        "metadata": {"name": "split"}, "spec": {"backends": [{"endpoint": "roll"}]},
+    }))  # fmt: skip
+    for verb in ("status", "restart"):
+        assert "others answer for it" in cli("rollout", verb, "split", *PLACE).err
+    assert cli("rollout", "history", "split", *PLACE).code == 1
+    assert "only endpoints" in cli("rollout", "status", "instance/vm", *PLACE).err
+
+
+def test_what_a_service_elsewhere_is_shown_is_set_and_never_printed(cli: Cli) -> None:
+    external = {"url": "https://api.example.org/v1", "model": "big-1"}
+    cli.do(lambda w: w.create(f"/apis/bessemer.dev/v1alpha1/namespaces/{PROJECT}/endpoints", {
+        "metadata": {"name": "big"}, "spec": {"external": external},
+    }))  # fmt: skip
+    said = cli("endpoint", "secret", "big", *PLACE, stdin="sk-one\n")
+    assert (said.code, said.raw) == (0, "endpoint/big keeps it sealed\n")
+    assert "sk-one" not in cli("get", "endpoint", "big", "-o", "yaml", *PLACE).raw
+    assert "bessemer.dev/external-secret" in body_of(cli, "big")["metadata"]["annotations"]
+    assert cli("endpoint", "secret", "big", *PLACE).code == 1, "nothing was typed"
+    assert cli("endpoint", "secret", "big", "--remove", *PLACE).code == 0
+    assert "bessemer.dev/external-secret" not in body_of(cli, "big")["metadata"].get("annotations", {})

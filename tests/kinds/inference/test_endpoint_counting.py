@@ -1,0 +1,96 @@
+"""What an engine has counted is heard at a slow pace, once more before it goes, and through its processes' ends."""
+
+from __future__ import annotations
+
+import pytest
+
+from bessemer.core.reconcile import Billed, Counted, Replica, judge
+from bessemer.core.resource import Done, Wait
+from bessemer.drivers.process.protocol import End
+from bessemer.kinds.fleet.claim import ClaimStatus
+from bessemer.kinds.inference.endpoint.counting import COUNT_SECONDS
+from bessemer.kinds.inference.endpoint.host import EndpointHost
+from tests.kinds.host_bench import HostBench
+from tests.kinds.inference.test_endpoint_host import INTENT
+
+
+@pytest.fixture
+def bench() -> HostBench:
+    return HostBench(EndpointHost(), INTENT.dump(), kind="Endpoint")
+
+
+def counted(bench: HostBench) -> Counted:
+    found = Counted.read(bench.status.detail.get("counted"))
+    assert found is not None
+    return found
+
+
+def answer(bench: HostBench, *, read: int, wrote: int) -> None:
+    """Its engine serves somebody."""
+    counters = bench.engine.models["c-1"].counters
+    counters.prompt_tokens += read
+    counters.tokens_predicted += wrote
+
+
+def state(bench: HostBench, *, read: int, wrote: int) -> str:
+    billed = {"": Billed(1, read, wrote, 0)}
+    return judge(Replica(endpoint="x", endpoint_uid="w-1", uid="c-1", counted=counted(bench), billed=billed)).state
+
+
+async def test_what_finds_it_good_is_nobodys(bench: HostBench) -> None:
+    await bench.until_phase("Running")
+    said = counted(bench)
+    assert said.probes == said.tokens != (0, 0)
+    assert said.context == INTENT.context_tokens
+
+
+async def test_counters_are_read_once_a_minute_and_until_they_stand_still(bench: HostBench) -> None:
+    await bench.until_phase("Running")
+    told = []
+    for number in range(6 * COUNT_SECONDS // 5):
+        if number == 3:
+            answer(bench, read=30, wrote=12)
+        await bench.clock.advance(5)
+        before = bench.status
+        await bench.step()
+        if bench.status != before:
+            told.append(counted(bench).at)
+    assert len(told) == 2, "what is new, and that it was all"
+    assert told[1] - told[0] >= COUNT_SECONDS
+    assert state(bench, read=30, wrote=12) == "equal"
+
+
+async def test_the_last_of_it_stands_before_the_engine_goes(bench: HostBench) -> None:
+    await bench.until_phase("Running")
+    answer(bench, read=30, wrote=12)
+    outcome = await bench.side.remove(bench.context(), bench.claim)
+    assert isinstance(outcome, Wait)
+    assert isinstance(outcome.status, ClaimStatus)
+    assert await bench.engine.find("c-1") is not None
+    bench.claim = bench.claim.model_copy(update={"status": outcome.status})
+    outcome = await bench.side.remove(bench.context(), bench.claim)
+    assert isinstance(outcome, Done)
+    assert isinstance(outcome.status, ClaimStatus)
+    assert await bench.engine.find("c-1") is None
+    bench.claim = bench.claim.model_copy(update={"status": outcome.status})
+    assert (bench.status.phase, list(bench.status.detail)) == ("Gone", ["counted"])
+    assert state(bench, read=30, wrote=12) == "equal"
+    assert state(bench, read=30, wrote=11) == "unexplained"
+
+
+async def test_an_engine_that_dies_takes_with_it_what_nobody_saw(bench: HostBench) -> None:
+    await bench.until_phase("Running")
+    answer(bench, read=30, wrote=12)
+    await bench.clock.advance(COUNT_SECONDS)
+    await bench.step()
+    answer(bench, read=5, wrote=5)
+    await bench.engine.end("c-1", End.KILLED)
+    await bench.step()
+    await bench.until_phase("Running")
+    answer(bench, read=7, wrote=3)
+    await bench.clock.advance(COUNT_SECONDS)
+    await bench.step()
+    assert counted(bench).unseen == 1
+    assert state(bench, read=37, wrote=15) == "equal"
+    assert state(bench, read=42, wrote=20) == "explained", "what was billed and not seen"
+    assert state(bench, read=36, wrote=15) == "unexplained", "more was counted than anybody was billed for"
