@@ -357,11 +357,8 @@ def _leaving(count: int, *, moved: int) -> str:
 
 def _whole(status: EndpointStatus, wanted: int, *, note: str) -> Done:
     if not wanted:
-        asleep = status.scaling is not None
-        said = note or ("it sleeps until somebody asks" if asleep else "")
-        stopped = status.model_copy(update={"phase": "Stopped", "message": said})
-        words = "no replica is wanted until somebody asks" if asleep else "no replica is wanted"
-        return Done(status=stopped, ready=False, reason="Stopped", message=words)
+        stopped = status.model_copy(update={"phase": "Stopped", "message": note or scaled.asleep(status)})
+        return Done(status=stopped, ready=False, reason="Stopped", message="no replica is wanted")
     ready = status.model_copy(update={"phase": "Ready", "message": note})
     return Done(status=ready, message=f"all of {wanted} replicas answer")
 
