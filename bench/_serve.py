@@ -1,7 +1,7 @@
 """The processes that `gateway` measures: an engine that answers at once, and a gateway over one hand-fed endpoint.
 
 ``_serve.py engine SOCKET PORT`` (where there is no compiler; see `_engine.c`) · ``_serve.py gateway STATE PORT SOCKET
-tls|plain`` (certificates and spool in STATE).
+tls|plain|NUMBER`` (certificates and spool in STATE; the processes of one port are plain, and told apart by a number).
 """
 
 from __future__ import annotations
@@ -108,22 +108,22 @@ async def engine(socket: str, port: int) -> None:
     await server.serve_forever()
 
 
-async def gateway(state: Path, port: int, *, socket: str, tls: bool) -> None:
+async def gateway(state: Path, port: int, *, socket: str, way: str) -> None:
     """A gateway as ``up`` runs it, but that its tables are given instead of watched, and that what it asks of the api
     is answered here, at once."""
     paths = Paths(state)
-    facts, ready = given(paths, Path(socket), port=port)
+    facts, ready = given(paths, Path(socket), name=f"{port}-{way}")
     clock, spool, admission = facts.clock, facts.spool, facts.admission
-    shown = server_tls(identities.pair_of(paths, identities.GATEWAY)) if tls else None
+    shown = server_tls(identities.pair_of(paths, identities.GATEWAY)) if way == "tls" else None
     settler = Settler(spool, _stored, clock=clock, gateway_uid="bench", settled=admission.settled)
     async with asyncio.TaskGroup() as group:
         group.create_task(settler.run())
         group.create_task(admission.run(_nothing, clock=clock))
-        on = listen("127.0.0.1", port)
+        on = listen("127.0.0.1", port, shared=way.isdigit())
         group.create_task(serve(Gateway(facts, ready), clock=clock, on=on, tls=shown, stop=asyncio.Event()))
 
 
-def given(paths: Paths, socket: Path, *, port: int) -> tuple[GatewayFacts, asyncio.Event]:
+def given(paths: Paths, socket: Path, *, name: str) -> tuple[GatewayFacts, asyncio.Event]:
     """What a gateway with `KEYS` keys is given, each with limits and a budget, and bounds of tokens and of money above
     them; and that it is ready."""
     ready, clock = asyncio.Event(), SystemClock()
@@ -139,7 +139,7 @@ def given(paths: Paths, socket: Path, *, port: int) -> tuple[GatewayFacts, async
     secret = paths.keys / identities.GATEWAY_KEY
     facts = GatewayFacts(
         tables=tables,
-        spool=Spool(paths.spool.with_name(f"spool-{port}")),
+        spool=Spool(paths.spool.with_name(f"spool-{name}")),
         clock=clock,
         metrics=GatewayMetrics(CollectorRegistry()),
         secret=identities.key_of(paths, identities.GATEWAY_KEY) if secret.exists() else bytes(32),
@@ -189,4 +189,4 @@ if __name__ == "__main__":
         uvloop.run(engine(sys.argv[2], int(sys.argv[3])))
     else:
         have_read()
-        uvloop.run(gateway(Path(sys.argv[2]), int(sys.argv[3]), socket=sys.argv[4], tls=sys.argv[5] == "tls"))
+        uvloop.run(gateway(Path(sys.argv[2]), int(sys.argv[3]), socket=sys.argv[4], way=sys.argv[5]))

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -34,6 +35,8 @@ from bessemer.main import identities
 from bessemer.main.settings import Paths, Settings, with_ports
 
 CLIENTS, STREAMS, OPEN_STREAMS = 16, 32, 1_000
+PROCESSES = ("1", "2")
+"""Of those that share a port; on one core, so that what is told apart is what the second one costs."""
 PACE_US = 10_000
 HERE = Path(__file__).parent
 
@@ -43,7 +46,7 @@ class Way:
     """One way to the engine: a port, and the processes whose CPU it costs (none when direct)."""
 
     port: int
-    pid: int = 0
+    pids: tuple[int, ...] = ()
     token: str = TOKEN
     slow: bool = False
     requests: list[float] = field(default_factory=list)
@@ -54,7 +57,7 @@ class Way:
 
     def cpu(self) -> float:
         """Microseconds that its processes have run."""
-        return sum(map(_ran, _tree(self.pid))) if self.pid else 0.0
+        return sum(_ran(one) for pid in self.pids for one in _tree(pid))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,12 @@ def _ask(token: str, **more: object) -> bytes:
     return request("POST", "/v1/chat/completions", body, headers=f"Authorization: Bearer {token}\r\n")
 
 
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def _tree(pid: int) -> list[int]:
     process = psutil.Process(pid)
     return [pid, *(child.pid for child in process.children(recursive=True))]
@@ -154,7 +163,7 @@ def _started(folder: Path, peer: str) -> Iterator[tuple[Clients, dict[str, Way],
     identities.prepare(paths, settings)
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[-1]})
-    clients, socket = Clients(folder), str(folder / "engine.sock")
+    clients, door = Clients(folder), str(folder / "engine.sock")
     running: list[subprocess.Popen[bytes]] = []
 
     def run(argv: list[str], name: str, *, measured: bool = True) -> int:
@@ -166,13 +175,16 @@ def _started(folder: Path, peer: str) -> Iterator[tuple[Clients, dict[str, Way],
     serve = [sys.executable, str(HERE / "_serve.py"), "gateway", str(folder)]
     try:
         engine_port, plain, secured = settings.api_port, settings.gateway_port, settings.portal_port
-        run(clients.engine(socket, engine_port), "engine", measured=False)
+        run(clients.engine(door, engine_port), "engine", measured=False)
         ways = {"direct": Way(engine_port)}
-        ways["gateway"] = Way(plain, run([*serve, str(plain), socket, "plain"], "gateway"))
-        tls = Way(secured, run([*serve, str(secured), socket, "tls"], "tls"))
-        for one in peers(Started(folder, socket, engine_port, Path(peer) if peer else None)):
+        ways["gateway"] = Way(plain, (run([*serve, str(plain), door, "plain"], "gateway"),))
+        tls = Way(secured, (run([*serve, str(secured), door, "tls"], "tls"),))
+        shared = _free_port()
+        several = [run([*serve, str(shared), door, number], f"gateway-{number}") for number in PROCESSES]
+        ways["processes"] = Way(shared, tuple(several))
+        for one in peers(Started(folder, door, engine_port, Path(peer) if peer else None)):
             token = LITELLM_KEY if one.name == "litellm" else TOKEN
-            ways[one.name] = Way(one.port, run(one.argv, one.name), token, slow=one.name == "litellm")
+            ways[one.name] = Way(one.port, (run(one.argv, one.name),), token, slow=one.name == "litellm")
         yield clients, ways, tls
     finally:
         for process in reversed(running):
@@ -218,7 +230,7 @@ async def _memory(clients: Clients, way: Way) -> Figure:
     """With all keys, while so many streams are open."""
     reading = asyncio.ensure_future(clients.streams(way, clients=OPEN_STREAMS, seconds=6, pace_us=500_000))
     await asyncio.sleep(4)
-    resident = sum(map(rss_mib, _tree(way.pid))) * (1 << 20) / 1e6
+    resident = sum(rss_mib(one) for pid in way.pids for one in _tree(pid)) * (1 << 20) / 1e6
     await reading
     return figure("resident, 10,000 keys and 1,000 open streams", resident, "MB", at_most=150)
 
@@ -227,7 +239,7 @@ def _figures(ways: dict[str, Way], tls: Way, clients: Clients) -> list[Figure]:
     ours, direct = ways["gateway"], ways["direct"]
     added = {name: median(way.p50) - median(direct.p50) for name, way in ways.items()}
     tail = median(ours.p99) - median(direct.p99)
-    cost = median(ours.requests)
+    cost, both = median(ours.requests), median(ways["processes"].requests)
 
     def told(name: str, what: str, value: float | None) -> tuple[str, float | str]:
         kept = KEPT[name][what]
@@ -246,6 +258,13 @@ def _figures(ways: dict[str, Way], tls: Way, clients: Clients) -> list[Figure]:
         figure("the same", cost, "µs", peer=told("envoy", "request", of("envoy", "request"))),
         figure("the same", cost, "µs", peer=told("litellm", "request", of("litellm", "request"))),
         figure("the same, with TLS", median(tls.requests), "µs"),
+        figure(
+            "the same, of two processes on one port",
+            both,
+            "µs",
+            at_most=1.1 * cost,
+            peer=("one process", round(cost, 1)),
+        ),
         figure("requests, 16 clients", median(ours.rates), "/s", peer=("direct", round(median(direct.rates)))),
         figure(
             "added latency, one client, p50",

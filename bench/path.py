@@ -174,7 +174,7 @@ class Steps:
 async def _one(rounds: int) -> Ran:
     """What a request and an event cost."""
     async with scratch() as folder:
-        facts, ready = given(Paths(folder), folder / "engine.sock", port=0)
+        facts, ready = given(Paths(folder), folder / "engine.sock", name="path")
         gateway = Gateway(facts, ready)
         front = Front(gateway, facts.clock)
         (endpoint,) = facts.tables.endpoints.values()

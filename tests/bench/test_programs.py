@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = sorted(path.stem for path in (ROOT / "bench").glob("[a-z]*.py"))
-SLOW = ("commit", "control_plane", "fairness", "gangs", "reconcile", "size", "startup", "turns")
+SLOW = ("commit", "control_plane", "fairness", "gangs", "reconcile", "size", "startup", "turns", "waking")
 """They take most of their minute: `make test-long` runs them."""
 
 SECONDS_MAX = 240.0

@@ -8,11 +8,13 @@ import orjson
 
 from bessemer.core.ports import CONTROLLER, Writer
 from bessemer.core.resource import Key
-from bessemer.kinds.inference.endpoint.revisions import remembered
+from bessemer.kinds.fleet.claim import Claim
+from bessemer.kinds.inference.endpoint.revisions import marks_of, remembered
 from bessemer.kinds.inference.endpoint.spec import Endpoint
 from tests.cli.conftest import PROJECT, Cli
 
 PLACE = ("-n", PROJECT)
+SPEC = {"model": "smol", "flavor": "small", "replicas": 2}
 
 
 def body_of(cli: Cli, name: str) -> dict[str, Any]:
@@ -25,10 +27,13 @@ def look(cli: Cli, name: str, *, answering: int, old: int = 0, trouble: str = ""
     """What a turn of the controller leaves, with so many replicas of the new revision that answer."""
     body = body_of(cli, name)
     endpoint = Endpoint.model_validate(body)
-    known = remembered(endpoint, [], now=1_750_000_000.0)
-    newest = max(known, key=lambda one: one.number).revision
+    labels, annotations = marks_of(Endpoint.model_validate({**body, "spec": SPEC}))
+    metadata = {"name": "endpoint-roll-0", "uid": "c-0", "labels": labels, "annotations": annotations}
+    claim = {"host": "h1", "tenant": "acme", "workload": {"kind": "Endpoint", "name": name, "uid": "e", "replica": 0}}
+    known = remembered(endpoint, [Claim.model_validate({"metadata": metadata, "spec": claim})], now=1_750_000_000.0)
+    newest = known[-1].revision if known else ""
     replicas = [{"replica": n, "claim": f"c{n}", "host": "h1", "phase": "Running"} for n in range(answering + old)]
-    for n, one in enumerate(replicas):
+    for n, one in enumerate(replicas if known else []):
         one["revision"] = newest if n < answering else "before"
     said = {"type": "Progressing", "status": "False" if trouble else "True", "reason": trouble or "Updating"}
     body["status"] = {
@@ -37,7 +42,8 @@ def look(cli: Cli, name: str, *, answering: int, old: int = 0, trouble: str = ""
         "revision": newest,
         "revisions": [one.dump() for one in known],
         "replicas": replicas,
-        "updatedReplicas": answering,
+        "updatedReplicas": answering if known else 0,
+        "readyReplicas": 2,
         "wantedReplicas": 2,
         "conditions": [{**said, "message": "it hurts", "lastTransitionTime": "2025-06-15T15:06:40Z"}],
     }
@@ -47,13 +53,14 @@ def look(cli: Cli, name: str, *, answering: int, old: int = 0, trouble: str = ""
 
 def test_how_far_an_update_is_and_back(cli: Cli) -> None:
     cli.do(lambda w: w.create(f"/apis/bessemer.dev/v1alpha1/namespaces/{PROJECT}/endpoints", {
-        "metadata": {"name": "roll"}, "spec": {"model": "smol", "flavor": "small", "replicas": 2},
+        "metadata": {"name": "roll"}, "spec": SPEC,
     }))  # fmt: skip
     early = cli("rollout", "status", "roll", *PLACE, "--no-watch")
     assert (early.code, "has yet to be looked at" in early.err) == (1, True)
     look(cli, "roll", answering=2)
     whole = cli("rollout", "status", "endpoint/roll", *PLACE)
-    assert (whole.code, "all of 2 replicas are of revision" in whole.raw) == (0, True)
+    assert (whole.code, whole.raw) == (0, "endpoint/roll: 2 of 2 replicas answer, of one revision\n")
+    assert "one revision alone" in cli("rollout", "history", "roll", *PLACE).err
     assert cli("rollout", "undo", "roll", *PLACE).code == 1
 
     changed = body_of(cli, "roll")

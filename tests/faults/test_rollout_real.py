@@ -51,7 +51,8 @@ def rolled(body: Body) -> bool:
     status = body.get("status", {})
     replicas = status.get("replicas", ())
     same = all(one.get("revision") == status.get("revision") for one in replicas)
-    return is_ready(body) and same and len(replicas) == status.get("updatedReplicas") == SPEC["replicas"]
+    updated = status.get("updatedReplicas", SPEC["replicas"])
+    return is_ready(body) and same and len(replicas) == updated == SPEC["replicas"]
 
 
 async def test_engines_are_rolled_and_no_request_fails() -> None:
@@ -80,7 +81,7 @@ async def test_engines_are_rolled_and_no_request_fails() -> None:
 
 async def roll(plant: Plant) -> None:
     """Change what replicas are made of, and kill the controller when the first of the new ones is there."""
-    first = (await plant.body(ENDPOINT))["status"]["revision"]
+    first = (await plant.bodies("Claim"))[0]["metadata"]["labels"][LABEL]
     body = await plant.body(ENDPOINT)
     body["spec"]["slots"] = 3
     await plant.ask(lambda client: client.replace(body))

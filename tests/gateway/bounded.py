@@ -37,13 +37,16 @@ def wanted(body: int = 20, **said: Any) -> request.Wanted:
 
 
 class Gateway:
-    """One process. ``away``: the api does not answer it; ``lost``: it does what it is asked, and the answer is lost."""
+    """One process. ``away``: the api does not answer it; ``lost``: it does what it is asked, and the answer is lost;
+    until ``answers`` is set again what it does is not told."""
 
     def __init__(self, store: Store, clock: FakeClock, name: str, *, spool: list[UsageRecord] | None = None) -> None:
         self.store, self.clock, self.name = store, clock, name
         self.spool = spool if spool is not None else []
         self.before = self.settled = 0
         self.away = self.lost = False
+        self.answers = asyncio.Event()
+        self.answers.set()
         self._settling = asyncio.Lock()
         self.asked: list[Mapping[str, Any]] = []
         before = len(self.spool)
@@ -55,6 +58,9 @@ class Gateway:
     async def _ask(self, project: str, tokens: int, *, money: Wish) -> Given:
         self._require()
         given = await self.store.capacity.hold(project, meter="tokens_per_minute", amount=tokens, money=money)
+        await self.answers.wait()
+        if self.lost:
+            raise Unavailable("the answer is lost")
         purse = given.money
         bound = Bound(purse.prices, purse.number, purse.stands, purse.left) if purse is not None else None
         return Given(given.amount, given.until - self.clock.now(), given.left, "", bound)
@@ -64,6 +70,7 @@ class Gateway:
         self.asked.append(bounds)
         ask = Asked.model_validate_json(orjson.dumps(bounds)).ask()
         answer = told(await self.store.bounds.hold(project, ask), now=self.clock.now())
+        await self.answers.wait()
         if self.lost:
             raise Unavailable("the answer is lost")
         return answer

@@ -158,7 +158,7 @@ async def rig(
         await front.close(1.0)
         for _ in range(5):  # what was abandoned hears of it in the next turns
             await asyncio.sleep(0)
-        kept = (front.connections, front.held, facts.metrics.busy, spool._promised)
+        kept = (front.connections, front.held + len(front.large), facts.metrics.busy, spool._promised)
         await engine.close()
         spool.close()
         shutil.rmtree(folder, ignore_errors=True)

@@ -12,7 +12,7 @@ import pytest
 
 from bessemer.core.clock import SystemClock
 from bessemer.core.money import Wish
-from bessemer.gateway import Admission, Given, Shares, reading, request
+from bessemer.gateway import Admission, Given, Shares, large, reading, request
 from bessemer.gateway.front import READ_SECONDS
 from tests.gateway.harness import Rig, api_key, claim, endpoint, rig
 
@@ -170,6 +170,32 @@ async def test_bodies_are_bounded_each_and_together(monkeypatch: pytest.MonkeyPa
         async with asyncio.timeout(20):
             while to.front.held or to.front.connections:
                 await asyncio.sleep(0.01)
+
+
+async def test_a_tenants_large_bodies_shut_out_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(large, "SHARE_BYTES_MAX", 150_000)
+    part = b"2710\r\n" + b" " * 10_000 + b"\r\n"
+    rival = POST.replace(b"bsk_good", b"bsk_rival") + b"transfer-encoding: chunked\r\n\r\n" + part * 9
+    async with rig() as to:
+        to.tables.apply(api_key("rival", "bsk_rival", project="rival--lab"))
+        async with wire(to) as (_, first), wire(to) as (reader, second), wire(to) as (_, other):
+            first.write(POST + b"transfer-encoding: chunked\r\n\r\n" + part * 9)
+            other.write(rival)
+            async with asyncio.timeout(20):
+                while to.front.held < 180_000:
+                    await asyncio.sleep(0.01)
+            second.write(POST + b"transfer-encoding: chunked\r\n\r\n" + part * 9)
+            status, _, body = await answer(reader)
+            assert (status, orjson.loads(body)["error"]["code"]) == (503, "gateway_busy")
+        async with asyncio.timeout(20):
+            while to.front.held or to.front.connections:
+                await asyncio.sleep(0.01)
+        await to.replica("r0", of="words")
+        async with wire(to) as (heard, writer):
+            body = BODY + b" " * 100_000
+            writer.write(POST + b"content-length: %d\r\n\r\n%b" % (len(body), body))
+            assert (await answer(heard))[0] == 200
+            assert len(to.front.large) == 0
 
 
 async def test_who_has_no_key_need_not_send_a_body() -> None:

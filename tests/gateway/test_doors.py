@@ -155,7 +155,9 @@ async def test_an_answer_that_stands_still_ends(tmp_path: Path, stream: bool) ->
         status, body = await ask(to, stream=stream)
         code = b'"code":"answer_cut"' if stream else b'"code":"replica_failed"'
         assert (status, code in body) == (200 if stream else 502, True)
-        assert to.spool.waiting == stream
+        pending = to.spool.pending()
+        assert pending is not None
+        assert [one.output_tokens for one in pending.records] == [int(stream)]
         (replica,) = to.tables.endpoints["acme--lab", "words"].replicas.values()
         assert replica.health.failures == 1
 

@@ -13,9 +13,11 @@ from bessemer.core.clock import rfc3339
 from bessemer.core.errors import BessemerError, Conflict, NotFound, QuotaExceeded, Taken, Walled
 from bessemer.core.ports import Stored
 from bessemer.core.resource import Change, Condition, Key
+from bessemer.core.taking import Telling
 from bessemer.kinds import turns, workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.flavor import Flavor
+from bessemer.kinds.taking import taking
 
 PROJECT = "acme--lab"
 NOW = 1_700_000_000.0
@@ -75,7 +77,7 @@ async def test_lost_is_one_place_that_somebody_else_took(
     def forget(uid: str, *, lost: bool) -> None:
         forgotten[uid] = lost
 
-    monkeypatch.setattr(workload, "_claim", claim)
+    monkeypatch.setattr(workload, "claim_for", claim)
     fleet = SimpleNamespace(assume=lambda *_: None, forget=forget)
     ctx = cast(Context, SimpleNamespace(fleet=fleet, capacity=SimpleNamespace(take=refuse)))
     make = SimpleNamespace(terms=SimpleNamespace(revision=1))
@@ -83,6 +85,18 @@ async def test_lost_is_one_place_that_somebody_else_took(
     with pytest.raises(error):
         await workload.take_all(ctx, cast(Any, SimpleNamespace(uid="w")), parts=parts)
     assert forgotten == {f"w/{n}": error is Taken and replicas == 1 for n in range(replicas)}
+    if replicas == 1:
+        forgotten.clear()
+        within = await taking(
+            ctx,
+            cast(Any, SimpleNamespace(uid="w")),
+            decision=cast(Any, None),
+            make=cast(Any, make),
+            failed=cast(Any, refuse),
+        )
+        with pytest.raises(error):
+            await within.write(Telling({}))
+        assert forgotten == {"w/0": error is Taken}
 
 
 # --- hosts --------------------------------------------------------------------------------------------------------

@@ -280,6 +280,7 @@ class World:
             devices=devices,
             virtualization="tcg",
             isolation=isolation,
+            engines=["llamacpp", "vllm"],
             sharing="time" if gpus else "none",
             partitions={"H100": known()["H100-80GB"]} if gpus else {},
         )

@@ -234,6 +234,10 @@ async def engine(life: Life, admin: Client) -> None:
     await admin.account.source_secret(Key("Model", "", "shown"), {"token": token})
     await refused(admin.account.source_secret(Key("Model", "", "shown"), {"token": token, "other": token}))
     await refused(admin.account.source_secret(Key("Model", "", "m"), {"token": token}))
+    own = Key("ProjectModel", PROJECT, "shown")
+    await admin.create(an_object(own, inner))
+    theirs = life.know("a project's token", f"mark-own-token-{MARK}", by="projectmodels/{name}/token")
+    await admin.account.source_secret(own, {"token": theirs})
     hosts = [orjson.loads(host.body) for host in (await admin.list(Scope(kind="Host"))).items]
     (real,) = [host["metadata"]["name"] for host in hosts if not host["spec"].get("taints")]
     await serving(life, admin, "ends", said="the engine ended")

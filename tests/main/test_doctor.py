@@ -110,3 +110,14 @@ def test_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
     groups = Path("/sys/kernel/iommu_groups")
     assert lines["IOMMU groups"]["found"] == str(len(os.listdir(groups)) if groups.is_dir() else 0)
     assert "free at" in lines["disk"]["found"]
+
+
+def test_what_content_takes_is_said_where_there_is_some(tmp_path: Path) -> None:
+    assert doctor._content(tmp_path) == []
+    content = tmp_path / "content"
+    content.mkdir()
+    for name, size in (("a" * 64, 2048), ("b" * 64, 1024), ("c" * 64 + ".part", 512)):
+        (content / name).write_bytes(bytes(size))
+    (content / ("b" * 64 + ".idle")).touch()
+    (found,) = doctor._content(tmp_path)
+    assert found.found == "2 KiB in use, 1 KiB that nobody names any more, 512 B on the way"

@@ -26,6 +26,7 @@ OPEN: Mapping[str, Mapping[str, Any]] = {
     "virtual": {"virtualization": "none"},
     "handing": {"passthrough": False},
     "isolated": {"isolation": "none"},
+    "engines": {"engines": ["vllm"]},
     "fake": {"fake": True},
     "taints": {"taints": ("slow",)},
     "wall": {"wall": Wall("north")},
@@ -93,7 +94,7 @@ def meant_by(arrays: FleetArrays, name: str, *, row: int) -> list[object]:
 def test_a_number_that_is_not_its_own_is_mended_and_not_given_back(name: str) -> None:
     def one(word: str, *, gpus: int) -> HostFacts:
         nics = [Device(id=f"{word}{n}", kind="nic", model=word, numa_node=0) for n in range(2)]
-        at = {"leaf": word, "spine": f"{word}s", "taints": (word,), "wall": Wall(word)}
+        at = {"leaf": word, "spine": f"{word}s", "taints": (word,), "wall": Wall(word), "engines": [word]}
         facts = host(word, gpus=gpus, model=word, nvlink_partitions=[["gpu0", f"gpu{gpus - 1}"]], **at)
         return replace(facts, inventory=facts.inventory.model_copy(update={"devices": facts.inventory.devices + nics}))
 

@@ -68,6 +68,7 @@ WHOSE = {
     "own_hosts": Case(value=True),
     "virtualization": Case(value=True, there={"virtualization": "none"}),
     "isolation": Case(value=True, there={"isolation": "none"}),
+    "engine": Case(value="vllm"),
 }
 
 CASES = {**NEEDED, **WHOSE}

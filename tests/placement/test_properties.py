@@ -61,6 +61,7 @@ def hosts(draw: st.DrawFn, name: str) -> HostFacts:
             fake="bessemer.dev/fake" in taints,
             virtualization=draw(st.sampled_from(("kvm", "tcg", "none"))),
             isolation=draw(st.sampled_from(("strong", "weak", "none"))),
+            engines=draw(st.sampled_from(([], [], ["llamacpp", "vllm"], ["none"]))),
             sharing="time",
         ),
         taints=taints,
@@ -95,6 +96,7 @@ requests = st.builds(
     tolerations=st.sampled_from(((), ("slow",), ("*",))),
     virtualization=st.booleans(),
     isolation=st.booleans(),
+    engine=st.sampled_from(("", "", "", "llamacpp", "vllm")),
 )
 
 
@@ -125,6 +127,8 @@ class Slow:
         if request.virtualization and facts.inventory.virtualization == "none":
             return False
         if request.isolation and facts.inventory.isolation == "none":
+            return False
+        if request.engine and request.engine not in (facts.inventory.engines or ["llamacpp"]):
             return False
         return may and any(self.suits(name, request, chosen) for chosen in self.choices(name, request))
 

@@ -12,8 +12,9 @@ from bessemer.core.notices import Happening
 from bessemer.core.ports import CONTROLLER, Scope, Stored
 from bessemer.core.quota import Quota
 from bessemer.core.resource import Key
-from bessemer.core.taking import Telling
+from bessemer.core.taking import Telling, Wanted
 from bessemer.store import Store
+from bessemer.store.transaction import Tx
 from tests.store.make import ALICE, PROJECT, body, claim, inventory, read
 
 
@@ -51,7 +52,7 @@ async def test_both_are_written_and_told_in_one_order(store: Store) -> None:
     taken, told = await store.capacity.take([wanted], CONTROLLER, tells=telling(made))
     assert await store.objects.get(told.key) == told
     assert read(told)["status"] == {"phase": "Placed"}
-    assert taken.revision < told.revision
+    assert told.revision < taken.revision
     (event,) = (await store.objects.list(Scope(kind="Event"))).items
     assert read(event)["reason"] == "Placed"
     assert (await standing(store))[:1] == (1,)
@@ -96,6 +97,28 @@ async def test_beside_others_of_its_group_it_is_refused_alone(store: Store) -> N
     (row,) = [row for row in await store.capacity.devices() if row.claim]
     assert row.claim == found[1][0].uid
     assert (await store.objects.get(made.key)).revision == made.revision
+
+
+async def test_several_of_a_group_go_in_together(file_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one of them asks has nothing written that the others have put off."""
+    await workload(file_store)
+    made = [await file_store.objects.create(body("Thing", f"w{n}"), ALICE) for n in range(4)]
+    settled: list[Tx] = []
+    monkeypatch.setattr(Tx, "settle", settled.append)
+    takes = [
+        file_store.capacity.take([_owned(claim(f"w{n}", cores=100), thing)], CONTROLLER, tells=telling(thing))
+        for n, thing in enumerate(made)
+    ]
+    before = file_store.metrics.groups
+    await asyncio.gather(*takes)
+    assert file_store.metrics.groups == before + 1
+    assert not settled
+
+
+def _owned(wanted: Wanted, by: Stored) -> Wanted:
+    key, spec, metadata = wanted
+    owner = {"apiVersion": "bessemer.dev/v1alpha1", "kind": by.key.kind, "name": by.key.name, "uid": by.uid}
+    return key, spec, {**metadata, "ownerReferences": [owner]}
 
 
 async def test_who_may_not_take_tells_nothing(store: Store) -> None:

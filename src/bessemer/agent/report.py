@@ -20,7 +20,7 @@ from bessemer.agent.metrics import AgentMetrics
 from bessemer.agent.outbox import Outbox
 from bessemer.core.clock import Clock
 from bessemer.core.errors import Conflict, DriverError, Invalid, NotFound
-from bessemer.core.hosts import Device, Inventory
+from bessemer.core.hosts import UNSAID_ENGINES, Device, Inventory
 from bessemer.core.ports import Stored, Writer
 from bessemer.core.resource import API_VERSION, Change, Key
 from bessemer.drivers.inspect.protocol import Inspect
@@ -29,7 +29,7 @@ from bessemer.loop.queue import Backoff
 REPORT_SECONDS_MIN = 5.0
 """Between two reports, so that an api which keeps something else than it was told is not told without end."""
 
-ENGINES, NO_ENGINE = ("llamacpp",), "none"
+ENGINES, NO_ENGINE = UNSAID_ENGINES, "none"
 """What a host has whose report does not say, and what one says that has none."""
 
 HEARD_LOOK_SECONDS = 0.1

@@ -326,11 +326,14 @@ def server_tls(pair: Pair, ca: bytes | None = None) -> ssl.SSLContext:
     return context
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening TCP socket; port 0 is a free one. Raises OSError."""
+def listen(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A listening TCP socket; port 0 is a free one. Where it is ``shared``, other processes of this user may listen
+    there, too, and the kernel deals connections out among them. Raises OSError."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         bound.bind((host, port))
     except OSError:

@@ -66,8 +66,9 @@ class Needs:
 class Request(Needs):
     """What one replica wants of one host: what it needs of the hardware, and whose it is, which says where it may land.
     ``bearable`` are the taints that its tenant may tolerate at all; None is whoever has no bounds. ``virtualization``
-    is for guests, ``isolation`` for engines: a host that has none of either kind runs none of them. ``sites`` are where
-    its tenant may be (none: anywhere); with ``own_hosts`` it is kept to hosts that are dedicated to it."""
+    is for guests, ``isolation`` for engines: a host that has none of either kind runs none of them; ``engine`` is the
+    sort that it must have ("": any, or none). ``sites`` are where its tenant may be (none: anywhere); with
+    ``own_hosts`` it is kept to hosts that are dedicated to it."""
 
     tenant: str
     tolerations: tuple[str, ...] = ()
@@ -76,6 +77,7 @@ class Request(Needs):
     own_hosts: bool = False
     virtualization: bool = False
     isolation: bool = False
+    engine: str = ""
 
     def __post_init__(self) -> None:
         require_apart(self.companions, devices=self.device_count)

@@ -99,6 +99,10 @@ class NumaNode(ApiModel):
         return hugepages
 
 
+UNSAID_ENGINES = ("llamacpp",)
+"""The sorts of engines of a host whose report names none."""
+
+
 class Inventory(ApiModel):
     """What an agent found on its machine. ``fake`` hosts say so here and everywhere.
 

@@ -21,7 +21,7 @@ Wanted = tuple[Key, ClaimSpec, Mapping[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Telling:
-    """The body of a status write, under its resourceVersion, and what it tells."""
+    """The body of a status write, under its resourceVersion, and what it tells. Nobody changes it any more."""
 
     body: Mapping[str, Any]
     happenings: Sequence[Happening] = ()

@@ -17,6 +17,7 @@ from pydantic import Field
 
 from bessemer.core.asking import Allocation, NumaPolicy, ReasonView, Request
 from bessemer.core.beside import CompanionAsked, CompanionUse, CpuPolicy, PciPlace
+from bessemer.core.hosts import UNSAID_ENGINES
 from bessemer.core.resource import ApiModel
 
 
@@ -49,6 +50,11 @@ def nothing(value: object) -> bool:
     return not value
 
 
+def usual(engine: str) -> bool:
+    """Whether a sort of engine is none, or the one that hosts have which name none."""
+    return engine in ("", *UNSAID_ENGINES)
+
+
 Movable = Literal["", "Restart", "Replace"]
 """How a claim may be moved: not at all; stopped and started anew elsewhere, so that what it had in memory and on its
 host's disks is lost; or replaced by another that is there before it goes, so that nothing is."""
@@ -72,6 +78,7 @@ class Asked(ApiModel):
     own_hosts: bool = Field(False, description="Whether its tenant was kept to hosts of its own.")
     virtualization: bool = Field(False, description="Whether it had to be a host that runs guests.")
     isolation: bool = Field(False, description="Whether it had to be a host that keeps engines apart.")
+    engine: str = Field("", exclude_if=usual, description="The sort of engine that its host had to have; empty: none.")
     companions: list[CompanionAsked] = Field(default_factory=list, description="What was to lie beside the devices.")
     cpu_policy: CpuPolicy = Field("shared", description="Whether threads or cores of its own.")
     page_bytes: int = Field(0, description="Size of the huge pages that its memory was to lie in; 0: ordinary memory.")

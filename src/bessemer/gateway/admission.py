@@ -32,6 +32,9 @@ from bessemer.gateway.vessels import Account, Ticket, Vessel
 MAX_TOKENS = b"x-bessemer-max-tokens"
 """The header that says how much each answer may be, where the gateway made it less."""
 
+ASK_SECONDS = 10.0
+"""That a request waits until it is known whether it may go on."""
+
 _TRIES = 3
 
 
@@ -105,6 +108,14 @@ class Admission:
         return Ticket(held, need, parts, account, None, known.lines(self.lending.now()), names=known.names)
 
     async def _wait(self, key: KeyEntry, wanted: Wanted, *, context: int, need: Need) -> Ticket:
+        """As `_asked`, for so long in all: behind an api that hangs nobody waits for those before him, too."""
+        try:
+            async with asyncio.timeout(ASK_SECONDS):
+                return await self._asked(key, wanted, context=context, need=need)
+        except TimeoutError as error:
+            raise errors.limit_unknown() from error
+
+    async def _asked(self, key: KeyEntry, wanted: Wanted, *, context: int, need: Need) -> Ticket:
         """Ask for what lacks; where there is less, for what there is. Raises Refused."""
         asked = need
         for _ in range(_TRIES):

@@ -123,7 +123,7 @@ class Gateway:
     def _known(self, call: Call, then: Callable[[Call], None]) -> None:
         """Once it is known who asks."""
         if isinstance(call.key, Future):
-            Vouching(call, call.key, then)
+            Vouching(call, call.key, then=then)
         else:
             then(call)
 

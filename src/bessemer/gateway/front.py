@@ -19,7 +19,8 @@ import httptools
 from bessemer.core.clock import Clock
 from bessemer.gateway import errors
 from bessemer.gateway.errors import Refused
-from bessemer.gateway.reading import HEADERS_BYTES_MAX, HEADERS_SECONDS, Held, Reading
+from bessemer.gateway.large import Large
+from bessemer.gateway.reading import HEADERS_BYTES_MAX, HEADERS_SECONDS, SPARED_BYTES_MAX, Held, Reading
 from bessemer.gateway.reply import Call, Stamps
 
 KEEP_ALIVE_SECONDS = 75.0
@@ -68,6 +69,7 @@ class Front:
         self.stamps = Stamps(clock)
         self.stopping = False
         self.held = 0
+        self.large = Large()
         self.now = clock.monotonic()
         """As of the last tick, which is near enough for what may take many of them."""
         self._sweep = sweep
@@ -183,6 +185,7 @@ class Connection(asyncio.Protocol):
         if (call := self.call) is not None:
             self.call = None
             self._front.held -= call.size
+            self._front.large.ended(call)
             call.leave()
         if exc is not None:
             self.transport.close()  # only who closes lets go of TLS's buffers, a quarter of a megabyte
@@ -251,6 +254,8 @@ class Connection(asyncio.Protocol):
         self._front.handler.refused(call, status)
 
     def done(self, call: Call) -> None:
+        if call.size > SPARED_BYTES_MAX:
+            self._front.large.ended(call)
         self._front.held -= call.size
         call.size = 0
         if call is not self.call:

@@ -16,6 +16,7 @@ import asyncio
 import math
 import time
 from collections.abc import Awaitable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
@@ -27,6 +28,7 @@ from bessemer.core.money import STATED_MAX, Prices
 from bessemer.core.units import show_price
 from bessemer.core.values import UsageRecord
 from bessemer.gateway import errors
+from bessemer.gateway.lasting import FORGET_SECONDS
 from bessemer.gateway.purse import Need
 from bessemer.gateway.record import AnyRecord
 from bessemer.gateway.tables import KeyEntry
@@ -43,6 +45,9 @@ AT_ONCE = 8
 
 Hold = tuple[Account | None, tuple[Part, ...], Known | None]
 """What a request holds, whose project's prices it goes by, and what is known of who asks; None where nothing is."""
+
+Whose = tuple[str, str, str]
+"""Project, key and owner by whose bounds a request is judged."""
 
 _NOTHING: Hold = (None, (), None)
 _TRIES = 8
@@ -71,7 +76,7 @@ class Lending:
         self._holder = holder
         self._before = before
         self._accounts: dict[str, Account] = {}
-        self._known: dict[tuple[str, str, str], Known] = {}
+        self._known: dict[Whose, Known] = {}
         self._owed: dict[str, list[tuple[Vessel, int]]] = {}
 
     @property
@@ -99,9 +104,9 @@ class Lending:
         if self._ask is None:
             return _NOTHING
         account = self._accounts.setdefault(key.project, Account())
-        known = self._known.setdefault(_whose(key), Known())
         async with account.turn:
             for _ in range(_TRIES):
+                known = self._known.setdefault(_whose(key), Known())
                 if known.of != key.bounds:
                     await self._given(key.project, account, wants=(), key=key)
                 if (parts := account.take(known.vessels, need, now=self.now())) is not None:
@@ -131,6 +136,7 @@ class Lending:
                 await self._say_of(project, account, last=last)
 
         await asyncio.gather(*(one(project, account) for project, account in list(self._accounts.items())))
+        _forget(self._known, self._accounts, long_ago=self.now() - FORGET_SECONDS)
 
     async def replaced(self, project: str) -> bool:
         """Let it be said that of a predecessor's holds none stands; whether it is."""
@@ -170,7 +176,13 @@ class Lending:
     async def _given(
         self, project: str, account: Account, *, wants: Sequence[tuple[Vessel, int]], key: KeyEntry | None = None
     ) -> Lent:
-        """Ask for so much more of each, and put what is given here. Raises Refused."""
+        """Ask for so much more of each, and put what is given here; that is done also where who asks leaves meanwhile.
+        Raises Refused."""
+        return await account.asking.make(partial(self._asked, project, account, wants=wants, key=key))
+
+    async def _asked(
+        self, project: str, account: Account, *, wants: Sequence[tuple[Vessel, int]], key: KeyEntry | None
+    ) -> Lent:
         asked: list[dict[str, Any]] = [
             {"scope": one.scope, "meter": one.meter.name, "amount": more if one.given else one.level + more}
             for one, more in wants
@@ -245,7 +257,19 @@ class Lending:
         return False
 
 
-def _whose(key: KeyEntry) -> tuple[str, str, str]:
+def _forget(of: dict[Whose, Known], accounts: dict[str, Account], *, long_ago: float) -> None:
+    """Whoever has asked for nothing since then, and whose projects hold nothing."""
+    for whose, known in list(of.items()):
+        asks = accounts[whose[0]].turn.locked() or (known.again is not None and not known.again.done())
+        if known.ends < long_ago and not asks:
+            del of[whose]
+    there = {project for project, _, _ in of}
+    for project, account in list(accounts.items()):
+        if project not in there and account.idle:
+            del accounts[project]
+
+
+def _whose(key: KeyEntry) -> Whose:
     """By which bounds it is judged: project, key and owner; keys that state none of their own are as one."""
     return key.project, key.name if key.bounds else "", key.owner
 

@@ -151,7 +151,7 @@ class Vouching:
 
     __slots__ = ("_call", "_then")
 
-    def __init__(self, call: Call, asked: asyncio.Future[Person], then: Callable[[Call], None]) -> None:
+    def __init__(self, call: Call, asked: asyncio.Future[Person], *, then: Callable[[Call], None]) -> None:
         self._call = call
         self._then = then
         call.work = self

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from bessemer.core.money import Prices
+from bessemer.gateway.lasting import Lasting
 
 AHEAD = 8
 """What is asked for is at least this part of what is left: a call to the api serves several requests."""
@@ -129,6 +130,7 @@ class Purse:
     number: int = 0
     money: Money = field(default_factory=Money)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    asking: Lasting = field(default_factory=Lasting)
     again: asyncio.Task[None] | None = None
 
     @property

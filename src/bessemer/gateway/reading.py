@@ -16,6 +16,7 @@ import httptools
 from bessemer.gateway import errors, reply, request
 from bessemer.gateway.errors import Refused
 from bessemer.gateway.heads import Head, plain
+from bessemer.gateway.large import Large
 from bessemer.gateway.reply import Call, Carrier
 
 HEADERS_SECONDS = 20.0
@@ -41,6 +42,7 @@ class Held(Protocol):
     """Bytes of bodies that a process holds."""
 
     held: int
+    large: Large
 
 
 class Reader(Carrier, Protocol):
@@ -146,6 +148,7 @@ class Reading:
         """Nothing more of it is of use."""
         for call in self._waiting:
             self._connection.bodies.held -= call.size
+            self._connection.bodies.large.ended(call)
         self._waiting.clear()
 
     def close(self) -> None:
@@ -213,6 +216,8 @@ class Reading:
         if call.size > request.BODY_BYTES_MAX:
             raise errors.too_large(request.BODY_BYTES_MAX)
         if bodies.held > BODIES_BYTES_MAX and call.size > SPARED_BYTES_MAX:
+            raise errors.crowded()
+        if call.size > SPARED_BYTES_MAX and not bodies.large.grown(call):
             raise errors.crowded()
         if call is not self._connection.call:
             self._waits += size

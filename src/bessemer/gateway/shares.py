@@ -20,6 +20,7 @@ import itertools
 import time
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
@@ -29,6 +30,7 @@ from bessemer.core.errors import BessemerError
 from bessemer.core.money import STATED_MAX, Prices, Wish
 from bessemer.core.values import UsageRecord
 from bessemer.gateway import errors
+from bessemer.gateway.lasting import FORGET_SECONDS
 from bessemer.gateway.purse import AHEAD, Bound, Held, Need, Purse, known
 from bessemer.gateway.record import AnyRecord
 from bessemer.gateway.request import Wanted
@@ -174,6 +176,11 @@ class Shares:
 
         largest_first = sorted(self._purses.items(), key=lambda item: item[1].money.have, reverse=True)
         await asyncio.gather(*(one(project, purse) for project, purse in largest_first))
+        long_ago = self._now() - FORGET_SECONDS
+        for project, purse in largest_first:
+            held = purse.turn.locked() or purse.money.level or purse.money.stated
+            if not held and purse.ends < long_ago and self._purses.get(project) is purse:
+                del self._purses[project]
 
     async def _state(self, project: str, purse: Purse) -> bool:
         """Let the api know; whether it does. Until then it keeps more than there is, or knows of a later word than this
@@ -207,12 +214,18 @@ class Shares:
         raise errors.limit_unknown()
 
     async def _given(self, project: str, tokens: int, *, purse: Purse, more: int) -> Given:
-        """Ask for tokens, and to hold so much ``more`` money, and put what is given into the purse. Raises Refused."""
+        """Ask for tokens, and to hold so much ``more`` money, and put what is given into the purse; that is done also
+        where who asks leaves meanwhile. Raises Refused."""
+        return await purse.asking.make(partial(self._asked, project, tokens, purse=purse, more=more))
+
+    async def _asked(self, project: str, tokens: int, *, purse: Purse, more: int) -> Given:
         assert self._ask is not None
         before, money = self._now(), purse.money
         level = money.level + more
         if max(tokens, level) > STATED_MAX:
             raise errors.too_much()
+        # It may stand, though its answer is never heard: then it is said again, and less.
+        money.stated = max(money.stated, level)
         wish = Wish(holder=self._holder, micro=level, after=None if self._before else money.number)
         try:
             given = await self._ask(project, tokens, money=wish)
@@ -230,7 +243,8 @@ class Shares:
         purse.bounded, purse.left = given.left is not None, given.left or 0
         purse.have += given.amount if purse.bounded else 0
         money.hear(given.money, asked=more)
-        money.stated = level if given.money is not None and given.money.stands else money.stated
+        if given.money is None or given.money.stands:
+            money.stated = level if given.money is not None else 0
         return given
 
     async def _look_again(self, project: str, purse: Purse) -> None:

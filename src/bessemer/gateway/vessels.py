@@ -17,6 +17,7 @@ import msgspec
 
 from bessemer.core.bounds import BUSY_SECONDS, METERS, Meter, Unit
 from bessemer.core.money import HOLD_SECONDS, Prices
+from bessemer.gateway.lasting import Lasting
 from bessemer.gateway.meter import Counts
 from bessemer.gateway.purse import AHEAD, REQUESTS_AHEAD, Held, Need, known
 from bessemer.gateway.record import AnyRecord
@@ -208,6 +209,14 @@ class Account:
     prices: Prices = field(default_factory=Prices)
     vessels: dict[Place, Vessel] = field(default_factory=dict)
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    asking: Lasting = field(default_factory=Lasting)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is held of any bound, by any word that stands."""
+        if self.turn.locked():
+            return False
+        return not any(one.level or one.stated for one in self.vessels.values() if not one.given)
 
     def hear(self, scopes: Iterable[str], lent: Lent, *, asked_at: float) -> tuple[Vessel, ...]:
         """The vessels of these scopes, as the api says that they are; what has no bound any more is forgotten."""

@@ -83,7 +83,7 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Make:
-    """What each replica of a workload is made of; ``labels`` are put on its claim, beside those of whose it is."""
+    """What each replica of a workload is made of; ``labels`` and ``notes`` (annotations) are put on its claim."""
 
     flavor: Flavor
     intent: Mapping[str, Any]
@@ -91,6 +91,7 @@ class Make:
     asker: Asker | None = None
     movable: Movable = ""
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    notes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 @lru_cache(_PARTS_KEPT)
@@ -186,10 +187,9 @@ async def claim_for(
         placement=Placement(fitting=decision.fitting, score=dict(decision.score), reasons=shown(decision.reasons)),
         intent=dict(make.intent),
     )
-    metadata = {
-        "labels": {**make.labels, LABEL_KIND: workload.KIND, LABEL_NAME: meta.name},
-        "ownerReferences": [workload.owner_reference().dump()],
-    }
+    labels = {**make.labels, LABEL_KIND: workload.KIND, LABEL_NAME: meta.name}
+    metadata: dict[str, Any] = {"labels": labels, "ownerReferences": [workload.owner_reference().dump()]}
+    metadata |= {"annotations": dict(make.notes)} if make.notes else {}
     return claim_key(workload, replica), spec, metadata
 
 

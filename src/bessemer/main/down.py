@@ -24,7 +24,7 @@ from bessemer.drivers.engine.doors import default_folder
 from bessemer.drivers.process import procfs
 from bessemer.drivers.process.parts import HostParts
 from bessemer.main.hostdrivers import local_drivers
-from bessemer.main.parts import FAKE, GRACE_SECONDS, ORDER, command
+from bessemer.main.parts import BESIDE, FAKE, GRACE_SECONDS, ORDER, command
 from bessemer.main.settings import Paths, Settings, load, state_directory
 from bessemer.main.up import LOCK
 
@@ -51,7 +51,7 @@ async def stop_all(paths: Paths) -> list[str]:
         await _end(pid)
         said.append(f"supervisor (pid {pid}) stopped")
     parts, stopped = HostParts(), set()
-    for name in reversed(ORDER):
+    for name in (*reversed(BESIDE), *reversed(ORDER)):
         for part in await parts.find(command(paths, name).marker):
             await parts.stop(part, grace_seconds=GRACE_SECONDS)
             said.append(f"{name} (pid {part.pid}) stopped")

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -51,7 +52,7 @@ from bessemer.gateway.outer import Outward, Services
 from bessemer.gateway.shares import Ask
 from bessemer.gateway.upstream import watch
 from bessemer.main import identities
-from bessemer.main.settings import METRICS_SOCKET, Paths, Settings, fake_host_name, host_name
+from bessemer.main.settings import METRICS_SOCKET, Paths, Settings, fake_host_name, gateway_of, host_name
 
 _METER = "tokens_per_minute"
 _GIVE_BACK_SECONDS = 2.0
@@ -66,26 +67,47 @@ _ALIVE = Request(method="GET", path="/livez")
 _log = structlog.get_logger("gateway")
 
 
-async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event) -> None:
-    """Run until cancelled, which ``stop`` announces; what is not settled waits in the spool for the next start."""
-    clock = SystemClock()
-    spool = Spool(paths.spool)
-    certificate, key = paths.certificate(identities.GATEWAY)
-    tls = tls_context(paths.ca_certificate.read_bytes(), (certificate.read_bytes(), key.read_bytes()))
-    transport = HttpTransport(identities.urls(settings)["api"], tls=tls)
-    client = Client(transport, plurals=None)
+class Accounts:
+    """What one process of a gateway keeps in ``folder``, and whom it tells of that."""
+
+    def __init__(self, paths: Paths, settings: Settings, *, folder: Path, clock: Clock) -> None:
+        self.spool = Spool(folder / "spool")
+        certificate, key = paths.certificate(identities.GATEWAY)
+        tls = tls_context(paths.ca_certificate.read_bytes(), (certificate.read_bytes(), key.read_bytes()))
+        self.transport = HttpTransport(identities.urls(settings)["api"], tls=tls)
+        self.client = Client(self.transport, plurals=None)
+        self.holder = holder = _uid(folder)
+        before, agents = self.spool.waiting, self.client.agents
+        self.admission = Admission(
+            Shares(asking(agents.share), clock=clock, holder=holder, before=before),
+            Lending(agents.lend, clock=clock, holder=holder, before=before),
+        )
+        self.settler = Settler(
+            self.spool, agents.usage, clock=clock, gateway_uid=holder, settled=self.admission.settled
+        )
+        self.left = partial(agents.held, holder)
+        """The projects of which the api was told that this one, or one before it, holds something."""
+
+    async def close(self, *words: Awaitable[None]) -> None:
+        """Give back what is held, and say these last ``words``; what is not settled waits for the next start."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.gather(self.admission.say(last=True), *words), _GIVE_BACK_SECONDS)
+        self.spool.close()
+        await self.client.close()
+
+
+async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event, number: int = 1) -> None:
+    """Run until cancelled, which ``stop`` announces; what is not settled waits in the spool for the next start.
+    ``number`` tells the processes of one port apart."""
+    clock, folder = SystemClock(), gateway_of(paths, number)
+    accounts = Accounts(paths, settings, folder=folder, clock=clock)
+    client, transport, admission = accounts.client, accounts.transport, accounts.admission
     services = Services(client.agents.endpoint_secret, clock)
     tables = Tables(doors_of(paths, settings), services)
     follower = Follower(client, tables, clock=clock)
-
-    holder, before = _uid(paths), spool.waiting
-    admission = Admission(
-        Shares(asking(client.agents.share), clock=clock, holder=holder, before=before),
-        Lending(client.agents.lend, clock=clock, holder=holder, before=before),
-    )
     facts = GatewayFacts(
         tables=tables,
-        spool=spool,
+        spool=accounts.spool,
         clock=clock,
         metrics=GatewayMetrics(CollectorRegistry()),
         secret=identities.key_of(paths, identities.GATEWAY_KEY),
@@ -96,29 +118,27 @@ async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event) 
         vouch=client.agents.bearer,
         outward=outward(settings),
     )
-    settler = Settler(spool, client.agents.usage, clock=clock, gateway_uid=holder, settled=admission.settled)
     pulse = Pulse(lambda: transport.request(_ALIVE), transport.close, listen=transport.listen, clock=clock)
     app = Gateway(facts, follower.ready)
-    reporter = Reporter(lambda: list(tables.endpoints.values()), client.agents.loads, holder=holder, clock=clock)
+    reporter = Reporter(
+        lambda: list(tables.endpoints.values()), client.agents.loads, holder=accounts.holder, clock=clock
+    )
     app.waking.rouse = reporter.soon
-    _log.info("gateway listens", address=settings.listen, port=settings.gateway_port)
+    _log.info("gateway listens", address=settings.listen, port=settings.gateway_port, number=number)
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(follower.run())
             group.create_task(services.run())
-            group.create_task(settler.run())
+            group.create_task(accounts.settler.run())
             group.create_task(pulse.run())
             group.create_task(reporter.run())
-            group.create_task(admission.run(partial(client.agents.held, holder), clock=clock))
-            group.create_task(serve_metrics(facts.metrics.registry, paths.spool.parent / METRICS_SOCKET))
-            on = listen(settings.listen, settings.gateway_port)
+            group.create_task(admission.run(accounts.left, clock=clock))
+            group.create_task(serve_metrics(facts.metrics.registry, folder / METRICS_SOCKET))
+            on = listen(settings.listen, settings.gateway_port, shared=max(settings.gateways, number) > 1)
             shown = server_tls(identities.pair_of(paths, identities.GATEWAY))
             group.create_task(serve(app, clock=clock, on=on, tls=shown, stop=stop))
     finally:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(_last_words(admission, reporter), _GIVE_BACK_SECONDS)
-        spool.close()
-        await client.close()
+        await accounts.close(reporter.say(last=True))
 
 
 async def serve(
@@ -147,11 +167,6 @@ async def serve(
         await asyncio.gather(accepting, stopping, return_exceptions=True)
         on.close()
         await front.close(DRAIN_SECONDS)
-
-
-async def _last_words(admission: Admission, reporter: Reporter) -> None:
-    """It holds nothing any more, and is asked nothing."""
-    await asyncio.gather(admission.say(last=True), reporter.say(last=True))
 
 
 def asking(share: Callable[..., Awaitable[dict[str, Any]]]) -> Ask:
@@ -196,9 +211,9 @@ def _doors(paths: Paths) -> ssl.SSLContext:
     return context
 
 
-def _uid(paths: Paths) -> str:
+def _uid(folder: Path) -> str:
     """This gateway's name, for people who look at who sent what; what is settled hangs on the spool's own uid."""
-    file = paths.spool.parent / "uid"
+    file = folder / "uid"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         identities.write_private(file, uuid.uuid4().hex.encode())

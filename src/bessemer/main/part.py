@@ -11,13 +11,13 @@ import sys
 from pathlib import Path
 
 from bessemer.cli.verbs import AgentOptions, ServerOptions
-from bessemer.main.parts import AGENT, CONTROL, FAKE, GATEWAY, WORDS
+from bessemer.main.parts import AGENT, BESIDE, CONTROL, FAKE, GATEWAY, ORDER, WORDS, words
 
 
 def main(arguments: list[str]) -> int:
     """Run the part until it is told to stop; its exit status. Raises SystemExit for words of no part."""
-    *words, flag, state = arguments if len(arguments) > 1 else ("", "")
-    name = next((name for name, known in WORDS.items() if [*known, "--state"] == [*words, flag]), "")
+    *said, flag, state = arguments if len(arguments) > 1 else ("", "")
+    name = next((name for name in (*ORDER, *BESIDE) if [*words(name), "--state"] == [*said, flag]), "")
     if not name:
         raise SystemExit("this starts what `bessemer up` runs: use `bessemer server` and `bessemer agent`")
     gc.disable()  # until the part has read its code
@@ -37,10 +37,12 @@ def _without_console() -> None:
 
 
 def _run(name: str, state: Path) -> int:
-    if name in (CONTROL, GATEWAY):
+    if name == CONTROL or name.startswith(GATEWAY):
         from bessemer.main.server import serve_parts
 
-        return serve_parts(ServerOptions(state=state, parts=tuple(WORDS[name][-1].split(","))))
+        part, _, number = name.partition("-")
+        parts = tuple(WORDS[part][-1].split(","))
+        return serve_parts(ServerOptions(state=state, parts=parts), number=int(number or 1))
     assert name in (AGENT, FAKE)
     from bessemer.main.agent import run_agent
 

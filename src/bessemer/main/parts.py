@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 
 from bessemer.drivers.process.protocol import Command
-from bessemer.main.settings import SEAL_KEYS, Paths, variables
+from bessemer.main.settings import GATEWAYS_MAX, SEAL_KEYS, Paths, variables
 
 CONTROL, GATEWAY, AGENT, FAKE = "control", "gateway", "agent", "fake"
 ORDER: tuple[str, ...] = (CONTROL, GATEWAY, AGENT, FAKE)
@@ -24,13 +24,25 @@ WORDS: Mapping[str, tuple[str, ...]] = {
 }
 
 
+BESIDE: tuple[str, ...] = tuple(f"{GATEWAY}-{number}" for number in range(2, GATEWAYS_MAX + 1))
+"""Further processes of the gateway's, which its first one starts where the settings say so."""
+
+NUMBER = "--number"
+
+
+def words(name: str) -> tuple[str, ...]:
+    """What a part is started with, but the state directory."""
+    part, _, number = name.partition("-")
+    return (*WORDS[part], NUMBER, number) if number else WORDS[part]
+
+
 def command(paths: Paths, name: str) -> Command:
     """How a part is started. The marker ends the command line and holds the absolute state directory.
 
     What the shell's variables say stands in the settings' file by then, with ports chosen where they say 0: a part
     reads the file alone.
     """
-    tail = (*WORDS[name], "--state", str(paths.state))
+    tail = (*words(name), "--state", str(paths.state))
     return Command(
         name=name,
         argv=(sys.executable, "-m", "bessemer.main.part", *tail),

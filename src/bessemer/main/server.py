@@ -22,25 +22,24 @@ PARTS = ("api", "controller", "portal", "gateway")
 _PORTAL_SECONDS = 2.0
 
 
-def serve_parts(options: ServerOptions) -> int:
-    """Run the parts until told to stop. Raises Invalid for a part that there is not."""
+def serve_parts(options: ServerOptions, *, number: int = 1) -> int:
+    """Run the parts until told to stop; of several processes of the gateway's this is the one of that ``number``.
+    Raises Invalid for a part that there is not."""
     unknown = set(options.parts) - set(PARTS)
     if unknown or not options.parts:
         raise Invalid(f"no part is called {', '.join(sorted(unknown)) or '(nothing)'}; there are: {', '.join(PARTS)}")
     paths = Paths(state_directory(options.state))
     settings = load(paths, store=options.store)
     identities.prepare(paths, settings)
-    return run(_together(paths, settings, parts=options.parts))
+    return run(_together(paths, settings, parts=options.parts, number=number))
 
 
-async def _together(paths: Paths, settings: Settings, *, parts: tuple[str, ...]) -> None:
+async def _together(paths: Paths, settings: Settings, *, parts: tuple[str, ...], number: int) -> None:
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         try:
             if "gateway" in parts:
-                from bessemer.main.gateway import run_gateway
-
-                group.create_task(run_gateway(paths, settings, stop=stop))
+                group.create_task(_gateway(paths, settings, stop=stop, number=number))
             if {"api", "controller"} & set(parts):
                 from bessemer.main.control import run_control
 
@@ -58,6 +57,17 @@ async def _together(paths: Paths, settings: Settings, *, parts: tuple[str, ...])
             await asyncio.Event().wait()
         finally:
             stop.set()
+
+
+async def _gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event, number: int) -> None:
+    """One process of the gateway's; beside the first the others are looked after."""
+    from bessemer.main.gateway import run_gateway
+    from bessemer.main.gateways import beside
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(run_gateway(paths, settings, stop=stop, number=number))
+        if number == 1:
+            group.create_task(beside(paths, settings))
 
 
 async def _portal(paths: Paths, settings: Settings, *, alone: bool, stop: asyncio.Event) -> None:

@@ -34,6 +34,7 @@ STORE_PASSWORD = "store.password"
 _SCHEMES = ("postgresql", "postgres")
 _SECRET_WORDS = frozenset({"password", "sslpassword"})
 
+GATEWAYS_MAX = 16
 TOKEN_FILE = "join-token"
 """Beside the agent: what it joins with, once."""
 
@@ -45,6 +46,9 @@ class Settings(ApiModel):
     api_port: int = Field(7443, ge=0, le=65535)
     portal_port: int = Field(7444, ge=0, le=65535)
     gateway_port: int = Field(7445, ge=0, le=65535)
+    gateways: int = Field(
+        1, ge=1, le=GATEWAYS_MAX, description="How many processes serve the gateway's port; each wants a core."
+    )
     host_name: str = Field("", description="The local host's name; the machine's own when empty.")
     store: str = Field("", description="postgresql://USER@HOST/DATABASE, without a password; empty: a file.")
     api_url: str = Field("", description="Where the api is, for what does not run beside one: a load balancer, say.")
@@ -160,11 +164,16 @@ class Paths:
 
     @property
     def spool(self) -> Path:
-        return self.state / "gateway" / "spool"
+        return gateway_of(self) / "spool"
 
     def certificate(self, name: str) -> tuple[Path, Path]:
         """Certificate and key of one of our own identities."""
         return self.certs / f"{name}.crt", self.certs / f"{name}.key"
+
+
+def gateway_of(paths: Paths, number: int = 1) -> Path:
+    """Of one of the processes that serve the gateway's port: its spool, its name, its metrics."""
+    return paths.state / ("gateway" if number == 1 else f"gateway-{number}")
 
 
 def heads_of(paths: Paths) -> Path:

@@ -24,7 +24,7 @@ STATES_MAX = 1024
 KNOWN_PART, MEMORY = 0.25, 64
 """So many of the last states, roughly, must have been known for it to be worth asking. A state costs a third of a
 look."""
-TRIED, TRIED_EVERY = 128, 2048
+TRIED, TRIED_EVERY = 64, 512
 """Where it is not, so many are asked for of every so many."""
 
 _HARDWARE = tuple(name for name, array in ARRAYS.items() if name == "present" or not array.column.open)

@@ -39,6 +39,7 @@ class Arrays(Beside, ABC):
     virtual: Annotated[Bools, Column(open=True)]
     handing: Annotated[Bools, Column(open=True)]
     isolated: Annotated[Bools, Column(open=True)]
+    engines: Annotated[Ints, Column(open=True, numbers="engine_sets")]
     fake: Annotated[Bools, Column(open=True)]
     sharing: Annotated[Bools, Column()]
     taints: Annotated[Ints, Column(open=True, numbers="_taint_sets")]
@@ -65,6 +66,8 @@ class Arrays(Beside, ABC):
     names: list[str]
     models: Numbers[str]
     walls: Numbers[Wall]
+    engine_sets: Numbers[frozenset[str]]
+    """Sorts of engines that are on one host together."""
     switches: Numbers[str]
     """Names of leaves and spines; one name may stand for several, at several sites or under several spines."""
     kinds: Numbers[HostClass]

@@ -163,6 +163,18 @@ def _isolated(sight: Sight) -> Bools:
     return sight.fleet.isolated[: sight.size] if sight.request.isolation else sight.everyone
 
 
+def _equipped(sight: Sight) -> Bools:
+    if not sight.request.engine:
+        return sight.everyone
+    verdicts = np.array([sight.request.engine in one for one in sight.fleet.engine_sets.all], dtype=np.bool_)
+    chosen: Bools = verdicts[sight.fleet.engines[: sight.size]]
+    return chosen
+
+
+def _says_engine(sight: Sight, rejected: Bools) -> Iterator[Reason]:
+    yield Reason("NoEngine", int(rejected.sum()), f"without engine {sight.request.engine}")
+
+
 def _has_some_device(sight: Sight) -> Bools:
     if not sight.request.device_count:
         return sight.everyone
@@ -274,6 +286,8 @@ FACTS: Sequence[Link] = (
     Link(_handing, _plainly("NoPassthrough", "without an IOMMU, so that guests can have no devices")),
     # Engines of several tenants cannot be kept apart there: no sandbox starts.
     Link(_isolated, _plainly("NoIsolation", "without a sandbox for engines")),
+    # The engine is not installed there.
+    Link(_equipped, _says_engine),
 )
 """Who may land where at all, whatever is free there."""
 

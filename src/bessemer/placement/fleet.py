@@ -14,7 +14,7 @@ from copy import copy
 import numpy as np
 
 from bessemer.core.cpus import parse_cpus
-from bessemer.core.hosts import Device
+from bessemer.core.hosts import UNSAID_ENGINES, Device
 from bessemer.placement.arrays import ARRAYS, Arrays, View
 from bessemer.placement.census import Census
 from bessemer.placement.changes import Changes
@@ -46,6 +46,7 @@ class FleetArrays(Arrays):
         self.names = []
         self.models = Numbers()
         self.walls = Numbers()
+        self.engine_sets = Numbers()
         self.switches = Numbers()
         self.kinds = Numbers()
         self.offers = Numbers()
@@ -63,6 +64,7 @@ class FleetArrays(Arrays):
         # Rows that are nobody's point to the first set of taints: there always is one.
         self._taint_sets.take(frozenset())
         self.walls.take(Wall())
+        self.engine_sets.take(frozenset())
 
     def set_host(self, facts: HostFacts) -> None:
         """Add a host, or replace what is known of it."""
@@ -175,6 +177,7 @@ class FleetArrays(Arrays):
         self.reachable[row] = facts.reachable
         self.virtual[row] = found.virtualization != "none"
         self.isolated[row] = found.isolation != "none"
+        self.engines[row] = self.engine_sets.take(frozenset(found.engines or UNSAID_ENGINES))
         self.fake[row] = found.fake
         self.sharing[row] = found.sharing != "none"
         self.handing[row] = found.passthrough
@@ -212,7 +215,8 @@ class FleetArrays(Arrays):
         self._leave_beside(row)
         self._taint_sets.give_back(int(self.taints[row]))
         self.walls.give_back(int(self.wall[row]))
-        self.taints[row] = self.wall[row] = 0
+        self.engine_sets.give_back(int(self.engines[row]))
+        self.taints[row] = self.wall[row] = self.engines[row] = 0
         if self.offer[row] != NONE:
             self.offers.give_back(int(self.offer[row]))
             self.offer[row] = NONE

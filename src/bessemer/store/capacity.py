@@ -121,8 +121,9 @@ class CapacityTable:
             tell = _telling(tells, kinds=self._kinds, writer=writer, forward=self._forward)
 
         def follow(tx: Tx) -> list[Stored]:
-            taken = [_take(tx, claim, kinds=self._kinds, writer=writer, terms=terms) for claim in wanted]
-            return [*taken, tell(tx)] if tell is not None else taken
+            # First: what is told asks who goes with the workload, which the claims about to be put off do, too.
+            told = [tell(tx)] if tell is not None else []
+            return [_take(tx, claim, kinds=self._kinds, writer=writer, terms=terms) for claim in wanted] + told
 
         return await self._committer.submit(follow, apart=len(wanted) > FEW)
 
@@ -220,7 +221,7 @@ def _telling(
     tells: Telling, *, kinds: Mapping[str, StoreKind], writer: Writer, forward: Forwarding
 ) -> Operation[Stored]:
     """What writes a status, and what it tells."""
-    said = forward.document(documents.settled(tells.body))
+    said = forward.document(documents.shaped({**tells.body, "metadata": dict(tells.body["metadata"])}))
     key = documents.key_of(said, kinds)
 
     def tell(tx: Tx) -> Stored:

@@ -31,7 +31,10 @@ _LEFT_OUT = "(left out)"
 
 def made(document: Document) -> str:
     """Of an object that is new."""
-    return _json(_cut(_said(document)), None)
+    said = _said(document)
+    whole = orjson.dumps(said, option=orjson.OPT_SORT_KEYS)
+    # As `_json` would write it, which is most of what is asked of this.
+    return f'{{"after":{whole.decode()}}}' if len(whole) <= BYTES_MAX else _json(_cut(said), None)
 
 
 def gone(document: Document) -> str:

@@ -145,10 +145,10 @@ def withdraw(tx: Tx, host: str) -> None:
 
 def take(tx: Tx, spec: ClaimSpec, *, uid: str) -> Counter[str]:
     """Give the claim what its spec names; answers its devices by model. Raises Taken, saying what was lost."""
-    row = tx.one(_HOST, of_host=spec.host)
-    if row is None:
+    rows = tx.look(_HOST, of_host=spec.host)
+    if not rows:
         raise Taken(f"host {spec.host} has nothing declared")
-    if not row[0]:
+    if not rows[0][0]:
         raise Taken(f"host {spec.host} is cordoned")
     for part in spec.allocations:
         if not tx.run(_USE_NODE, of_host=spec.host, of_node=part.numa_node, **_share(part)):

@@ -504,3 +504,15 @@ async def test_killed_it_goes_on_in_another_process(hub: Hub, tmp_path: Path) ->
     model = await Bench(tmp_path, hub.url).bring(HubPlace(repository=REPO, files=("model.safetensors",)))
     assert contents(model) == {"model.safetensors": big}
     assert [h.get("Range") for server, _, h in hub.asked if server == "storage"] == [f"bytes={had}-"]
+
+
+async def test_a_token_is_told_to_the_urls_own_host_and_not_whither_that_redirects(hub: Hub, tmp_path: Path) -> None:
+    hub.add("tiny/private", FILES, token="hf_sesame")
+    url = f"{hub.url}/tiny/private/resolve/{'a' * 40}/model.safetensors"
+    bench = Bench(tmp_path, hub.url)
+    with pytest.raises(DriverError):
+        await bench.bring(HttpPlace(url=url))
+    hub.asked.clear()
+    assert contents(await bench.bring(HttpPlace(url=url), token="hf_sesame")) == {"model.safetensors": WEIGHTS}
+    told = {server: headers.get("Authorization") for server, _, headers in hub.gets("model.safetensors")}
+    assert told == {"hub": "Bearer hf_sesame", "storage": None}

@@ -49,6 +49,8 @@ def claim(replica: int, phase: str, **status: Any) -> Claim:
         host=status.pop("host", "h1"),
         tenant="acme",
         workload=WorkloadRef(kind="Endpoint", name="chat", uid="w-1", replica=replica),
+        flavor="serve",
+        intent={"model": "d", "alias": "chat", "slots": 4, "contextTokens": 2048, "coresMilli": 1, "memoryBytes": 1},
     )
     metadata = Metadata(name=f"endpoint-chat-{replica}", uid=f"c-{replica}", deletion_timestamp=ending)
     return Claim(metadata=metadata, spec=spec, status=ClaimStatus.model_validate({"phase": phase, **status}))

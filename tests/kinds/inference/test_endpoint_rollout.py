@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -14,14 +14,23 @@ from bessemer.core.resource import Metadata
 from bessemer.drivers.engine.fake import Trouble
 from bessemer.drivers.process.protocol import End
 from bessemer.kinds.fleet.claim import Claim
-from bessemer.kinds.inference.endpoint.revisions import KEPT, LABEL, name_of, remembered, revision_of, template_of
+from bessemer.kinds.inference.endpoint.revisions import (
+    KEPT,
+    LABEL,
+    marks_of,
+    name_of,
+    remembered,
+    revision_of,
+    template_of,
+)
 from bessemer.kinds.inference.endpoint.shift import DRAINED, Bounds, Shift, room, shift
-from bessemer.kinds.inference.endpoint.spec import Endpoint, EndpointSpec
+from bessemer.kinds.inference.endpoint.spec import Endpoint, EndpointSpec, RevisionStatus
 from tests.kinds.five import Life, check_lives_through, distinct
 from tests.kinds.points import Point
 from tests.kinds.world import World
 
 SPEC = {"model": "smol", "flavor": "serve"}
+INTENT = {"model": "d", "alias": "chat", "slots": 4, "contextTokens": 2048, "coresMilli": 1000, "memoryBytes": 1}
 
 
 class Watched:
@@ -52,8 +61,15 @@ class Watched:
         status = await self.look()
         claims = await self.world.bodies("Claim")
         revisions = {one["metadata"]["labels"][LABEL] for one in claims}
-        whole = status["current"] and status.get("updatedReplicas", 0) == replicas == len(claims)
-        return bool(whole and revisions == {status["revision"]} and progress(status) in (None, "Complete"))
+        whole = status["current"] and status.get("updatedReplicas", replicas) == replicas == len(claims)
+        ready = status.get("readyReplicas") == replicas and revisions == {await self.revision()}
+        return bool(whole and ready and progress(status) in (None, "Complete"))
+
+    async def revision(self) -> str:
+        """That of the spec."""
+        found = await self.world.object("Endpoint", "chat")
+        assert found is not None
+        return name_of(template_of(Endpoint.model_validate(found)))
 
 
 def progress(status: Mapping[str, Any]) -> str | None:
@@ -80,7 +96,8 @@ async def test_what_replicas_are_made_of_is_replaced_one_by_one(change: dict[str
         await world.create("Flavor", "more", {"cores": 2, "memory": "1Gi"}, namespace="")
         await up(world, replicas=3)
         watched, before = Watched(world, least=3), {one["metadata"]["uid"] for one in await world.bodies("Claim")}
-        first = (await watched.status())["revision"]
+        first = await watched.revision()
+        assert not {"revision", "revisions", "updatedReplicas"} & (await watched.status()).keys(), "there is but one"
         await world.patch("Endpoint", "chat", **change)
         await world.until(lambda: watched.rolled(3))
         after = await world.bodies("Claim")
@@ -143,7 +160,7 @@ async def test_a_revision_that_never_answers_stops_there_and_going_back_heals() 
         await world.patch("Endpoint", "chat", contextTokens=2048)
         await world.until(lambda: watched.rolled(2))
         assert {one["metadata"]["uid"] for one in await world.bodies("Claim")} == before
-        assert [one["number"] for one in (await watched.status())["revisions"]] == [3, 2]
+        assert [one["number"] for one in (await watched.status())["revisions"]] == [2, 3]
 
 
 class _Always(dict[str, Trouble]):
@@ -207,38 +224,45 @@ async def test_a_model_of_other_content_comes_with_a_revision_and_not_before() -
         assert {one["spec"]["intent"]["model"] for one in await world.bodies("Claim")} == {f"sha256:{'ef' * 32}"}
 
 
-def test_one_of_before_there_were_revisions_is_of_the_first() -> None:
-    claim, spec = a_claim(0, phase="Running", told=False), EndpointSpec.model_validate(SPEC)
-    plain = Endpoint(metadata=Metadata(name="chat"), spec=spec)
+def an_endpoint(known: Sequence[RevisionStatus] = (), **spec: Any) -> Endpoint:
+    made = Endpoint(metadata=Metadata(name="chat"), spec=EndpointSpec.model_validate({**SPEC, **spec}))
+    return made.model_copy(update={"status": made.status.model_copy(update={"revisions": list(known)})})
+
+
+def marked(claim: Claim, of: Endpoint) -> Claim:
+    """A claim as it is taken for the endpoint."""
+    labels, annotations = marks_of(of)
+    update = {"labels": labels, "annotations": annotations}
+    return claim.model_copy(update={"metadata": claim.metadata.model_copy(update=update)})
+
+
+def test_one_of_before_there_were_revisions_is_of_that_of_now_where_it_is_like_it() -> None:
+    plain, claim = an_endpoint(), a_claim(0, phase="Running", told=False)
     first = name_of(template_of(plain))
-    assert revision_of(claim, plain) == first, "nothing is remembered yet"
+    assert revision_of(claim, plain) == first
+    for other in ({"slots": 1}, {"contextTokens": 99}, {"flavor": "other"}, {"restartedAt": "now"}):
+        assert revision_of(claim, an_endpoint(**other)) == ""
+    assert revision_of(claim, an_endpoint(engine={"name": "llamacpp"})) == name_of(
+        template_of(an_endpoint(engine={"name": "llamacpp"}))
+    )
+    assert revision_of(claim, an_endpoint(engine={"name": "vllm"})) == ""
+    assert revision_of(marked(claim, plain), an_endpoint(slots=1)) == first
+
+
+def test_nothing_is_remembered_of_one_alone_and_of_several_what_is_needed() -> None:
+    plain = an_endpoint()
+    claim = marked(a_claim(0, phase="Running", told=False), plain)
     known = remembered(plain, [claim], now=0.0)
-    status = plain.status.model_copy(update={"revisions": known})
-    changed = plain.model_copy(update={"status": status, "spec": spec.model_copy(update={"slots": 1})})
-    assert revision_of(claim, changed) == first
-    back = changed.model_copy(update={"spec": spec})
-    assert [one.number for one in remembered(changed, [claim], now=0.0)] == [1, 2]
-    later = plain.status.model_copy(update={"revisions": remembered(changed, [claim], now=0.0)})
-    back = back.model_copy(update={"status": later})
-    assert [(one.revision == first, one.number) for one in remembered(back, [claim], now=0.0)] == [
-        (True, 3),
-        (False, 2),
-    ]
-    labelled = claim.model_copy(update={"metadata": claim.metadata.model_copy(update={"labels": {LABEL: "other"}})})
-    assert revision_of(labelled, changed) == "other"
-
-
-def test_revisions_are_remembered_as_long_as_replicas_are_of_them() -> None:
-    endpoint = Endpoint(metadata=Metadata(name="chat"), spec=EndpointSpec.model_validate(SPEC))
-    claim = a_claim(0, phase="Running", told=False)
+    assert known == []
     for slots in range(5, 40):
-        known = remembered(endpoint, [claim], now=0.0)
-        status = endpoint.status.model_copy(update={"revisions": known})
-        spec = endpoint.spec.model_copy(update={"slots": slots})
-        endpoint = endpoint.model_copy(update={"status": status, "spec": spec})
+        known = remembered(an_endpoint(known, slots=slots), [claim], now=0.0)
     assert len(known) == KEPT + 1
-    assert known[0].template.slots == 4, "that of the replica, which says none"
+    assert (known[0].number, known[0].template) == (1, template_of(plain)), "that of the replica that stands"
     assert [one.number for one in known[1:]] == list(range(known[-1].number - KEPT + 1, known[-1].number + 1))
+    back = remembered(an_endpoint(known), [claim], now=0.0)
+    assert (back[-1].template, back[-1].number) == (template_of(plain), known[-1].number + 1)
+    assert len({one.revision for one in back}) == len(back)
+    assert remembered(an_endpoint(back), [claim], now=9.0) == back
 
 
 async def _rolled_over(stop: Point | None) -> Life:
@@ -277,7 +301,7 @@ def a_claim(number: int, *, phase: str, told: bool) -> Claim:
             "tenant": "acme",
             "workload": {"kind": "Endpoint", "name": "chat", "uid": "e", "replica": number},
             "flavor": "serve",
-            "intent": {},
+            "intent": INTENT,
         },
         "status": {"phase": phase},
     }

@@ -144,6 +144,12 @@ def test_the_last_goes_when_nobody_has_asked_for_long_enough_and_not_before() ->
         present = policy.decide(Sight(at=float(at), ready=present, sums=Sums(arrived=40)), present=present).replicas
         gone = gone or (float(at) if not present else 0.0)
     assert 38 + 100 <= gone <= 38 + 106
+    never = Scaler(Scale(min=0, max=3, idle_seconds=100), Means(slots=4))
+    alone = [never.decide(Sight(at=float(at), ready=1), present=1).replicas for at in range(0, 110, 2)]
+    assert (alone[0], alone[-1]) == (1, 0), "one that nobody has ever asked sleeps, too"
+    slow = Scaler(Scale(min=0, max=3, idle_seconds=100), Means(slots=4))
+    starts = [slow.decide(Sight(at=float(at), starting=1), present=1).replicas for at in range(0, 500, 2)]
+    assert set(starts) == {1}, "and one that has not answered yet does not"
     woken = policy.decide(Sight(at=400.0, waiting=1, sums=Sums(arrived=41)), present=0)
     assert woken.replicas == 1
 

@@ -61,8 +61,11 @@ def how_far(body: Mapping[str, Any]) -> tuple[bool, str]:
         raise Invalid("it has no replicas of its own: others answer for it")
     revision, updated, wanted = (status.get(word) for word in ("revision", "updatedReplicas", "wantedReplicas"))
     old = sum(one.get("revision") != revision for one in status.get("replicas", ()))
-    if not _current(body) or not revision:
+    if not _current(body):
         return False, f"endpoint/{name}: the update has yet to be looked at"
+    if not revision:  # there was never another
+        ready = status.get("readyReplicas") or 0
+        return ready >= (wanted or 0), f"endpoint/{name}: {ready} of {wanted or 0} replicas answer, of one revision"
     if (updated or 0) >= (wanted or 0) and not old:
         return True, f"endpoint/{name}: all of {wanted or 0} replicas are of revision {revision}"
     return (
@@ -80,7 +83,7 @@ def history(body: Mapping[str, Any]) -> str:
     status = body.get("status", {})
     known = sorted(status.get("revisions", ()), key=lambda one: one["number"])
     if not known:
-        raise Invalid("no revision is remembered: it has no replicas of its own, or was not looked at yet")
+        raise Invalid("there was one revision alone: nothing is remembered of it")
     rows = []
     for one in known:
         said = one["template"]

@@ -58,7 +58,7 @@ class Queueing:
         rules = rules or Rules(cleared=CLEARED_SECONDS)
         self.drafts = Drafts(feed, self.line.waiting.tree, clock=clock, rules=rules)
         self._promised = Promised(feed)
-        self._asked: dict[str, Pending] = {}
+        self._asked: dict[str, Tenure] = {}
         self._made: _Made | None = None
         self._vain = Vain(clock)
         self.moving = feed.moving
@@ -119,9 +119,8 @@ class Queueing:
     def assume(self, decision: Decision, claim_uid: str) -> None:
         """Count a decision until its Claim is seen; for whoever asked, on its terms."""
         uid = claim_uid.partition("/")[0]
-        asked = self._asked.get(uid)
-        tenure = _tenure(asked, since=int(self._clock.now())) if asked is not None else None
-        self._feed.assume(decision, claim_uid, tenure=tenure, before=self._promised.kept(uid, decision))
+        before = self._promised.kept(uid, decision)
+        self._feed.assume(decision, claim_uid, tenure=self._asked.get(uid), before=before)
 
     def forget(self, claim_uid: str, *, lost: bool = False) -> None:
         """Take an assumption back: the Claim was not taken; or where there is none, a turn that nobody can use."""
@@ -169,11 +168,11 @@ class Queueing:
     def _placed(self, pending: Pending, answer: Placed) -> Placed:
         uid = pending.uid
         self.line.place(uid)
+        tenure = _tenure(pending, since=int(self._clock.now()))
         self._asked.pop(uid, None)
-        self._asked[uid] = pending
+        self._asked[uid] = tenure
         while len(self._asked) > 1024:
             del self._asked[next(iter(self._asked))]
-        tenure = _tenure(pending, since=int(self._clock.now()))
         for decision in decisions(answer):
             self._promised.promise(uid, decision, tenure=tenure)
         return answer

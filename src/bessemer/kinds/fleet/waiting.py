@@ -25,6 +25,8 @@ from bessemer.core.resource import Change
 from bessemer.kinds import workload
 from bessemer.kinds.fleet.flavor import Flavor
 from bessemer.kinds.fleet.following import Following
+from bessemer.kinds.inference.endpoint.spec import Endpoint, EngineChoice, sort_of
+from bessemer.kinds.inference.model import Model
 from bessemer.kinds.jobs.job.spec import Job, gang_of
 from bessemer.placement.queue import Pending, Share
 
@@ -136,6 +138,13 @@ class Waiting:
             return ("--" in name) == (kind == "Project")
         return self._kinds.get(name) == kind
 
+    async def _engine(self, spec: Mapping[str, Any]) -> str:
+        """The sort that an Endpoint would have; "" where nobody knows."""
+        model = await workload.read(self._reads, Model, name=spec.get("model", ""))
+        choice = EngineChoice.model_validate(spec.get("engine") or {})
+        sort = sort_of(choice, format=model.status.format) if model is not None else None
+        return sort.name if sort is not None else ""
+
     async def _pending(self, change: Change) -> Pending | None:
         """What its object waits for, or None."""
         body = orjson.loads(change.body)
@@ -144,12 +153,15 @@ class Waiting:
         if not since or meta.get("deletionTimestamp"):
             return None
         project = change.key.namespace
-        flavor = await workload.read(self._reads, Flavor, name=spec.get("flavor", ""))
+        flavor = await workload.read(self._reads, Flavor, name=spec["flavor"])
         if flavor is None:
             return None
         terms = await workload.terms_of(self._reads, project)
         tolerations = [Toleration.model_validate(one) for one in spec.get("tolerations", ())]
-        request = workload.request_of(terms, flavor.spec, tolerations=tolerations, **WISHES[change.key.kind])
+        wishes = {**WISHES[change.key.kind]}
+        if change.key.kind == Endpoint.KIND:
+            wishes["engine"] = await self._engine(spec)
+        request = workload.request_of(terms, flavor.spec, tolerations=tolerations, **wishes)
         asker = Asker(
             uid=change.uid,
             project=project,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -88,8 +89,11 @@ class Place(NamedTuple):
 
 
 EVERYWHERE = Place()
+_PLACES_KEPT = 4096
+"""Of projects: each request asks for its own several times."""
 
 
+@lru_cache(_PLACES_KEPT)
 def place_of_project(project: str) -> Place:
     """Of what is in a project; everywhere for none."""
     return Place(tenant_of(project), project) if project else EVERYWHERE

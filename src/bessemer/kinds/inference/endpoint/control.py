@@ -29,7 +29,7 @@ from bessemer.kinds.inference.endpoint.engines import (
     keep_adapters,
     too_small,
 )
-from bessemer.kinds.inference.endpoint.revisions import LABEL, name_of, remembered, revision_of, template_of
+from bessemer.kinds.inference.endpoint.revisions import marks_of, name_of, remembered, revision_of, template_of
 from bessemer.kinds.inference.endpoint.shift import (
     Bounds,
     drain,
@@ -122,12 +122,12 @@ async def _converge(ctx: Context, endpoint: Endpoint) -> Outcome:
     if endpoint.spec.form != "replicas":
         outcome = await elsewhere.said(ctx, endpoint, leaving=len(seen.claims))
         return turns.told(_looked_at_again(outcome, seen, now=now), _stopped(seen.claims), now=now)
-    current = [claim for claim in seen.claims if revision_of(claim, endpoint) == endpoint.status.revision]
+    name = name_of(template_of(endpoint))
+    current = [claim for claim in seen.claims if revision_of(claim, endpoint) == name]
     await keep_adapters(ctx, endpoint, claims=current)
     missing, moved, trouble = seen.missing, seen.moved, ""
-    named = (*models.keys_of(endpoint.spec.model), *adapter_keys(endpoint))
-    flavor = Key("Flavor", "", endpoint.spec.flavor)
-    ctx.parts.note(endpoint.key, (flavor, *named), waits=bool(missing))
+    parts = (Key("Flavor", "", endpoint.spec.flavor), *models.keys_of(endpoint.spec.model), *adapter_keys(endpoint))
+    ctx.parts.note(endpoint.key, parts, waits=bool(missing))
     if missing or seen.coming:
         hold = await _take(ctx, endpoint, seen=seen)
         if hold is not None and not missing:
@@ -135,7 +135,7 @@ async def _converge(ctx: Context, endpoint: Endpoint) -> Outcome:
             trouble, hold = hold.reason, None
         claims = await workload.own_claims(ctx, endpoint)
         seen = Seen(claims, await workload.host_views(ctx, claims), hold, moved)
-    outcome = fold(endpoint, seen, note=await models.parted(ctx, endpoint, flavor, *named), now=now)
+    outcome = fold(endpoint, seen, note=await models.parted(ctx, endpoint, *parts), now=now)
     outcome = turns.told(_looked_at_again(outcome, seen, now=now), _stopped(seen.claims), now=now)
     return told(outcome, moved, trouble=trouble, now=now)
 
@@ -144,8 +144,9 @@ def _with_revision(endpoint: Endpoint, claims: Sequence[Claim], *, now: float) -
     """As it is with the revision that is wanted now."""
     if endpoint.spec.form != "replicas":
         return endpoint
-    name, known = name_of(template_of(endpoint)), remembered(endpoint, claims, now=now)
-    status = endpoint.status.model_copy(update={"revision": name, "revisions": known})
+    known = remembered(endpoint, claims, now=now)
+    said = {"revision": known[-1].revision if known else "", "revisions": known}
+    status = endpoint.status.model_copy(update=said)
     return endpoint.model_copy(update={"status": status})
 
 
@@ -191,7 +192,8 @@ async def _shed(ctx: Context, endpoint: Endpoint) -> Seen:
     standing = [claim for claim in claims if not ends(claim)]
     moved = ctx.fleet.moving.replaced(endpoint.uid) | {claim.uid for claim in standing if is_moved(claim)}
     silent = {claim.uid for claim in standing if not hosts[claim.spec.host].reachable}
-    replaced = {claim.uid for claim in claims if own and revision_of(claim, endpoint) != endpoint.status.revision}
+    name = name_of(template_of(endpoint))
+    replaced = {claim.uid for claim in claims if own and revision_of(claim, endpoint) != name}
     parts = shift(standing, bounds=bounds, moved=moved, silent=silent, old=replaced)
     stay: frozenset[str] = frozenset()
     if bounds.wanted or not own:
@@ -222,9 +224,9 @@ async def wanted(ctx: workload.Reads, endpoint: Endpoint) -> Want[Model]:
         return Want(terms, None, None, None, [_NONE_OF_ITS_OWN])
     found = await want(ctx, endpoint, part=Model, name=endpoint.spec.model, isolation=True)
     engine = await engine_of(ctx, endpoint, model=found.part)
-    return replace(
-        found, hindrances=[*found.hindrances, *engine.hindrances, *too_small(endpoint, found, engine=engine.name)]
-    )
+    request = replace(found.request, engine=engine.name) if found.request is not None else None
+    hindrances = [*found.hindrances, *engine.hindrances, *too_small(endpoint, found, engine=engine.name)]
+    return replace(found, request=request, hindrances=hindrances)
 
 
 async def _take(ctx: Context, endpoint: Endpoint, *, seen: Seen) -> Hold | None:
@@ -238,7 +240,7 @@ async def _take(ctx: Context, endpoint: Endpoint, *, seen: Seen) -> Hold | None:
     asker, moves = turns.asker_of(endpoint, terms=terms, now=ctx.clock.now()), endpoint.spec.moves
     intent = intent_of(endpoint, flavor=flavor, model=model, engine=await engine_of(ctx, endpoint, model=model))
     intent = alike(intent, endpoint, claims=seen.claims)
-    make = workload.Make(flavor, intent.dump(), terms, asker, moves, {LABEL: endpoint.status.revision})
+    make = workload.Make(flavor, intent.dump(), terms, asker, moves, *marks_of(endpoint))
     missing, coming = seen.missing, seen.coming
     for number in [*coming, *missing][:GROUP]:
         kept = ctx.fleet.moving.place(endpoint.uid, asks.request) if number in coming else None
@@ -283,7 +285,8 @@ def intent_of(endpoint: Endpoint, *, flavor: Flavor, model: Model, engine: Engin
 def alike(intent: EndpointIntent, endpoint: Endpoint, *, claims: Sequence[Claim]) -> EndpointIntent:
     """The intent with the content that replicas of its revision have: a Model that has changed since is another
     revision's, when one is asked for."""
-    same = next((claim for claim in claims if claim.metadata.labels.get(LABEL) == endpoint.status.revision), None)
+    name = name_of(template_of(endpoint))
+    same = next((claim for claim in claims if revision_of(claim, endpoint) == name), None)
     if same is None:
         return intent
     other = EndpointIntent.model_validate(same.spec.intent)
@@ -301,10 +304,11 @@ def fold(endpoint: Endpoint, seen: Seen, *, note: str = "", now: float = 0.0) ->
     ]
     rollout = revisions.look(endpoint, replicas, hold=(hold.reason, hold.message) if hold else ("", ""))
     answering = min(wanted, sum(r.ready for r in replicas))
+    several = bool(endpoint.status.revisions)
     update = {
-        "replicas": replicas,
+        "replicas": replicas if several else [r.model_copy(update={"revision": ""}) for r in replicas],
         "ready_replicas": answering,
-        "updated_replicas": rollout.updated,
+        "updated_replicas": rollout.updated if several else 0,
         "wanted_replicas": wanted,
         "fake": any(claim.spec.fake for claim in seen.claims),
         **(hold.waiting if hold else turns.NOT_WAITING),

@@ -1,13 +1,13 @@
 """Revisions of an Endpoint: what of its spec replicas are made of, by a hash, and how far those of the new one are.
 
-A claim says by a label of which revision it is; one that says nothing is of the first that is remembered, for before
-there were revisions a template could not change. A Model whose content changes makes none: who joins replicas of a
-revision gets the content that they have.
+A claim says by a label of which revision it is, and what that was made of; one that says nothing is of before there
+were revisions, and of that of now where it is like it. Nothing is remembered while there was one alone. A Model whose
+content changes makes none: who joins replicas of a revision gets the content that they have.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
@@ -18,6 +18,7 @@ from bessemer.core.resource import Outcome, set_condition
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.inference.endpoint.spec import (
     Endpoint,
+    EndpointIntent,
     EndpointStatus,
     ReplicaStatus,
     RevisionStatus,
@@ -28,6 +29,9 @@ from bessemer.kinds.inference.endpoint.spec import (
 
 LABEL = "bessemer.dev/revision"
 """Of a claim, whose value is the name of a revision."""
+
+TEMPLATE = "bessemer.dev/template"
+"""The annotation of a claim that says what it was made of."""
 
 KEPT = 8
 """Revisions that are remembered, and all that replicas still are of."""
@@ -73,32 +77,65 @@ def name_of(template: Template) -> str:
     return sha256(said).hexdigest()[:_HASH_CHARACTERS]
 
 
+def marks_of(endpoint: Endpoint) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """Labels and annotations of a claim that is taken now."""
+    template = template_of(endpoint)
+    return {LABEL: name_of(template)}, {TEMPLATE: orjson.dumps(template.dump()).decode()}
+
+
 def revision_of(claim: Claim, endpoint: Endpoint) -> str:
-    """Of which revision the claim of this endpoint is."""
+    """Of which revision the claim of this endpoint is; "" for one of before that is unlike that of now."""
     if said := claim.metadata.labels.get(LABEL):
         return said
-    known = endpoint.status.revisions
-    return known[0].revision if known else name_of(template_of(endpoint))
+    template, intent = template_of(endpoint), EndpointIntent.model_validate(claim.spec.intent or _NOTHING)
+    same = (
+        claim.spec.flavor == template.flavor
+        and intent.slots == template.slots
+        and intent.context_tokens == template.context_tokens
+        and intent.arguments == template.engine.arguments
+        and template.engine.name in ("auto", intent.engine)
+        and (takes_adapters(endpoint.spec) or [one.name for one in intent.adapters] == template.adapters)
+        and not template.restarted_at
+        and not any(one.template.model != template.model for one in endpoint.status.revisions)
+    )
+    return name_of(template) if same else ""
+
+
+_NOTHING = {"model": "", "alias": "", "slots": 0, "contextTokens": 0, "coresMilli": 0, "memoryBytes": 0}
 
 
 def remembered(endpoint: Endpoint, claims: Sequence[Claim], *, now: float) -> list[RevisionStatus]:
-    """The revisions, with that of now. One that is gone back to keeps its place, for the first is that of the claims
-    that say nothing, and has another number."""
+    """The revisions by when each came, with that of now at the end; none while there was one alone."""
     known, template = endpoint.status.revisions, template_of(endpoint)
-    name, newest = name_of(template), max((one.number for one in known), default=0)
-    if any(one.revision == name and one.number == newest for one in known):
+    name = name_of(template)
+    if known and known[-1].revision == name:
         return known
-    this = RevisionStatus(revision=name, number=newest + 1, since=rfc3339(now), template=template)
-    if any(one.revision == name for one in known):
-        return [this if one.revision == name else one for one in known]
-    standing = {revision_of(claim, endpoint) for claim in claims}
-    few = [one for one in known if one.number > newest + 1 - KEPT or one.revision in standing]
-    return [*few, this]
+    standing = {revision_of(claim, endpoint): claim for claim in claims}
+    told = {one.revision for one in known}
+    for revision in sorted(standing.keys() - told - {name}):
+        if (of := _said(standing[revision])) is not None:
+            known = [*known, _revision(revision, known, template=of, now=now)]
+    if not known:
+        return []
+    this = _revision(name, known, template=template, now=now)
+    few = [one for one in known if one.number > this.number - KEPT or one.revision in standing]
+    return [*(one for one in few if one.revision != name), this]
+
+
+def _revision(name: str, known: Sequence[RevisionStatus], *, template: Template, now: float) -> RevisionStatus:
+    number = known[-1].number + 1 if known else 1
+    return RevisionStatus(revision=name, number=number, since=rfc3339(now), template=template)
+
+
+def _said(claim: Claim) -> Template | None:
+    """What a claim says that it was made of."""
+    text = claim.metadata.annotations.get(TEMPLATE)
+    return Template.model_validate(orjson.loads(text)) if text else None
 
 
 def look(endpoint: Endpoint, replicas: Sequence[ReplicaStatus], *, hold: tuple[str, str]) -> Rollout:
     """How far it is. ``hold`` is why no further replica is taken now, as (reason, message). Pure."""
-    name, wanted = endpoint.status.revision or name_of(template_of(endpoint)), wanted_of(endpoint)
+    name, wanted = name_of(template_of(endpoint)), wanted_of(endpoint)
     new = [one for one in replicas if one.revision == name]
     updated, old = min(wanted, sum(one.ready for one in new)), len(replicas) - len(new)
     failing = next((one for one in new if not one.ready and (one.phase in _FAILING or one.reason in _FAILED)), None)

@@ -30,7 +30,7 @@ def decided(ctx: Context, endpoint: Endpoint) -> Endpoint:
         slots=endpoint.spec.slots,
         wanted=present,
         ready=status.ready_replicas,
-        starting=max(0, len(status.replicas) - status.ready_replicas),
+        starting=max(0, present - status.ready_replicas),
     )
     verdict, silence = ctx.scalers.name(endpoint.uid, endpoint.key, standing=standing, now=ctx.clock.monotonic())
     wanted, why = (present, "") if verdict is None else (verdict.replicas, verdict.why)

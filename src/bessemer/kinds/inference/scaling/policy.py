@@ -99,6 +99,9 @@ class Scaler:
 
     def _learn(self, sight: Sight) -> None:
         last, self._last = self._last, sight
+        if self._asked_at is None or (sight.starting and not sight.ready):
+            # Nobody knows, or whoever asked has not been answered yet: as if it had just been asked.
+            self._asked_at = sight.at
         if last is None or sight.at <= last.at:
             return
         seconds, new = sight.at - last.at, sight.sums - last.sums
@@ -212,8 +215,9 @@ class Scaler:
         if self._asked_at is not None and not sight.busy and not sight.waiting:
             idle = sight.at - self._asked_at
         least = scale.min
-        if not least and (sight.waiting or idle < scale.idle_seconds):
-            least = 1
+        if not least and idle >= scale.idle_seconds:
+            return Verdict(0, f"nobody has asked for {idle:.0f} s")
+        least = max(1, least)
         if wanted < least:
             return Verdict(min(least, scale.max), f"{why}; no fewer than {least}")
         if wanted > scale.max:
