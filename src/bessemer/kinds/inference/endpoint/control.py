@@ -24,10 +24,10 @@ from bessemer.kinds.inference.endpoint import elsewhere, revisions, scaled
 from bessemer.kinds.inference.endpoint.engines import (
     Engine,
     adapter_keys,
+    beyond,
     engine_of,
     files_of,
     keep_adapters,
-    too_small,
 )
 from bessemer.kinds.inference.endpoint.revisions import LABEL, name_of, remembered, revision_of, template_of
 from bessemer.kinds.inference.endpoint.shift import (
@@ -222,9 +222,7 @@ async def wanted(ctx: workload.Reads, endpoint: Endpoint) -> Want[Model]:
         return Want(terms, None, None, None, [_NONE_OF_ITS_OWN])
     found = await want(ctx, endpoint, part=Model, name=endpoint.spec.model, isolation=True)
     engine = await engine_of(ctx, endpoint, model=found.part)
-    return replace(
-        found, hindrances=[*found.hindrances, *engine.hindrances, *too_small(endpoint, found, engine=engine.name)]
-    )
+    return replace(found, hindrances=[*found.hindrances, *beyond(endpoint, found, engine=engine)])
 
 
 async def _take(ctx: Context, endpoint: Endpoint, *, seen: Seen) -> Hold | None:
