@@ -5,8 +5,9 @@ A token is drawn once, into the answer of the request that made it, and kept by 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -45,6 +46,7 @@ FIELDS: Mapping[str, str] = MappingProxyType(
 
 _PERIODS = ("Day", "Month", "Total")
 _MICRO = 1_000_000
+_MONEY = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?")
 _DIGITS_MAX = 15
 """Of a number: more is past every bound that the api takes."""
 
@@ -148,14 +150,10 @@ def _budget(written: Mapping[str, str], *, wrong: list[Cause]) -> dict[str, Any]
     """Money and tokens within a period; nothing where neither is said."""
     found: dict[str, Any] = {}
     if text := written.get("money", "").replace(",", ""):
-        try:
-            micro = Decimal(text) * _MICRO if len(text) <= _DIGITS_MAX else Decimal("NaN")
-        except InvalidOperation:
-            micro = Decimal("NaN")
-        if not micro.is_finite() or micro < 0 or micro != int(micro):
+        if _MONEY.fullmatch(text) is None:
             wrong.append(Cause("spec.budget.micro", "is an amount as 25 or 0.50"))
         else:
-            found["micro"] = int(micro)
+            found["micro"] = int(Decimal(text) * _MICRO)
     if (tokens := _whole(written, "tokens", wrong=wrong, path="spec.budget.tokens")) is not None:
         found["tokens"] = tokens
     period = written.get("period") or "Month"
