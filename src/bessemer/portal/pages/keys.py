@@ -116,7 +116,7 @@ def _bound(meter: str, bound: int, *, currency: str) -> str:
     if known is None:
         return f"{bound:,} {meter}"
     if known.unit == "micro":
-        return f"{words.money(bound, currency).replace(' ', NBSP)} {known.title.removeprefix('spend ')}"
+        return f"{_money(bound, currency)} {known.title.removeprefix('spend ')}"
     return f"{bound:,} {known.title}"
 
 
@@ -208,7 +208,12 @@ def _share(one: Mapping[str, Any]) -> float:
 
 def _amount(one: Mapping[str, Any], name: str) -> str:
     value = max(0, int(one[name]))
-    return words.money(value, str(one.get("currency", ""))) if one["unit"] == "micro" else f"{value:,}"
+    return _money(value, str(one.get("currency", ""))) if one["unit"] == "micro" else f"{value:,}"
+
+
+def _money(micro: int, currency: str) -> str:
+    """Sign and figure on one line."""
+    return words.money(micro, currency).replace(" ", NBSP)
 
 
 def facts(key: KeyFact) -> list[Part]:
