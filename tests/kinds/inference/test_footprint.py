@@ -109,7 +109,7 @@ def test_more_memory_holds_no_less_and_more_context_no_more(memory: int, context
     assert slots(f"{memory + more}Mi", context) >= here
     assert slots(f"{memory}Mi", context + more) <= here
     if 0 < here < 256:
-        room = memory * MIB - memory * MIB // 8
+        room = (memory - memory // 8) * MIB
         assert made().needs(slots=here, context=context) <= room < made().needs(slots=here + 1, context=context)
 
 

@@ -23,6 +23,8 @@ from typing import Any
 MEMORY_BYTES = 1 << 30
 HEAD_BYTES_MAX = 64 << 10
 FILES = 8192
+STREAM_BYTES_MAX = 16 << 20
+"""Of one answer: else an engine could have us read for as long as a volley lasts."""
 
 Json = dict[str, Any]
 
@@ -131,9 +133,11 @@ class _Sender:
 
     async def _stream(self, chunks: _Chunks, found: Json) -> None:
         """Events until ``[DONE]``. One that says nothing new (a role, a count) is no token."""
-        last, rest = 0.0, b""
+        last, rest, left = 0.0, b"", STREAM_BYTES_MAX
         while part := await chunks.next():
-            now = self._now()
+            now, left = self._now(), left - len(part)
+            if left < 0:
+                raise ValueError("a stream without an end")
             *lines, rest = (rest + part).split(b"\n")
             if len(rest) > self._bytes_max:
                 raise ValueError("a line without an end")

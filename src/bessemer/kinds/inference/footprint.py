@@ -142,8 +142,7 @@ def room_of(
     reason where there are none, or nobody knows."""
     memory = parse_bytes(flavor.memory)
     if engine != VLLM.name:
-        said = arguments.get("cache-ram")
-        idle = int(said) * MIB if isinstance(said, int) else memory // _IDLE_PARTS
+        idle = idle_bytes(memory, engine=engine, arguments=arguments)
         return memory - idle, f"and {show_bytes(memory - idle)} are there of {show_bytes(memory)}"
     devices = flavor.devices
     if devices is None:
@@ -160,6 +159,13 @@ def room_of(
     if room <= 0:
         return None, f"weights of {show_bytes(weights)}, and {show_bytes(taken)} of its devices' memory are taken"
     return room, f"and {show_bytes(room)} of its devices' memory are left for its cache"
+
+
+def idle_bytes(memory: int, *, engine: str, arguments: Mapping[str, Argument]) -> int:
+    """What llama.cpp may fill with prompts of slots that are idle, of so much memory."""
+    if engine != LLAMACPP.name:
+        return 0
+    return _number(arguments, "cache-ram", otherwise=memory // _IDLE_PARTS // MIB) * MIB
 
 
 def contexts_of(facts: ModelFacts) -> Sequence[int]:

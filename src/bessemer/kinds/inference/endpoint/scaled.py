@@ -9,7 +9,7 @@ from bessemer.core.loads import WOKEN
 from bessemer.core.notices import Happening
 from bessemer.core.resource import Outcome
 from bessemer.kinds.context import Context
-from bessemer.kinds.inference.endpoint.spec import Endpoint
+from bessemer.kinds.inference.endpoint.spec import Endpoint, EndpointStatus
 from bessemer.kinds.inference.loads import Standing
 from bessemer.kinds.inference.scaling import Scaling
 
@@ -45,6 +45,11 @@ def decided(ctx: Context, endpoint: Endpoint) -> Endpoint:
         )
     why = why or "nothing is known of it yet"
     return _with(endpoint, Scaling(wanted=bounded, since=rfc3339(now), why=why, reported=silence))
+
+
+def asleep(status: EndpointStatus) -> str:
+    """What is said of one that has no replica."""
+    return "it sleeps until somebody asks" if status.scaling is not None else ""
 
 
 def told(outcome: Outcome, *, before: Endpoint, after: Endpoint) -> Outcome:

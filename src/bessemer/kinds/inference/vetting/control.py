@@ -14,14 +14,15 @@ from bessemer.core.asking import Refusal
 from bessemer.core.clock import rfc3339
 from bessemer.core.errors import QuotaExceeded, Taken, Walled
 from bessemer.core.resource import Done, Fail, Key, Outcome, Wait
+from bessemer.core.units import parse_bytes
 from bessemer.kinds import turns, workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.outline import Hindrance
-from bessemer.kinds.inference.endpoint.control import intent_of
-from bessemer.kinds.inference.endpoint.engines import engine_of, too_small
+from bessemer.kinds.inference.endpoint.placing import intent_of
+from bessemer.kinds.inference.endpoint.engines import beyond, engine_of
 from bessemer.kinds.inference.endpoint.spec import Endpoint, EndpointSpec
-from bessemer.kinds.inference.footprint import footprint
+from bessemer.kinds.inference.footprint import footprint, idle_bytes
 from bessemer.kinds.inference.model import Model
 from bessemer.kinds.inference.vetting import pricing
 from bessemer.kinds.inference.vetting.host import measured
@@ -127,8 +128,7 @@ async def wanted(ctx: workload.Reads, vetting: Vetting) -> Want[Model]:
     found = await want(ctx, vetting, part=Model, name=vetting.spec.model, isolation=True)
     endpoint = as_endpoint(vetting)
     engine = await engine_of(ctx, endpoint, model=found.part)
-    small = too_small(endpoint, found, engine=engine.name)
-    return replace(found, hindrances=[*found.hindrances, *engine.hindrances, *small])
+    return replace(found, hindrances=[*found.hindrances, *beyond(endpoint, found, engine=engine)])
 
 
 async def _place(ctx: Context, vetting: Vetting) -> Outcome:
@@ -163,15 +163,20 @@ async def _place(ctx: Context, vetting: Vetting) -> Outcome:
         return _held(vetting, "Taken", message=error.message, again=pause, remedy=turns.LOST_REMEDY, **waiting)
     message = f"a place on Host {decision.host} is taken"
     status = _blank(vetting, message, claim=workload.claim_key(vetting).name, host=decision.host, fake=decision.fake)
-    status = status.model_copy(update={"estimate_bytes": _estimate(vetting, model, engine=engine.name)})
+    status = status.model_copy(
+        update={"estimate_bytes": _estimate(vetting, model, engine=engine.name, memory=flavor.spec.memory)}
+    )
     return _wait(status, "Starting", reason="Placed", message=message, again=30.0)
 
 
-def _estimate(vetting: Vetting, model: Model, *, engine: str) -> int:
-    """Memory by what its files say; 0 where they do not say enough."""
+def _estimate(vetting: Vetting, model: Model, *, engine: str, memory: str) -> int:
+    """Memory by what its files say, prompts of idle slots among it; 0 where they do not say enough."""
     spec, facts = vetting.spec, model.status.facts
     made = footprint(facts, engine=engine, arguments=spec.engine.arguments) if facts is not None else None
-    return made.needs(slots=spec.slots, context=spec.context_tokens) if made is not None else 0
+    if made is None:
+        return 0
+    idle = idle_bytes(parse_bytes(memory), engine=engine, arguments=spec.engine.arguments)
+    return made.needs(slots=spec.slots, context=spec.context_tokens) + idle
 
 
 def _plan(vetting: Vetting) -> PlanIntent:
@@ -229,7 +234,7 @@ async def _finished(ctx: Context, vetting: Vetting, *, status: VettingStatus, cl
         seen = "at no rate are all answered in time" if bounded else "at no rate are all answered"
         checks.append(Check(name="target", verdict="Failed", seen=seen))
     else:
-        checks.append(Check(name="target", verdict="Passed", seen=f"up to {best.rate:g} requests a second"))
+        checks.append(Check(name="target", verdict="Passed", seen=f"at {best.rate:g} requests a second"))
     status = status.model_copy(update={"checks": checks, "finished_at": rfc3339(ctx.clock.now())})
     if best is not None and known.alone is not None:
         cost = await pricing.hour_of(ctx, claim)

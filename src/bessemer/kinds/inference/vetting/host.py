@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from bessemer.core.errors import DriverError
 from bessemer.core.resource import Done, Fail, Outcome
-from bessemer.drivers.load.protocol import Loads, Volley
+from bessemer.drivers.load.protocol import Loads
 from bessemer.kinds.context import HostContext
 from bessemer.kinds.fleet.claim import Claim, ClaimStatus
 from bessemer.kinds.host_side import Pass, clear
@@ -90,19 +90,22 @@ async def _measure(this: Pass[VettingIntent], had: Measured, *, loads: Loads) ->
         return _goes_on(this, had, share=0.0)
     if look.hits is None:
         return _goes_on(this, had, share=look.share)
-    return await _noted(this, taken(this.intent, had, volley=volley, hits=look.hits), volley=volley)
-
-
-async def _noted(this: Pass[VettingIntent], had: Measured, *, volley: Volley) -> Outcome:
-    """A volley has ended: what is known by now is written down before the next begins."""
-    stats = await this.ctx.drivers.engine.stats(this.claim.uid)
-    # Weights that somebody read before are in memory, and count as the reader's: those that are mapped count here, too.
-    most = max(had.memory_bytes, *((stats.memory_peak_bytes, stats.resident_bytes) if stats is not None else (0,)))
-    had = had.model_copy(update={"memory_bytes": most})
+    had = await _weighed(this, taken(this.intent, had, volley=volley, hits=look.hits))
+    if had.done:
+        return await _over(this, had, loads=loads)
     if had.broken > BROKEN_MAX:
         message = f"of {len(volley.shots)} requests one after the other not all were answered, {had.broken} times"
         return _failed(this, "NotAnswered", message=message)
+    # A volley has ended: what is known by now is written down before the next begins.
     return _goes_on(this, had, share=0.0)
+
+
+async def _weighed(this: Pass[VettingIntent], had: Measured) -> Measured:
+    """With the most memory that its engine had."""
+    stats = await this.ctx.drivers.engine.stats(this.claim.uid)
+    # Weights that somebody read before are in memory, and count as the reader's: those that are mapped count here, too.
+    most = max(had.memory_bytes, *((stats.memory_peak_bytes, stats.resident_bytes) if stats is not None else (0,)))
+    return had.model_copy(update={"memory_bytes": most})
 
 
 async def _over(this: Pass[VettingIntent], had: Measured, *, loads: Loads) -> Outcome:
@@ -115,7 +118,8 @@ async def _over(this: Pass[VettingIntent], had: Measured, *, loads: Loads) -> Ou
 def _goes_on(this: Pass[VettingIntent], had: Measured, *, share: float) -> Outcome:
     percent = progress(this.intent, had, share=share)
     detail: dict[str, Any] = {DETAIL: had.dump(), "percent": percent}
-    rate = f", {len(had.points)} rates so far" if had.points else ""
+    count = len(had.points)
+    rate = f", {count} rate{'s' if count > 1 else ''} so far" if count else ""
     message = f"{percent} %: {'measured' if had.checks else 'asked'}{rate}"
     return this.wait("Running", "Measuring", message=message, again=LOOK_SECONDS, detail=detail)
 

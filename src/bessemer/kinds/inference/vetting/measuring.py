@@ -16,7 +16,7 @@ from pydantic import Field
 from bessemer.core.resource import ApiModel
 from bessemer.drivers.load.protocol import Hit, Shot, Volley
 from bessemer.kinds.inference.vetting import checks
-from bessemer.kinds.inference.vetting.report import NEAR_MOST, Check, Point, point
+from bessemer.kinds.inference.vetting.report import Check, Point, point
 from bessemer.kinds.inference.vetting.shape import Asked, Lengths, request, shots, text_of
 from bessemer.kinds.inference.vetting.spec import VettingIntent
 
@@ -25,6 +25,9 @@ STEPS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 6
 
 OVER = 2
 """After so many rates in a row that give no more, or are too slow, there is nothing more to be found."""
+
+_GAIN = 0.95
+"""A rate that gives less beyond what came before gives no more."""
 
 SHORT_WORDS, WRITTEN = 16, 32
 ALONE_SECONDS, DRAIN_SECONDS = 300.0, 60.0
@@ -138,7 +141,7 @@ def _over(points: Sequence[Point]) -> bool:
         return False
     before, last = points[:-OVER], points[-OVER:]
     most = max(one.per_second for one in before)
-    return all(not one.held or NEAR_MOST * one.per_second <= most for one in last)
+    return all(not one.held or _GAIN * one.per_second <= most for one in last)
 
 
 def _alone(intent: VettingIntent) -> list[Shot]:
@@ -163,12 +166,12 @@ def alone_of(intent: VettingIntent, hits: Sequence[Hit]) -> Alone | None:
     read = max(1e-7, (two - one) / max(1, fresh))
     base = max(0.0, one - read * (short.read - short.cached))
     left = three - base - read * (again.read - again.cached)
-    # What is cached is not computed anew: where times say otherwise, they were disturbed.
-    cached = min(read, max(0.0, left / again.cached)) if again.cached else read
+    # What is cached is not computed anew, and is looked up: where times say otherwise, they were disturbed.
+    cached = min(read, max(read / 100, left / again.cached)) if again.cached else read
     words = (_long_words(intent) - SHORT_WORDS) / max(1, long.read - short.read)
     return Alone(
         read=read,
         cached=cached,
         written=max(1e-7, sum(written.gaps) / len(written.gaps)),
-        words=min(1.0, max(0.1, words)),
+        words=min(2.0, max(0.1, words)),
     )

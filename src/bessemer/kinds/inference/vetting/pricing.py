@@ -88,7 +88,7 @@ def found(
             context_tokens=spec.context_tokens,
             slots=spec.slots,
             fake=claim.spec.fake,
-            rate=best.rate,
+            rate=round(best.served, 3),
             input_per_second=_each(best.read + best.cached, best),
             output_per_second=_each(best.written, best),
             ttft_ms=best.ttft_p95,

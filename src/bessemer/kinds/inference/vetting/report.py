@@ -15,7 +15,7 @@ from pydantic import Field
 from bessemer.core.resource import ApiModel
 from bessemer.drivers.load.protocol import Hit, Volley
 
-NEAR_MOST = 0.95
+NEAR_MOST = 0.9
 """Of the most throughput: from which part on a rate is taken for one at which the engine gives what it can."""
 
 
@@ -51,6 +51,11 @@ class Point(ApiModel):
     def per_second(self) -> float:
         """Tokens written."""
         return self.written / self.seconds if self.seconds else 0.0
+
+    @property
+    def served(self) -> float:
+        """Requests a second that were answered: no more than came, and less where they queued."""
+        return min(self.rate, (self.requests - self.failed) / self.seconds) if self.seconds else 0.0
 
 
 class TokenPrices(ApiModel):
