@@ -122,7 +122,7 @@ async def test_figures_are_by_what_was_asked(t: Town) -> None:
 
 
 @pytest.mark.real
-@pytest.mark.parametrize(("size", "theme"), [(WIDE, "dark"), (PHONE, "light")])
+@pytest.mark.parametrize(("size", "theme"), [pytest.param(WIDE, "dark", marks=pytest.mark.long), (PHONE, "light")])
 async def test_a_key_in_a_browser(t: Town, visitor: Callable[..., Any], size: tuple[int, int], theme: str) -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
     name = f"app-{theme}"
