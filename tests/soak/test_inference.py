@@ -38,7 +38,7 @@ MIB = 1 << 20
 async def test_clients_notice_nothing_and_pay_for_what_was_made(
     seconds: int, pause: float, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
-    async with plant(tmp_path, gateways=3, engines=3, keys=20) as made:
+    async with plant(tmp_path, gateways=3, engines=3, keys=CLIENTS // 2) as made:
         over, memory = asyncio.Event(), list[int]()
         connector = aiohttp.TCPConnector(ssl=made.tls, limit=0)
         async with aiohttp.ClientSession(connector=connector) as session, asyncio.TaskGroup() as group:

@@ -285,8 +285,7 @@ class Projects(_Area):
         return await self._ask("GET", self._path(project, "usage"), query={**_window(since, until), **said})
 
     async def reconcile(self, project: str) -> list[dict[str, Any]]:
-        """Of each replica of the project's endpoints: ``{"endpoint", "replica", "host", "gone", "billed", "counted",
-        "state", "difference", "accountedFor", "causes"}``."""
+        """Of each replica, what was billed and counted: ``{"endpoint", "replica", "state", "difference", …}``."""
         return list((await self._ask("GET", self._path(project, "reconcile")))["replicas"])
 
     async def use(self, project: str) -> list[dict[str, Any]]:
@@ -298,8 +297,7 @@ class Projects(_Area):
         return list((await self._ask("GET", self._paths.of(Key("Tenant", "", tenant), "use")))["meters"])
 
     async def spools(self) -> list[dict[str, Any]]:
-        """What gateways hold: ``{"holder", "project", "heardAt", "parts": [{"scope", "meter", "amount"}]}``;
-        administrators only."""
+        """What gateways hold, for administrators: ``{"holder", "project", "heardAt", "parts"}``."""
         return list((await self._ask("GET", "/spools"))["holds"])
 
     async def forget_spool(self, holder: str) -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ from bessemer.core.resource import Resource
 from bessemer.kinds.compute.instance import control as instances
 from bessemer.kinds.compute.instance.spec import Instance
 from bessemer.kinds.fleet.outline import Hindrance
-from bessemer.kinds.inference.endpoint import control as endpoints
+from bessemer.kinds.inference.endpoint import placing as endpoints
 from bessemer.kinds.inference.endpoint.spec import Endpoint, wanted_of
 from bessemer.kinds.inference.vetting import control as vettings
 from bessemer.kinds.inference.vetting.spec import Vetting

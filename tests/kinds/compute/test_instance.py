@@ -6,13 +6,14 @@ import json
 
 import pytest
 
+from bessemer.core.ports import CONTROLLER
 from bessemer.core.resource import Change, Key, Metadata
 from bessemer.core.units import MIB
-from bessemer.core.values import BILLING, Asked
+from bessemer.core.values import BILLING, Asked, ClaimSpec, WorkloadRef
 from bessemer.drivers.qemu.fake import Fault
 from bessemer.kinds.compute.instance.control import PHASES
 from bessemer.kinds.compute.instance.host import BOOTS
-from bessemer.kinds.compute.instance.spec import Instance, InstanceSpec, validate
+from bessemer.kinds.compute.instance.spec import Instance, InstanceIntent, InstanceSpec, validate
 from bessemer.kinds.context import Progress
 from bessemer.kinds.fleet.holds import hold_of
 from bessemer.loop.leadership import LEASE_SECONDS
@@ -28,7 +29,7 @@ from tests.kinds.five import (
     distinct,
 )
 from tests.kinds.host_bench import DIGEST
-from tests.kinds.world import World, check_intervals
+from tests.kinds.world import PROJECT, World, check_intervals
 from tests.metering.ledgers import PLAN
 
 SPEC = {"flavor": "small", "image": "micro"}
@@ -438,3 +439,19 @@ def test_what_is_wrong_is_said_by_field() -> None:
     twice = instance(tolerations=[{"key": "a"}, {"key": "a"}])
     assert [c.field for c in validate(twice, None)] == ["spec.tolerations[1].key"]
     assert validate(instance(running=False), instance()) == []
+
+
+async def test_of_which_nothing_was_said_a_claim_of_its_name_is_found_where_it_is_in_the_way() -> None:
+    """No claim is looked for before the first place: the transaction that takes it finds what holds the name."""
+    async with World() as world:
+        ref = WorkloadRef(kind="Instance", name="vm", uid="an-earlier-one")
+        intent = InstanceIntent(image=DIGEST, cpus=1, memory_bytes=MIB, disk_bytes=MIB, hostname="vm", running=False)
+        spec = ClaimSpec(host="h1", tenant="acme", workload=ref, intent=intent.dump())
+        key = Key("Claim", PROJECT, "instance-vm-0")
+        (held,) = await world.store.capacity.take([(key, spec, {})], CONTROLLER)
+        await world.create("Instance", "vm", SPEC)
+        said = await world.until_reason("Instance", "vm", "NameHeld")
+        assert said["phase"] == "Pending"
+        assert [claim["metadata"]["uid"] for claim in await world.bodies("Claim")] == [held.uid]
+        await world.store.capacity.release(key, CONTROLLER, fenced=True)
+        await world.until_ready("Instance", "vm")

@@ -78,8 +78,10 @@ async def test_load_that_breaks_is_put_on_again(bench: HostBench) -> None:
     await until_points(bench, 1)
     bench.loads.refuse = DriverError("LoadFailed", "what came of the load cannot be read")
     await bench.until_reason("LoadFailed")
+    assert len(measured(bench.status).points) == 1
     bench.loads.refuse = None
     await bench.until(lambda bench: measured(bench.status).done)
+    assert len(measured(bench.status).points) == 2
 
 
 async def test_one_that_answers_nothing_is_given_up(bench: HostBench) -> None:

@@ -1,35 +1,25 @@
 """The Endpoint on the control side: as many Claims as replicas are wanted, and what they say, folded into one status.
 
-Replicas are taken one by one, so that some serve while others wait for a place; what does not answer goes first, then
-the highest. A replica's intent is frozen when it is taken: deleting the Model or the Flavor touches nothing that runs.
+What does not answer goes first, then the highest; where they come from is `placing`'s.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
-from bessemer.core.asking import Refusal
-from bessemer.core.errors import QuotaExceeded, Taken, Walled
 from bessemer.core.resource import Done, Key, Outcome, Wait
-from bessemer.core.units import parse_bytes
 from bessemer.kinds import turns, workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
-from bessemer.kinds.fleet.flavor import Flavor
-from bessemer.kinds.fleet.outline import Hindrance
 from bessemer.kinds.inference import models
 from bessemer.kinds.inference.endpoint import elsewhere, revisions, scaled
 from bessemer.kinds.inference.endpoint.engines import (
-    Engine,
     adapter_keys,
-    engine_of,
-    files_of,
     keep_adapters,
-    too_small,
 )
-from bessemer.kinds.inference.endpoint.revisions import marks_of, name_of, remembered, revision_of, template_of
+from bessemer.kinds.inference.endpoint.placing import Hold, Seen, take
+from bessemer.kinds.inference.endpoint.revisions import name_of, remembered, revision_of, template_of
 from bessemer.kinds.inference.endpoint.shift import (
     Bounds,
     drain,
@@ -43,18 +33,11 @@ from bessemer.kinds.inference.endpoint.shift import (
 )
 from bessemer.kinds.inference.endpoint.spec import (
     Endpoint,
-    EndpointIntent,
     EndpointStatus,
     ReplicaStatus,
-    takes_adapters,
     wanted_of,
 )
-from bessemer.kinds.inference.model import Model
-from bessemer.kinds.wants import Want, again, want
 from bessemer.kinds.workload import HostView
-
-GROUP = 16
-"""Replicas that one turn takes at most; the next turn goes on, so that a large endpoint holds up nobody."""
 
 DEADLINES: Mapping[str, float] = {
     "Pending": 600.0,
@@ -73,41 +56,6 @@ REMEDIES: Mapping[str, str] = {
     "Unknown": "Bring the hosts' agents back, or fence the hosts to have the replicas placed anew.",
     "Terminating": "Bring the hosts' agents back, or fence the hosts to give their devices away.",
 }
-
-
-_ASK = "Ask an administrator of the platform, or make another endpoint."
-
-
-_NONE_OF_ITS_OWN = Hindrance(
-    reason="NoReplicas",
-    message="it has no replicas of its own: others answer for it",
-    remedy="Ask for the endpoints that answer for it.",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """Why no further replica is taken now. ``again`` is when to look again."""
-
-    reason: str
-    message: str
-    again: float = 10.0
-    remedy: str = ""
-    waiting: Mapping[str, Any] = field(default_factory=lambda: turns.NOT_WAITING)
-    """What the status says of a turn that is waited for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What one turn saw: the claims that stand, their hosts, and why there are not more. ``moved`` are those that stay
-    until another answers elsewhere; ``coming`` are numbers for these others, ``missing`` for what is wanted besides."""
-
-    claims: Sequence[Claim]
-    hosts: Mapping[str, HostView]
-    hold: Hold | None = None
-    moved: Sequence[Claim] = ()
-    coming: Sequence[int] = ()
-    missing: Sequence[int] = ()
 
 
 async def reconcile(ctx: Context, endpoint: Endpoint) -> Outcome:
@@ -129,7 +77,7 @@ async def _converge(ctx: Context, endpoint: Endpoint) -> Outcome:
     parts = (Key("Flavor", "", endpoint.spec.flavor), *models.keys_of(endpoint.spec.model), *adapter_keys(endpoint))
     ctx.parts.note(endpoint.key, parts, waits=bool(missing))
     if missing or seen.coming:
-        hold = await _take(ctx, endpoint, seen=seen)
+        hold = await take(ctx, endpoint, seen=seen)
         if hold is not None and not missing:
             # All that are wanted are there: that one of them is not elsewhere yet keeps nobody.
             trouble, hold = hold.reason, None
@@ -215,85 +163,6 @@ async def _shed(ctx: Context, endpoint: Endpoint) -> Seen:
     numbers = numbers_of({claim.spec.workload.replica for claim in kept}, count=lacking)
     coming = min(len(parts.moved), len(numbers))
     return Seen(kept[::-1], hosts, moved=parts.moved, coming=numbers[:coming], missing=numbers[coming:])
-
-
-async def wanted(ctx: workload.Reads, endpoint: Endpoint) -> Want[Model]:
-    """What a replica asks of the fleet, and what keeps it from asking."""
-    if endpoint.spec.form != "replicas":
-        terms = await workload.terms_of(ctx, endpoint.metadata.namespace or "")
-        return Want(terms, None, None, None, [_NONE_OF_ITS_OWN])
-    found = await want(ctx, endpoint, part=Model, name=endpoint.spec.model, isolation=True)
-    engine = await engine_of(ctx, endpoint, model=found.part)
-    request = replace(found.request, engine=engine.name) if found.request is not None else None
-    hindrances = [*found.hindrances, *engine.hindrances, *too_small(endpoint, found, engine=engine.name)]
-    return replace(found, request=request, hindrances=hindrances)
-
-
-async def _take(ctx: Context, endpoint: Endpoint, *, seen: Seen) -> Hold | None:
-    """Take places for the first of the missing replicas; None when all of them have one now. Those that come for others
-    take the places that are kept for them, or none."""
-    asks = await wanted(ctx, endpoint)
-    flavor, model, terms = asks.flavor, asks.part, asks.terms
-    if asks.hindrances or flavor is None or model is None or asks.request is None:
-        found = asks.hindrances[0]
-        return Hold(found.reason, found.message, again(found), remedy=found.remedy)
-    asker, moves = turns.asker_of(endpoint, terms=terms, now=ctx.clock.now()), endpoint.spec.moves
-    intent = intent_of(endpoint, flavor=flavor, model=model, engine=await engine_of(ctx, endpoint, model=model))
-    intent = alike(intent, endpoint, claims=seen.claims)
-    make = workload.Make(flavor, intent.dump(), terms, asker, moves, *marks_of(endpoint))
-    missing, coming = seen.missing, seen.coming
-    for number in [*coming, *missing][:GROUP]:
-        kept = ctx.fleet.moving.place(endpoint.uid, asks.request) if number in coming else None
-        if number in coming and kept is None:
-            continue
-        decision = kept or ctx.fleet.decide(asks.request, asker)
-        try:
-            if isinstance(decision, Refusal):
-                await turns.make_room(ctx, decision, asker=asker)
-                waiting = turns.refused(endpoint.status, decision, now=ctx.clock.now())
-                reason = "Queued" if decision.queued else "Unschedulable"
-                return Hold(reason, str(decision), remedy=decision.cheapest, waiting=waiting)
-            await workload.take(ctx, endpoint, decision=decision, make=make, replica=number)
-        except QuotaExceeded as error:
-            return Hold("QuotaExceeded", error.message, 30.0, remedy="Delete something, or ask for a higher quota.")
-        except Walled as error:
-            return Hold("TenantWalled", error.message, 30.0, remedy=_ASK)
-        except Taken as error:
-            waiting, pause = turns.lost(endpoint.status, now=ctx.clock.now())
-            return Hold("Taken", error.message, pause, remedy=turns.LOST_REMEDY, waiting=waiting)
-    rest = len(coming) + len(missing) - GROUP
-    return Hold("Placing", f"{rest} more replicas are being placed", 0.0) if rest > 0 else None
-
-
-def intent_of(endpoint: Endpoint, *, flavor: Flavor, model: Model, engine: Engine) -> EndpointIntent:
-    """What each replica's host side is asked for, frozen at this moment."""
-    return EndpointIntent(
-        model=model.status.digest,
-        alias=endpoint.metadata.name,
-        slots=endpoint.spec.slots,
-        context_tokens=endpoint.spec.context_tokens,
-        cores_milli=flavor.spec.cores * 1000,
-        memory_bytes=parse_bytes(flavor.spec.memory),
-        needs_bytes=parse_bytes(model.spec.memory),
-        engine=engine.name,
-        arguments=endpoint.spec.engine.arguments,
-        adapters=list(engine.adapters),
-        files=files_of(model),
-    )
-
-
-def alike(intent: EndpointIntent, endpoint: Endpoint, *, claims: Sequence[Claim]) -> EndpointIntent:
-    """The intent with the content that replicas of its revision have: a Model that has changed since is another
-    revision's, when one is asked for."""
-    name = name_of(template_of(endpoint))
-    same = next((claim for claim in claims if revision_of(claim, endpoint) == name), None)
-    if same is None:
-        return intent
-    other = EndpointIntent.model_validate(same.spec.intent)
-    kept: dict[str, Any] = {"model": other.model, "files": other.files, "engine": other.engine}
-    if not takes_adapters(endpoint.spec):
-        kept["adapters"] = other.adapters
-    return intent.model_copy(update=kept)
 
 
 def fold(endpoint: Endpoint, seen: Seen, *, note: str = "", now: float = 0.0) -> Outcome:

@@ -92,19 +92,16 @@ async def _adapters_of(ctx: workload.Reads, endpoint: Endpoint) -> tuple[list[Ad
     return adapters, hindrances
 
 
-def too_small(endpoint: Endpoint, found: Want[Model], *, engine: str) -> Iterator[Hindrance]:
-    """What keeps it from a flavor that can surely not hold it."""
-    if (
-        found.flavor is None
-        or found.part is None
-        or not engine
-        or any(one.reason == TOO_SMALL for one in found.hindrances)
-    ):
+def beyond(endpoint: Endpoint, found: Want[Model], *, engine: Engine) -> Iterator[Hindrance]:
+    """What keeps it besides: its engine, and a flavor that can surely not hold it."""
+    yield from engine.hindrances
+    told = any(one.reason == TOO_SMALL for one in found.hindrances)
+    if found.flavor is None or found.part is None or not engine.name or told:
         return
     slots, context = endpoint.spec.slots, endpoint.spec.context_tokens
     arguments, facts = endpoint.spec.engine.arguments, found.part.status.facts
     yield from footprint.too_small(
-        facts, found.flavor.spec, engine=engine, arguments=arguments, slots=slots, context=context
+        facts, found.flavor.spec, engine=engine.name, arguments=arguments, slots=slots, context=context
     )
 
 

@@ -19,8 +19,8 @@ from bessemer.kinds import turns, workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.outline import Hindrance
-from bessemer.kinds.inference.endpoint.control import intent_of
-from bessemer.kinds.inference.endpoint.engines import engine_of, too_small
+from bessemer.kinds.inference.endpoint.placing import intent_of
+from bessemer.kinds.inference.endpoint.engines import beyond, engine_of
 from bessemer.kinds.inference.endpoint.spec import Endpoint, EndpointSpec
 from bessemer.kinds.inference.footprint import footprint, idle_bytes
 from bessemer.kinds.inference.model import Model
@@ -128,8 +128,7 @@ async def wanted(ctx: workload.Reads, vetting: Vetting) -> Want[Model]:
     found = await want(ctx, vetting, part=Model, name=vetting.spec.model, isolation=True)
     endpoint = as_endpoint(vetting)
     engine = await engine_of(ctx, endpoint, model=found.part)
-    small = too_small(endpoint, found, engine=engine.name)
-    return replace(found, hindrances=[*found.hindrances, *engine.hindrances, *small])
+    return replace(found, hindrances=[*found.hindrances, *beyond(endpoint, found, engine=engine)])
 
 
 async def _place(ctx: Context, vetting: Vetting) -> Outcome:
