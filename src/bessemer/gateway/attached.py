@@ -23,7 +23,7 @@ from bessemer.gateway.errors import Refused, Words, malformed
 DATA_LENGTH_MAX = 12 << 20
 """Characters of what is attached as ``data:``: 8 MiB and what base64 adds."""
 SEPARATORS_MAX = 1 << 20
-NODES_MAX = 100_000
+NODES_MAX = 20_000
 """Lists and objects that are looked through, while nobody else is served."""
 
 _PLAIN = frozenset(("model", "metadata", "response_format", "text", "include", "stop", "user"))
@@ -83,9 +83,11 @@ class Seen:
 
 def marked(raw: bytes) -> bool:
     """Whether there may be an address in it, however it is spelled."""
-    if b"url" in raw or b":/" in raw or b":\\/" in raw or b'uri"' in raw or b":\\\\" in raw:
+    if b'url"' in raw or b'uri"' in raw or (b"/" in raw and b":/" in raw):
         return True
-    return b"\\u00" in raw and _ESCAPED.search(raw) is not None
+    if b"\\" not in raw:
+        return False
+    return b":\\/" in raw or b":\\\\" in raw or (b"\\u00" in raw and _ESCAPED.search(raw) is not None)
 
 
 def look(fields: Mapping[str, msgspec.Raw]) -> Seen:
@@ -118,7 +120,7 @@ def refused(one: Attached, why: str) -> Refused:
 
 
 def _named(raw: bytes) -> bool:
-    return b"url" in raw or b'uri"' in raw or (b"\\u00" in raw and _LETTER.search(raw) is not None)
+    return b'url"' in raw or b'uri"' in raw or (b"\\u00" in raw and _LETTER.search(raw) is not None)
 
 
 def _strict(name: str, where: int) -> bool:
