@@ -42,6 +42,8 @@ _MEDIA = frozenset(
 _FETCHED = ("image_url", "audio_url")
 
 _ADDRESS = re.compile(r"[\s\x00-\x20\u200b\ufeff]*[A-Za-z][A-Za-z0-9+.-]*:[/\\]")
+_ENDS, _BEGINS = re.compile(rb'ur[li]"'), re.compile(rb":(?:/|\\[/\\])")
+"""How names of addresses end, and addresses begin: patterns that start with letters are found sooner than words are."""
 _ESCAPED, _LETTER = re.compile(rb"\\u00[0-7]"), re.compile(rb"\\u00[5-7]")
 """What of ASCII is written as an escape: anything, and what names have."""
 _BETWEEN = dict.fromkeys(map(ord, "\t\r\n"))
@@ -83,11 +85,7 @@ class Seen:
 
 def marked(raw: bytes) -> bool:
     """Whether there may be an address in it, however it is spelled."""
-    if b'url"' in raw or b'uri"' in raw or (b"/" in raw and b":/" in raw):
-        return True
-    if b"\\" not in raw:
-        return False
-    return b":\\/" in raw or b":\\\\" in raw or (b"\\u00" in raw and _ESCAPED.search(raw) is not None)
+    return bool(_ENDS.search(raw) or _BEGINS.search(raw) or (b"\\" in raw and _ESCAPED.search(raw)))
 
 
 def look(fields: Mapping[str, msgspec.Raw]) -> Seen:
@@ -120,7 +118,7 @@ def refused(one: Attached, why: str) -> Refused:
 
 
 def _named(raw: bytes) -> bool:
-    return b'url"' in raw or b'uri"' in raw or (b"\\u00" in raw and _LETTER.search(raw) is not None)
+    return bool(_ENDS.search(raw) or (b"\\" in raw and _LETTER.search(raw)))
 
 
 def _strict(name: str, where: int) -> bool:
