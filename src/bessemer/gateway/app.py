@@ -6,6 +6,7 @@ import ssl
 from asyncio import Event, Future
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import orjson
 
@@ -13,6 +14,7 @@ from bessemer.core.clock import Clock
 from bessemer.gateway import errors, naming, request, seeking
 from bessemer.gateway.admission import Admission
 from bessemer.gateway.asking import Asking, Entering
+from bessemer.gateway.attaching import Attaching
 from bessemer.gateway.books import Books
 from bessemer.gateway.chains import Chain, context_of
 from bessemer.gateway.exchange import Exchange, Means, Patience
@@ -29,6 +31,19 @@ from bessemer.gateway.upstream import Links
 from bessemer.gateway.vessels import Ticket
 from bessemer.gateway.waking import Waking
 
+
+class _Asked(NamedTuple):
+    """A request whose body is here. ``late`` is when its client wants it no more."""
+
+    call: Call
+    wanted: Wanted
+    key: KeyEntry
+    endpoint: EndpointEntry
+    adapter: str
+    started: float
+    late: float
+
+
 _HEALTH = ("/healthz", "/livez", "/readyz")
 _MODELS = "/v1/models"
 
@@ -44,7 +59,7 @@ class CutOff:
 @dataclass(frozen=True, slots=True)
 class GatewayFacts:
     """What the gateway is given. ``secret`` keys the replicas' secrets; ``tls`` opens doors on other machines,
-    ``outward`` connections to services elsewhere."""
+    ``outward`` connections to services elsewhere, and to hosts of which something is fetched for a request."""
 
     tables: Tables
     spool: Spool
@@ -70,6 +85,7 @@ class Gateway:
         self._ready = ready
         self._links = Links(facts.tls, facts.clock.monotonic(), outward=facts.outward)
         books = Books(facts.spool, facts.admission)
+        self._attaching = Attaching(facts.outward)
         self._turns = Turns(facts.clock)
         self.waking = Waking(facts.clock)
         facts.tables.arrived = self.waking.arrived
@@ -156,7 +172,16 @@ class Gateway:
         if not call.id:
             call.name()
         started = self._clock.monotonic()
-        late = seeking.until(call.headers, started)
+        asked = _Asked(call, wanted, key, endpoint, adapter, started, seeking.until(call.headers, started))
+        bringing = self._attaching.look(call, wanted, endpoint=endpoint)
+        if bringing is None:
+            self._enter(asked)
+        else:
+            bringing.begin(lambda: self._enter(asked), until=asked.late)
+
+    def _enter(self, asked: _Asked) -> None:
+        """Let it in; whatever it named is in its body. Raises Refused."""
+        call, wanted, key, endpoint, adapter, started, late = asked
         chain, context = None, endpoint.context_tokens
         if endpoint.split is not None or endpoint.fallbacks:
             chain, context = self._chain(call, wanted, endpoint=endpoint, adapter=adapter)

@@ -86,6 +86,8 @@ class EndpointEntry:
     fallbacks: tuple[str, ...] = ()
     models: Mapping[str, str] = field(default_factory=dict)
     """By revision: while there are two of them, each replica has that of its own."""
+    hosts: frozenset[str] = frozenset()
+    """From where what a request names by its address is fetched for it."""
 
     @property
     def replicas(self) -> dict[str, Replica]:
@@ -215,6 +217,7 @@ class Tables:
             split=split_of(spec.get("backends", ()), known.split if known is not None else None),
             fallbacks=tuple(spec.get("fallbacks", ())),
             models={one["revision"]: one["template"]["model"] for one in revisions},
+            hosts=frozenset((spec.get("addresses") or {}).get("hosts", ())),
         )
         if self._services is not None:
             self._services.follow(uid, body, pool=pool)

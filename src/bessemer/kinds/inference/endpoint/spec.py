@@ -22,10 +22,12 @@ from bessemer.kinds.fields import Name, Names, duplicates, label_problems
 from bessemer.kinds.inference.endpoint.forms import (
     BACKENDS_MAX,
     FALLBACKS_MAX,
+    Addresses,
     External,
     Form,
     Update,
     WeightedEndpoint,
+    address_problems,
     problems,
     update_problems,
 )
@@ -85,6 +87,11 @@ class EndpointSpec(Turned):
         max_length=FALLBACKS_MAX,
         exclude_if=nothing,
         description="Endpoints of the same project that are asked, in this order, where it has nobody who answers.",
+    )
+    addresses: Addresses | None = Field(
+        None,
+        exclude_if=nothing,
+        description="From where images and sound are fetched for requests that name them by address; nothing: nowhere.",
     )
     restarted_at: str = Field(
         "",
@@ -273,6 +280,7 @@ def validate(new: Endpoint, old: Endpoint | None) -> Sequence[Cause]:
     causes += _form_problems(new)
     causes += _engine_problems(new.spec)
     causes += scale_problems(new.spec.scale)
+    causes += address_problems(new.spec.addresses)
     if old is None:
         causes += label_problems(new.metadata.name)
     return causes
