@@ -65,6 +65,9 @@ async def test_it_is_of_the_place_that_it_was_set_for(w: World) -> None:
         change = {"spec": {"external": {"url": url}}}
         assert (await w.call("PATCH", f"{AT}/big", change, media=merge)).code == 200
         assert await told(w) == secret
+        # A gateway that has not heard yet that it was moved back would show it to the thief else.
+        reply = await w.call("GET", f"{AT}/big/secret", peer=GATEWAY)
+        assert reply.json["at"] == "/".join(url.split("/")[:3])
 
 
 @pytest.mark.parametrize("body", [{"secret": "a\r\nb: c"}, {"secret": 5}, {"secret": "ä"}, {"other": "x"}])

@@ -12,7 +12,7 @@ import pytest
 
 from bessemer.core.clock import SystemClock
 from bessemer.core.money import Wish
-from bessemer.gateway import Admission, Given, Shares, large, reading, request
+from bessemer.gateway import Admission, Given, Shares, front, large, reading, request
 from bessemer.gateway.front import READ_SECONDS
 from tests.gateway.harness import Rig, api_key, claim, endpoint, rig
 
@@ -196,6 +196,25 @@ async def test_a_tenants_large_bodies_shut_out_no_other(monkeypatch: pytest.Monk
             writer.write(POST + b"content-length: %d\r\n\r\n%b" % (len(body), body))
             assert (await answer(heard))[0] == 200
             assert len(to.front.large) == 0
+
+
+async def test_a_large_body_counts_for_its_tenant_on_a_connection_that_is_used_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(large, "SHARE_BYTES_MAX", 100_000)
+    async with rig() as to, wire(to) as (reader, writer):
+        await to.replica("r0", of="words")
+        monkeypatch.setattr(reading, "SPARED_BYTES_MAX", 2_000)
+        monkeypatch.setattr(front, "SPARED_BYTES_MAX", 2_000)
+        counted = list[int]()
+        grown = to.front.large.grown
+        monkeypatch.setattr(large.Large, "grown", lambda self, call: (counted.append(call.size), grown(call))[1])
+        for _ in range(3):
+            body = BODY + b" " * 10_000
+            writer.write(POST + b"content-length: %d\r\n\r\n%b" % (len(body), body))
+            assert (await answer(reader))[0] == 200
+        assert counted == [len(body)] * 3
+        assert len(to.front.large) == 0
 
 
 async def test_who_has_no_key_need_not_send_a_body() -> None:

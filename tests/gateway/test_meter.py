@@ -3,6 +3,7 @@ parser would have it."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import orjson
@@ -139,5 +140,37 @@ def test_the_responses_api_is_asked_for_no_usage() -> None:
 @pytest.mark.parametrize("said", [{}, {"max_tokens": 9}, {"max_completion_tokens": 9, "n_predict": -1}])
 def test_a_body_is_shortened_by_every_name_that_it_says_it_by(said: dict[str, Any]) -> None:
     body = {"model": "m", "messages": [], **said}
-    shorter = orjson.loads(request.shortened(orjson.dumps(body), 5))
+    shorter = orjson.loads(request.shortened(orjson.dumps(body), 5, request.ROUTES["/v1/chat/completions"]))
     assert shorter == {**body, **dict.fromkeys(said or ["max_tokens"], 5)}
+
+
+def test_an_answer_of_the_responses_api_is_shortened_by_the_name_that_its_engines_heed() -> None:
+    shorter = request.shortened(b'{"model":"m","input":"x"}', 5, RESPONSES)
+    assert orjson.loads(shorter) == {"model": "m", "input": "x", "max_output_tokens": 5}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("path", "said", "onward"),
+    [
+        ("/v1/chat/completions", {"n_predict": 1}, {"max_tokens": 1}),
+        ("/v1/chat/completions", {"max_tokens": 1, "n_predict": -1}, {"max_tokens": 1}),
+        ("/v1/chat/completions", {"max_completion_tokens": "900", "max_tokens": 1}, {"max_tokens": 1}),
+        ("/v1/chat/completions", {"max_completion_tokens": 2, "n_predict": 10**19}, {"max_completion_tokens": 2}),
+        ("/v1/chat/completions", {"max_tokens": 3, "max_completion_tokens": None}, None),
+        ("/v1/chat/completions", {"max_tokens": 3, "n_predict": 2}, None),
+        ("/v1/completions", {"max_completion_tokens": 1}, {"max_tokens": 1}),
+        ("/v1/completions", {"max_tokens": 4}, None),
+        ("/v1/responses", {"max_tokens": 1}, {"max_output_tokens": 1}),
+        ("/v1/responses", {"max_output_tokens": None, "n_predict": 6}, {"max_output_tokens": 6}),
+    ],
+)
+def test_what_bounds_an_answer_here_bounds_it_at_every_engine(
+    path: str, said: dict[str, Any], onward: dict[str, Any] | None, stream: bool
+) -> None:
+    body = orjson.dumps({"model": "m", "stream": stream})[:-1] + b"," + json.dumps(said).encode()[1:]
+    wanted = request.read(body, request.ROUTES[path])
+    sent = json.loads(wanted.body)
+    bounds = {name: sent[name] for name in ("max_output_tokens", *said, "max_tokens") if name in sent}
+    assert bounds == (onward or said), "no engine writes more than is held for it"
+    assert wanted.writes == max(one for one in bounds.values() if one is not None)

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import orjson
@@ -91,17 +92,19 @@ def anywhere(_host: str, _address: Address | None) -> bool:
 
 @dataclass
 class Kept:
-    """The secrets that the api keeps, by name."""
+    """The secrets that the api keeps, by name, for a service at ``url``."""
 
     secrets: dict[str, str] = field(default_factory=dict)
+    url: str = ""
     away: bool = False
     asked: int = 0
 
-    async def fetch(self, key: Key) -> str:
+    async def fetch(self, key: Key) -> tuple[str, str]:
         self.asked += 1
         if self.away:
             raise Unavailable("the api is away")
-        return self.secrets[key.name]
+        parts = urlsplit(self.url)
+        return self.secrets[key.name], f"{parts.scheme}://{parts.netloc}"
 
 
 @asynccontextmanager
@@ -186,7 +189,7 @@ async def test_many_are_asked_at_once_of_whom_nobody_knows_how_many_it_takes() -
 async def test_its_secret_is_shown_once_it_has_come_and_never_before() -> None:
     kept = Kept({"big": "sk-one"}, away=True)
     async with upstream() as there, outer_rig(kept) as to:
-        there.wanted = "sk-one"
+        there.wanted, kept.url = "sk-one", there.url
         to.tables.apply(outer("big", there.url, mark="a"))
         assert (await ask(to, "big"))[0] == 503
         assert there.bodies == []
@@ -210,6 +213,7 @@ async def test_a_secret_goes_nowhere_else() -> None:
     """Who moves the service has no secret of it there, until one is set for that place."""
     kept = Kept({"big": "sk-one"})
     async with upstream() as there, upstream() as thief, outer_rig(kept) as to:
+        kept.url = there.url
         to.tables.apply(outer("big", there.url, mark="a"))
         async with asyncio.timeout(20):
             while not to.tables.endpoints[PROJECT, "big"].replicas:
@@ -218,6 +222,25 @@ async def test_a_secret_goes_nowhere_else() -> None:
         to.tables.apply(outer("big", thief.url, mark="a"))
         assert (await ask(to, "big"))[0] == 503
         assert thief.bodies == []
+
+
+async def test_a_secret_goes_nowhere_else_while_it_is_moved_to_and_fro() -> None:
+    """Who moves the service and at once moves it back: the api says the secret again, and the gateway has heard of the
+    first move alone."""
+    kept = Kept({"big": "sk-one"})
+    async with upstream() as there, upstream() as thief, outer_rig(kept) as to:
+        kept.url = there.url
+        to.tables.apply(outer("big", thief.url, mark="a"))
+        async with asyncio.timeout(20):
+            while not kept.asked:
+                await asyncio.sleep(0.02)
+        assert (await ask(to, "big"))[0] == 503
+        assert thief.bodies == []
+        to.tables.apply(outer("big", there.url, mark="a"))
+        async with asyncio.timeout(20):
+            while not to.tables.endpoints[PROJECT, "big"].replicas:
+                await asyncio.sleep(0.02)
+        assert (await ask(to, "big"))[0] == 200
 
 
 @pytest.mark.parametrize("status", [401, 403, 302])

@@ -222,6 +222,7 @@ def wanted(streams: bool = True, **body: object) -> Wanted:
         (wanted(prompt=[1, 2, 3]), 2048),
         (wanted(messages=[], max_tokens=1, max_completion_tokens=9999), 2048),
         (wanted(streams=False, input=["a"] * 2), 2 * (len(wanted(input=["a"] * 2).body) + 256)),
+        (wanted(prompt=["a"], input=["b"] * 9), 9 * 2048),
     ],
 )
 def test_the_most_that_a_request_may_amount_to(said: Wanted, tokens: int) -> None:
@@ -241,6 +242,9 @@ def test_the_most_that_a_request_may_amount_to(said: Wanted, tokens: int) -> Non
         ({"best_of": 1024.5}, "n"),
         ({"prompt": ["a"] * 32, "n": 33}, "n"),
         ({"prompt": ["a"] * 1025}, "prompt"),
+        ({"n": "5"}, "n"),
+        ({"best_of": "5"}, "best_of"),
+        ({"streams": False, "prompt": ["a"], "input": ["a"] * 2049}, "input"),
         ({"streams": False, "input": ["a"] * 2049}, "input"),
     ],
 )

@@ -120,6 +120,38 @@ async def test_their_bytes_are_bounded(tmp_path: Path, monkeypatch: pytest.Monke
         assert to.gateway.waking._held == {}
 
 
+async def test_one_tenants_bytes_shut_out_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waking, "SHARE_BYTES_MAX", 150)
+    async with asleep(tmp_path) as (to, _):
+        to.tables.apply(api_key("rival", "bsk_rival", project="rival--lab"))
+        to.tables.apply(endpoint("words", project="rival--lab", slots=4, scale=SCALE))
+        theirs = to.tables.endpoints["rival--lab", "words"].pool.gauge
+        first = asyncio.ensure_future(asked(to, user="x" * 60))
+        await until(lambda: held(to) == 1)
+        assert (await asked(to, user="x" * 60))[0] == 503
+        other = asyncio.ensure_future(ask(to, "bsk_rival"))
+        await until(lambda: theirs.held == 1)
+        async with Replicas(to, tmp_path, Engine()):
+            assert (await first)[0] == 200
+        other.cancel()
+        await until(lambda: not theirs.held)
+        assert not to.gateway.waking._tenants
+
+
+@pytest.mark.parametrize("watched", [True, False])
+async def test_who_waits_for_an_endpoint_that_is_gone_is_told_and_holds_nothing(tmp_path: Path, watched: bool) -> None:
+    async with asleep(tmp_path) as (to, _):
+        waiting = asyncio.ensure_future(ask(to))
+        await until(lambda: held(to) == 1)
+        assert to.spool._promised == 1
+        if watched:
+            to.tables.apply(endpoint("words", gone=True))
+        else:
+            to.tables.forget("Endpoint", frozenset())
+        assert (await waiting)[:2] == (404, "model_not_found")
+        assert (to.spool._promised, to.gateway.waking._held, to.gateway.waking._bytes) == (0, {}, 0)
+
+
 async def test_a_deadline_of_its_own_ends_a_wait(tmp_path: Path) -> None:
     async with asleep(tmp_path) as (to, _):
         assert (await ask(to, headers={"x-request-timeout": "0.05"}))[:2] == (504, "deadline_exceeded")

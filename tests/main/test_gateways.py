@@ -9,6 +9,7 @@ import socket
 import ssl
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,6 +17,8 @@ from bessemer.api import listen
 from bessemer.core.clock import FakeClock
 from bessemer.drivers.process.fake import FakeParts
 from bessemer.drivers.process.parts import HostParts
+from bessemer.gateway import Spool
+from bessemer.main import gateways
 from bessemer.main.down import stop_all
 from bessemer.main.gateways import beside
 from bessemer.main.part import main as part
@@ -75,6 +78,46 @@ async def test_what_a_process_left_that_is_wanted_no_more_is_settled(tmp_path: P
 
     await beside(paths, Settings(gateways=1), parts=parts, clock=clock, settle=settle)
     assert settled == [2, 4]
+
+
+class Quiet:
+    """What a process left, beside an api that knows of nothing."""
+
+    ready = True
+
+    def __init__(self, *_: object, folder: Path, **__: object) -> None:
+        self.spool = Spool(folder / "spool")
+        self.admission = SimpleNamespace(shares=self, lending=self)
+        self.settler = self
+
+    async def run(self) -> None: ...
+
+    async def left(self) -> list[str]:
+        return []
+
+    async def close(self) -> None:
+        self.spool.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "stays"),
+    [
+        ("00000001.spool", b"BSPOOL1\n" + bytes(16) + b"no record at all", True),
+        ("journal", b"nothing that begins as one", True),
+        ("00000001.spool", b"BSPOOL1\n" + bytes(4096), False),
+    ],
+)
+async def test_what_cannot_be_read_of_what_a_process_left_stays_for_people(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, words: bytes, stays: bool
+) -> None:
+    monkeypatch.setattr(gateways, "Accounts", Quiet)
+    folder = gateway_of(Paths(tmp_path), 2)
+    (folder / "spool").mkdir(parents=True)
+    (folder / "spool" / name).write_bytes(words)
+    await gateways.settle_left(2, paths=Paths(tmp_path), settings=Settings())
+    found = [path.read_bytes() for path in folder.glob("spool/*") if path.name != "lock"]
+    assert (words in found) is stays
+    assert folder.exists() is stays
 
 
 def test_a_port_is_shared_by_those_alone_who_share_it() -> None:

@@ -49,13 +49,15 @@ async def keep(call: Call) -> Response:
 
 
 async def tell(call: Call) -> Response:
-    """GET endpoints/NAME/secret: for gateways; "" where none was set for where the service stands now."""
+    """GET endpoints/NAME/secret: for gateways; "" where none was set for where the service stands now. With it goes
+    where that is: a gateway may believe for a moment that it stands elsewhere."""
     endpoint = await load(call, call.about)
     await call.note(endpoint)
     sealed = await call.state.ports.sealed.get(endpoint.uid, FIELD)
     kept: Mapping[str, str] = orjson.loads(sealed) if sealed else {}
-    same = kept.get("at") == _origin(orjson.loads(endpoint.body))
-    return answer({"secret": kept.get("secret", "") if same else ""}, headers={"Cache-Control": "no-store"})
+    at = _origin(orjson.loads(endpoint.body))
+    secret = kept.get("secret", "") if kept.get("at") == at else ""
+    return answer({"secret": secret, "at": at}, headers={"Cache-Control": "no-store"})
 
 
 def _origin(body: Mapping[str, Any]) -> str:

@@ -216,9 +216,11 @@ class Agents(_Area):
         """How many bytes ``sha256:HEX`` has. Raises NotFound, also of an api that does not say."""
         return int((await self._ask("GET", f"/content/{digest}/size"))["sizeBytes"])
 
-    async def endpoint_secret(self, endpoint: Key) -> str:
-        """What an Endpoint's service elsewhere is shown, for gateways; "" where nothing is."""
-        return str((await self._ask("GET", self._paths.of(endpoint, "secret")))["secret"])
+    async def endpoint_secret(self, endpoint: Key) -> tuple[str, str]:
+        """What an Endpoint's service elsewhere is shown, for gateways, "" where nothing is; and where that may be
+        shown, ``https://host:port``."""
+        said = await self._ask("GET", self._paths.of(endpoint, "secret"))
+        return str(said["secret"]), str(said.get("at", ""))
 
     @asynccontextmanager
     async def content(self, digest: str, *, offset: int = 0) -> AsyncIterator[AsyncIterator[bytes]]:

@@ -88,7 +88,7 @@ class Gateway:
         self._attaching = Attaching(facts.outward)
         self._turns = Turns(facts.clock)
         self.waking = Waking(facts.clock)
-        facts.tables.arrived = self.waking.arrived
+        facts.tables.arrived, facts.tables.left = self.waking.arrived, self.waking.left
         self._means = Means(
             books, facts.clock, facts.metrics, facts.secret, self._links, facts.patience, self._turns, self.waking
         )

@@ -18,7 +18,7 @@ from bessemer.gateway.errors import Refused
 from bessemer.gateway.exchange import Exchange
 from bessemer.gateway.onward import OURS, Fields, called, carrying
 from bessemer.gateway.outer import no_answer
-from bessemer.gateway.request import shortened
+from bessemer.gateway.request import ROUTES, shortened
 from bessemer.gateway.route import FULL, Full, Replica
 from bessemer.gateway.upstream import Link, Lost, Silent
 from bessemer.gateway.vessels import Ticket
@@ -146,7 +146,7 @@ class Asking:
         """Ask the first."""
         self._exchange.begin(ticket)
         if ticket.writes is not None:
-            self._body = shortened(self._body, ticket.writes)
+            self._body = shortened(self._body, ticket.writes, ROUTES[self._exchange.call.path])
         self._ask(None)
 
     def go_on(self) -> None:

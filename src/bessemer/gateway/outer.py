@@ -128,9 +128,9 @@ class Outward:
 
 
 class Services:
-    """The services of all endpoints, in their endpoints' pools. ``fetch`` asks for what one is shown."""
+    """The services of all endpoints, in their endpoints' pools. ``fetch`` asks for what one is shown, and where."""
 
-    def __init__(self, fetch: Callable[[Key], Awaitable[str]], clock: Clock) -> None:
+    def __init__(self, fetch: Callable[[Key], Awaitable[tuple[str, str]]], clock: Clock) -> None:
         self._fetch = fetch
         self._clock = clock
         self._known: dict[str, tuple[Mapping[str, Any], str]] = {}
@@ -177,12 +177,14 @@ class Services:
 
     async def _bring(self, uid: str, wanted: _Wanted) -> None:
         try:
-            secret = await self._fetch(wanted.key)
+            secret, at = await self._fetch(wanted.key)
         except BessemerError as error:
             _log.warning("no secret for a service", key=str(wanted.key), error=error.message)
             return
         if self._wanted.get(uid) is not wanted:
             return
+        if secret and at != "://".join(_place(wanted.said)):
+            return  # the api knows of another place than was heard of here, and the secret is for that one
         del self._wanted[uid]
         if secret:
             self._put(uid, wanted.said, mark=wanted.mark, pool=wanted.pool, secret=secret)

@@ -114,8 +114,8 @@ class Reading:
             return False
         head, path, headers = known
         body = head.body(data)
-        if body is None or bodies.held + len(body) > BODIES_BYTES_MAX or len(body) > request.BODY_BYTES_MAX:
-            return False
+        if body is None or len(body) > SPARED_BYTES_MAX or bodies.held + len(body) > BODIES_BYTES_MAX:
+            return False  # of a large one it is asked whose it is
         call = self._call = connection.call = Call(connection)
         call.method, call.path, call.headers = b"POST", path, headers
         call.parts.append(body)

@@ -39,14 +39,15 @@ _DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """What a path of OpenAI's API means here. ``bounds`` are the names by which a client bounds what is written;
-    ``many`` is what may hold several inputs at once."""
+    """What a path of OpenAI's API means here. ``bounds`` are the names by which a client bounds what is written,
+    ``heeded`` those of them that every engine heeds; ``many`` is what may hold several inputs at once."""
 
     streams: bool
     bounds: tuple[str, ...] = ()
     many: tuple[str, ...] = ()
     usage_if_asked: bool = True
     """Whether a stream tells its usage only where it is asked to."""
+    heeded: tuple[str, ...] = ("max_tokens",)
 
 
 _ANSWERS = ("n", "best_of", "n_cmpl")
@@ -55,9 +56,13 @@ _TIERS = MappingProxyType({b'"flex"': "flex", b'"default"': "default"})
 _WRITES = ("max_completion_tokens", "max_tokens", "n_predict")
 ROUTES: Mapping[str, Route] = MappingProxyType(
     {
-        "/v1/chat/completions": Route(True, _WRITES, ("prompt", "input")),
+        "/v1/chat/completions": Route(
+            True, _WRITES, ("prompt", "input"), heeded=("max_tokens", "max_completion_tokens")
+        ),
         "/v1/completions": Route(True, _WRITES, ("prompt", "input")),
-        "/v1/responses": Route(True, ("max_output_tokens", *_WRITES), usage_if_asked=False),
+        "/v1/responses": Route(
+            True, ("max_output_tokens", *_WRITES), usage_if_asked=False, heeded=("max_output_tokens",)
+        ),
         "/v1/embeddings": Route(False, (), ("prompt", "input")),
     }
 )
@@ -104,6 +109,8 @@ def read(raw: bytes, route: Route) -> Wanted:
         raise malformed("you must provide a model parameter")
     name, sequences = model[:_MODEL_CHARACTERS_MAX], _sequences(fields, route)
     writes = _writes(fields, route)
+    if writes is not None and route.streams and not _heeded(fields, route):
+        raw = _bounded(fields, writes, route)
     said = fields.get("stream")
     timings = "timings_per_token" in fields and bool(_value(fields, "timings_per_token"))
     if said is None or not route.streams or not _truth(bytes(said)):
@@ -199,9 +206,35 @@ def _writes(fields: Mapping[str, msgspec.Raw], route: Route) -> int | None:
         return 0
     most = None
     for name in route.bounds:
-        if name in fields and (said := bytes(fields[name])).isdigit() and len(said) <= _DIGITS_MAX:
+        if name in fields and _whole(said := bytes(fields[name])):
             most = int(said) if most is None else max(most, int(said))
     return most
+
+
+def _whole(said: bytes) -> bool:
+    return said.isdigit() and len(said) <= _DIGITS_MAX
+
+
+def _heeded(fields: Mapping[str, msgspec.Raw], route: Route) -> bool:
+    """Whether each engine reads a bound in it, and none that is larger than was read here. One heeds names that another
+    has never heard of, or takes what is no whole number for one, or for none at all."""
+    heeded = False
+    for name in route.bounds:
+        if name in fields and (said := bytes(fields[name])) != b"null":
+            if not _whole(said):
+                return False
+            heeded = heeded or name in route.heeded
+    return heeded
+
+
+def _bounded(fields: dict[str, msgspec.Raw], writes: int, route: Route) -> bytes:
+    """The body with its bound said once, by a name that every engine heeds."""
+    said = [name for name in route.bounds if name in fields]
+    name = next((name for name in said if name in route.heeded and _whole(bytes(fields[name]))), route.heeded[0])
+    for other in said:
+        del fields[other]
+    fields[name] = msgspec.Raw(b"%d" % writes)
+    return b"{" + b",".join(orjson.dumps(k) + b":" + bytes(v) for k, v in fields.items()) + b"}"
 
 
 def _sequences(fields: Mapping[str, msgspec.Raw], route: Route) -> int:
@@ -211,12 +244,16 @@ def _sequences(fields: Mapping[str, msgspec.Raw], route: Route) -> int:
     name, inputs = "", 1
     for said_name in route.many:
         said = fields.get(said_name)
-        if said is not None and memoryview(said)[:1].tobytes() == b"[":
-            name, inputs = said_name, _inputs(said)
-            break
+        if said is not None and memoryview(said)[:1].tobytes() == b"[" and (found := _inputs(said)) > inputs:
+            name, inputs = said_name, found  # which of two an engine reads is its own affair
     each: float = 1
     for said_name in _ANSWERS:
-        if said_name in fields and type(number := _value(fields, said_name)) in (int, float):
+        if said_name not in fields:
+            continue
+        number = _value(fields, said_name)
+        if isinstance(number, str):  # which some engines take for a number
+            raise malformed(f"`{said_name}` must be a number.", said_name)
+        if type(number) in (int, float):
             each = max(each, number)  # an engine takes 5.0 for five
     most = ANSWERS_MAX if route.streams else TEXTS_MAX
     if inputs * each > most:
@@ -233,10 +270,13 @@ def _inputs(said: msgspec.Raw) -> int:
     return len(msgspec.json.decode(said, type=list[msgspec.Raw])) or 1
 
 
-def shortened(body: bytes, writes: int) -> bytes:
-    """A body that was read, asking for answers of at most so many tokens by every name that it says it by."""
+def shortened(body: bytes, writes: int, route: Route) -> bytes:
+    """A body that was read, asking for answers of at most so many tokens by every name that it says it by, and by one
+    that every engine heeds."""
     fields = _DECODER.decode(body)
-    names = [name for name in ("max_output_tokens", *_WRITES) if name in fields] or ["max_tokens"]
+    names = [name for name in route.bounds if name in fields]
+    if not any(name in route.heeded for name in names):
+        names.append(route.heeded[0])
     parts = [orjson.dumps(k) + b":" + bytes(v) for k, v in fields.items() if k not in names]
     parts += [orjson.dumps(name) + b":%d" % writes for name in names]
     return b"{" + b",".join(parts) + b"}"

@@ -279,6 +279,22 @@ def _finish(spool: Spool, directory: Path) -> None:
     journal.unfinished.clear()
 
 
+def unread(directory: Path) -> list[Path]:
+    """The files of a spool that nobody has open in which something stands that cannot be read, and so is nowhere else.
+    Those that were set aside, and those that nobody has set aside yet."""
+    kept = [path for ending in ("damaged", "unread") for path in directory.glob(f"*.{ending}")]
+    for path in directory.glob("*.spool"):
+        try:
+            segment = Segment.read(path)
+        except (OSError, ValueError):
+            kept.append(path)
+            continue
+        if segment is not None:
+            segment.close()
+            kept += [path] if segment.damaged else []
+    return sorted(kept)
+
+
 def _still_open(full: Sequence[Segment]) -> list[Segment]:
     """Let go of those that survive the machine by now; the others."""
     return [segment for segment in full if not segment.rest()]

@@ -131,6 +131,8 @@ class Tables:
         self.tally = Tally()
         self.arrived: Callable[[Pool], None] = lambda _: None
         """Hears of each pool that has a replica more."""
+        self.left: Callable[[Pool], None] = lambda _: None
+        """Hears of each pool whose endpoint is gone."""
 
     def find_key(self, token: str) -> KeyEntry | None:
         """The key of a bearer, valid or not."""
@@ -227,6 +229,7 @@ class Tables:
         """An endpoint is gone: whoever answered for it elsewhere is asked nothing more."""
         if self._services is not None:
             self._services.forget(uid, pool)
+        self.left(pool)
 
     def _apply_claim(self, uid: str, body: Mapping[str, Any], *, gone: bool) -> None:
         workload, status = body["spec"]["workload"], body.get("status", {})

@@ -1,13 +1,15 @@
 """Requests for an endpoint that sleeps: held until a replica answers, while the controller is told to start one.
 
 Who is held was let in like anybody: its key may use the endpoint, and what it may cost is held. They are bounded in
-number and bytes; past that, and when the time is over that the endpoint says, it is 503 with Retry-After. A client that
-leaves is held no more. Once a replica is there all go on, and queue for its slots as others do.
+number and bytes, of one tenant to a part of those; past that, and when the time is over that the endpoint says, it is
+503 with Retry-After. A client that leaves is held no more, nor is anybody once the endpoint is gone. Once a replica is
+there all go on, and queue for its slots as others do.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,8 @@ HELD_MAX = 256
 """Of one endpoint."""
 BYTES_MAX = 64 << 20
 """Bodies of all that are held."""
+SHARE_BYTES_MAX = BYTES_MAX // 4
+"""Those of one tenant: nobody's sleepers shut out another's."""
 HEADER = b"x-bessemer-waking: %.3f\r\n"
 
 
@@ -39,6 +43,7 @@ class Waking:
         self.rouse = rouse
         self._held: dict[Pool, dict[Held, None]] = {}
         self._bytes = 0
+        self._tenants: Counter[str] = Counter()
 
     def hold(self, asking: Asking, exchange: Exchange) -> bool:
         """Hold a request for which nobody is there; whether it is held."""
@@ -49,14 +54,15 @@ class Waking:
         now = self._clock.monotonic()
         since = exchange.held_since or now
         late = since + pool.gauge.wake_seconds
-        if len(held) >= HELD_MAX or self._bytes + size > BYTES_MAX or now >= late:
+        room = self._bytes + size <= BYTES_MAX and self._tenants[_tenant(exchange)] + size <= SHARE_BYTES_MAX
+        if len(held) >= HELD_MAX or not room or now >= late:
             if not held:
                 del self._held[pool]
             return False
         exchange.held_since = since
         held[Held(self, asking, exchange=exchange)] = None
         pool.gauge.held += 1
-        self._bytes += size
+        self._count(exchange, size)
         exchange.call.deadline = min(late, exchange.until)
         if len(held) == 1:
             self.rouse()
@@ -80,9 +86,22 @@ class Waking:
             return
         del there[held]
         pool.gauge.held -= 1
-        self._bytes -= len(held.exchange.wanted.body)
+        self._count(held.exchange, -len(held.exchange.wanted.body))
         if not there:
             del self._held[pool]
+
+    def left(self, pool: Pool) -> None:
+        """Its endpoint is gone: nobody is waited for there any more, and what was held for that is free."""
+        for held in list(self._held.get(pool, ())):
+            self.let_go(held)
+            held.exchange.refuse(errors.no_model(held.exchange.wanted.model))
+
+    def _count(self, exchange: Exchange, size: int) -> None:
+        tenant = _tenant(exchange)
+        self._bytes += size
+        self._tenants[tenant] += size
+        if not self._tenants[tenant]:
+            del self._tenants[tenant]
 
 
 class Held:
@@ -118,6 +137,10 @@ class Held:
 
     def flow(self, paused: bool) -> None:
         """Nothing is written yet."""
+
+
+def _tenant(exchange: Exchange) -> str:
+    return exchange.key.project.partition("--")[0]
 
 
 def slow(exchange: Exchange) -> Refused:

@@ -20,6 +20,7 @@ from bessemer.core.clock import Clock, SystemClock
 from bessemer.drivers.process.parts import HostParts
 from bessemer.drivers.process.protocol import Command, Parts
 from bessemer.gateway.heirs import inherit
+from bessemer.gateway.spool import unread
 from bessemer.main.gateway import Accounts
 from bessemer.main.parts import GATEWAY, GRACE_SECONDS, command
 from bessemer.main.settings import GATEWAYS_MAX, Paths, Settings, gateway_of
@@ -50,7 +51,9 @@ async def settle_left(number: int, *, paths: Paths, settings: Settings) -> None:
         settling.cancel()
         await asyncio.gather(settling, return_exceptions=True)
         await accounts.close()
-    if not any((folder / "spool").glob("*.damaged")):
+    if kept := unread(folder / "spool"):
+        _log.error("usage of a gateway that is no more cannot be read", number=number, kept=list(map(str, kept)))
+    else:
         shutil.rmtree(folder, ignore_errors=True)
 
 
