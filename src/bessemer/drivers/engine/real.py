@@ -20,7 +20,7 @@ from bessemer.drivers.engine.doors import Doors
 from bessemer.drivers.engine.loaded import Loaded
 from bessemer.drivers.engine.protocol import EngineMetrics, EngineSpec, ProbeResult, RunningEngine
 from bessemer.drivers.engine.recipe import Recipe, present
-from bessemer.drivers.engine.sense import PROBE_BODY, judge, series
+from bessemer.drivers.engine.sense import PROBE_BODY, judge, plausible, series
 from bessemer.drivers.process.protocol import Ended, Processes, Running, Stats
 
 
@@ -78,7 +78,7 @@ class HostEngines:
         recipe = await self._asking.recipe(uid)
         raw = await self._asking.ask(uid, "/metrics", secret=secret)
         try:
-            return recipe.counters(series(raw))
+            return plausible(recipe.counters(series(raw)))
         except (KeyError, ValueError, OverflowError) as error:
             raise DriverError("ProbeFailed", "the engine's counters cannot be read", internal=repr(error)) from error
 

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from bessemer.core.errors import DriverError
-from bessemer.drivers.engine.protocol import ProbeResult
+from bessemer.drivers.engine.protocol import EngineMetrics, ProbeResult
 from bessemer.drivers.process.protocol import End, Ended
 
+COUNT_MAX = 1 << 53
 PROBE_TOKENS = 4
 PROBE_BODY: Mapping[str, Any] = {
     "messages": [{"role": "user", "content": "Say hello."}],
@@ -32,9 +33,18 @@ def judge(reply: Any, *, alias: str | None, seconds: float) -> ProbeResult:
         raise DriverError("ProbeFailed", f"the engine serves {str(model)[:63]!r} instead of {alias!r}")
     if not isinstance(text, str) or not text.strip() or "\N{REPLACEMENT CHARACTER}" in text:
         raise DriverError("ProbeFailed", "the answer holds no text")
-    if prompt < 1 or not 1 <= completion <= PROBE_TOKENS or total != prompt + completion:
+    if not 1 <= prompt <= COUNT_MAX or not 1 <= completion <= PROBE_TOKENS or total != prompt + completion:
         raise DriverError("ProbeFailed", f"the counts do not add up: {prompt} + {completion} tokens, {total} in total")
     return ProbeResult(model, text, prompt, completion, seconds)
+
+
+def plausible(said: EngineMetrics) -> EngineMetrics:
+    """The same. Raises ValueError for more than is ever counted: it would have no place in what is kept of it, and what
+    cannot be kept would hold its replica for ever."""
+    counts = (said.prompt_tokens_total, said.prompt_tokens_cached_total, said.tokens_predicted_total)
+    if any(abs(count) > COUNT_MAX for count in (*counts, said.running, said.waiting)):
+        raise ValueError("counts that are none")
+    return said
 
 
 def series(raw: bytes) -> dict[str, float]:
