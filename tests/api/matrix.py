@@ -335,16 +335,19 @@ async def dialled(w: World, path: str, how: Mapping[str, Any]) -> int:
 
 
 def table(found: Found, name: str) -> Iterator[str]:
-    """A line for each row; of another tenant's things, where most are alike, for all that are answered alike."""
+    """A line for each row, and one for all parts of a kind that are answered alike; of another tenant's things, where
+    most are, one for all."""
     askers = TABLES[name]
     yield f"| | {' | '.join(askers)} |"
     yield f"|---|{'---|' * len(askers)}"
-    alike: dict[str, list[str]] = {}
+    alike: dict[tuple[str, str], list[str]] = {}
     for row in found.rows(name):
         cells = " | ".join(found.cells[row, name, asker] or "·" for asker in askers)
-        alike.setdefault(cells if name == "other" else f"{row} | {cells}", []).append(row)
-    for cells, rows in alike.items():
-        yield f"| {', '.join(rows)} | {cells} |" if name == "other" else f"| {cells} |"
+        kind, part, _ = row.partition("/")
+        of = "" if name == "other" else f"{kind}{part}"
+        alike.setdefault((of if part else row if of else of, cells), []).append(row)
+    for (_, cells), rows in alike.items():
+        yield f"| {', '.join(rows)} | {cells} |"
 
 
 def filled(text: str, found: Found) -> str:

@@ -50,7 +50,9 @@ AGENT = Peer("system:agent:there", ("system:agents",), "a" * 64)
 
 AWAY: Mapping[str, str] = {
     # No agent is here: a workload that nobody placed has no Claim, and a Claim's host nobody who shows what it wrote.
-    r"GET \S+/(instances|endpoints|jobs)/[^/]+/log": r"it has no place on a host yet|host \S+ is not connected: .*",
+    r"GET \S+/(instances|endpoints|vettings|jobs)/[^/]+/log": (
+        r"it has no place on a host yet|host \S+ is not connected: .*"
+    ),
     # Nothing follows hosts and claims here: what the fleet is like is not known.
     r"GET /fleet": r"The fleet is still being read\.",
     # No issuer is here: the provider that the tests made cannot be asked where its people sign in.

@@ -67,6 +67,7 @@ def test_the_verbs_are_all_there() -> None:
         "simulate",
         "store",
         "tenant",
+        "usage",
         "user",
     }
 

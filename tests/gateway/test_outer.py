@@ -138,6 +138,7 @@ async def ask(to: Rig, model: str, path: str = "chat/completions", **words: Any)
 def billed(to: Rig) -> list[tuple[str, str, int, int]]:
     pending = to.spool.pending()
     records = pending.records if pending else []
+    records = [one for one in records if one.ended != "unpaid"]
     return [(r.endpoint, r.model, r.input_tokens, r.output_tokens) for r in records]
 
 

@@ -63,6 +63,8 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "Project/use": _BOOKS,
     "Project/invoice": _BOOKS,
     "Project/ledger": _BOOKS,
+    "Project/usage": _BOOKS,
+    "Project/reconcile": _BOOKS,
     "Project/shares": (),  # a gateway's
     "Instance/log": _TALK,
     "Endpoint/log": _TALK,

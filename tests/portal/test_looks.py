@@ -40,6 +40,9 @@ PAGES = {
     "endpoint": ("ada", f"/in/{LAB}/endpoints/{CHAT.name}"),
     "invoice": ("ada", f"/in/{LAB}/invoice"),
     "keys": ("ada", f"/in/{LAB}/keys"),
+    "key": ("ada", f"/in/{LAB}/keys/web-app"),
+    "usage": ("ada", f"/in/{LAB}/usage"),
+    "playground": ("ada", f"/in/{LAB}/playground"),
     "members": ("root", f"/in/{LAB}/members"),
     "credentials": ("ada", f"/in/{LAB}/credentials"),
     "quota": ("ada", f"/in/{LAB}/quota"),
@@ -83,6 +86,13 @@ async def opened(page: Page, name: str) -> None:
         await page.click("#send")
         await page.locator(".msg__who:has-text('first token')").wait_for()
         await page.locator("#plot canvas").wait_for()
+    if name in ("usage", "key"):
+        await page.locator("#plot-next canvas").wait_for()
+    if name == "playground":
+        await page.fill("#system", "You are a metallurgist.")
+        await page.fill("#say", "Why is steel blown with air? Two sentences.")
+        await page.click("#send")
+        await page.locator(".msg__who:has-text('first token')").wait_for()
 
 
 @pytest.mark.parametrize(("size", "theme"), MODES)

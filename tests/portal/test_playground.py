@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -104,6 +108,71 @@ async def test_what_is_asked_has_a_bound(t: Town) -> None:
         answer = await ada.post(f"/in/{LAB}/endpoints/{CHAT.name}/chat", {"messages": turns})
         assert answer.status == 400
         assert (await said(ada, {"messages": turns[1:-1]}))[0] == ANSWER
+
+
+async def test_what_is_chosen_goes_on_and_what_the_gateway_says_comes_back(
+    t: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heads = {"x-bessemer-endpoint": "other", "x-bessemer-waking": "3.250", "x-bessemer-max-tokens": "12"}
+    monkeypatch.setattr(t.gateway, "heads", heads)
+    path, more = f"/in/{LAB}/endpoints/{CHAT.name}/chat", {"top_p": 0.5, "seed": 7, "stop": ["END", 3, ""]}
+    async with caller(t, "ada") as ada:
+        answer = await ada.post(path, {**QUESTION, **more, "model": f"{CHAT.name}:tuned"})
+        first = answer.text.partition("\n\n")[0]
+        said_first = orjson.loads(first.removeprefix("data: "))
+        assert said_first == {"bessemer": {"endpoint": "other", "waking": "3.250", "maxTokens": "12"}}
+        asked = t.gateway.asked[-1]
+        assert (asked["model"], asked["top_p"], asked["seed"], asked["stop"]) == (f"{CHAT.name}:tuned", 0.5, 7, ["END"])
+        await ada.post(path, QUESTION)
+        assert not {"top_p", "seed", "stop"} & set(t.gateway.asked[-1]), "what nobody chose is not said"
+        assert (await ada.post(path, {**QUESTION, "model": "another"})).status == 400
+
+
+@pytest.mark.real
+async def test_the_playground_says_what_it_asked_as_code(t: Town, visitor: Callable[..., Any], tmp_path: Path) -> None:
+    t.gateway.heads = {"x-bessemer-endpoint": "other", "x-bessemer-waking": "3.250"}
+    async with visitor("ada") as member:
+        page = await member.open(f"/in/{LAB}/playground")
+        await page.get_by_label("System prompt").fill("You're a metallurgist.")
+        await page.get_by_label("Stop at").fill("END, STOP")
+        await page.get_by_label("Seed").fill("7")
+        await page.get_by_label("Message").fill('Isn\'t it "hot"?')
+        code = {name: await page.locator(f"#as-{name}").text_content() for name in ("curl", "python", "javascript")}
+        await page.keyboard.press("Enter")
+        note = page.locator(".msg:not(.msg--me) .msg__who")
+        await expect(note).to_contain_text("answered by other, waited 3.3 s for a replica to wake")
+        asked = t.gateway.asked[-1]
+        t.gateway.pause = 0.2
+        await page.get_by_label("Message").fill("And then?")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("[aria-busy=true]")).to_contain_text("Air")
+        await page.get_by_role("button", name="Stop").click()
+        await expect(note.last).to_contain_text("stopped by you")
+        await expect(page.get_by_label("Message")).to_be_focused()
+        await page.get_by_role("button", name="Begin anew").click()
+        await expect(page.locator(".msg")).to_have_count(0)
+    t.gateway.pause, t.gateway.heads = 0.002, {}
+    want = {name: asked[name] for name in ("model", "messages", "temperature", "max_tokens", "seed", "stop", "stream")}
+    stand_in = tmp_path / "curl"
+    stand_in.write_text('#!/bin/sh\nfor last; do :; done\nprintf "%s" "$last"\n')
+    stand_in.chmod(0o755)
+    process = await asyncio.create_subprocess_exec(
+        "bash",
+        "-euc",
+        code["curl"] or "",
+        env={"PATH": f"{tmp_path}:{os.defpath}", "BESSEMER_API_KEY": "k"},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert orjson.loads((await process.communicate())[0]) == want, "a shell reads it as it was asked"
+    assert "You're a metallurgist." in (code["javascript"] or "")
+    assert spoken(code["python"] or "") == want, "and so does Python"
+
+
+def spoken(text: str) -> dict[str, Any]:
+    """The arguments of the call of ``create`` in a Python text."""
+    calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+    (create,) = [call for call in calls if isinstance(call.func, ast.Attribute) and call.func.attr == "create"]
+    return {word.arg: ast.literal_eval(word.value) for word in create.keywords if word.arg}
 
 
 @pytest.mark.real

@@ -94,13 +94,15 @@ def _is_turn_of_month(now: float) -> bool:
 
 
 class StubGateway:
-    """Speaks OpenAI's events for whoever shows a key that the store knows. ``pause`` is between two tokens."""
+    """Speaks OpenAI's events for whoever shows a key that the store knows. ``pause`` is between two tokens, ``heads``
+    are what it says of its own."""
 
     def __init__(self, w: World) -> None:
         self.world = w
         self.pause = 0.002
         self.asked: list[dict[str, Any]] = []
         self.stopped = 0
+        self.heads: dict[str, str] = {}
         self.app = Starlette(routes=[Route("/v1/chat/completions", self.answer, methods=["POST"])])
 
     async def answer(self, request: Request) -> Response:
@@ -115,7 +117,8 @@ class StubGateway:
             return JSONResponse({"error": {"message": "Incorrect API key provided: bsk_.", "code": "no"}}, 401)
         body = await request.json()
         self.asked.append({**body, "key": key["metadata"]["name"]})
-        return StreamingResponse(self.tokens(body, key["metadata"]["name"]), media_type="text/event-stream")
+        events = self.tokens(body, key["metadata"]["name"])
+        return StreamingResponse(events, media_type="text/event-stream", headers=self.heads)
 
     async def tokens(self, body: Mapping[str, Any], key: str) -> AsyncIterator[bytes]:
         words = ANSWER.split(" ")
@@ -254,6 +257,8 @@ class Town:
                 status=200,
                 input_tokens=put,
                 output_tokens=out,
+                latency_ms=120 + 9 * put // 10 + 14 * out,
+                first_token_ms=120 + 9 * put // 10,
             )
             for i, (put, out) in enumerate(tokens)
         ]
@@ -483,14 +488,27 @@ async def _serving(t: Town) -> None:
     claim = await t.claim(CHAT, REAL, milli=1000, memory=GIB)
     await t.claim_phase(LAB, claim, "Running", pid=48190, address="unix:/run/x")
     replica = {"replica": 0, "claim": claim, "host": REAL, "phase": "Running", "ready": True}
+    made = {"model": "smollm2-135m", "flavor": "serve-small", "slots": 4, "contextTokens": 2048}
+    revision = {"revision": "7d9c4b", "number": 1, "since": rfc3339(t.clock.now()), "template": made}
     counts = {"replicas": [replica], "readyReplicas": 1, "wantedReplicas": 1}
+    counts |= {"revision": "7d9c4b", "updatedReplicas": 1, "revisions": [revision]}
     await t.phase(CHAT, "Ready", ready=True, message="1 of 1 replicas ready", **counts)
     key = {"kind": "ApiKey", "metadata": {"name": "web-app", "namespace": LAB}, "spec": {"description": "The web app"}}
+    key["spec"] |= {
+        "endpoints": [CHAT.name],
+        "limits": {"requestsPerMinute": 60, "concurrent": 8},
+        "budget": {"period": "Month", "micro": 5_800},
+        "networks": ["192.0.2.0/24"],
+    }
     await t.put(key, phase="Active", hint="bsk_4f1c", digest="0" * 64)
     for minute in range(50):
         t.clock.behind = 3240.0 - 60 * minute
         load = 3 + (minute * 7 + 3) % 5 + (6 if 24 < minute < 33 else 0)
-        await t.used(CHAT, tokens=[(38 + 9 * i, 60 + (minute * 13 + i * 29) % 90) for i in range(load)])
+        await t.used(
+            CHAT,
+            key="web-app" if minute % 3 else "batch",
+            tokens=[(38 + 9 * i, 60 + (minute * 13 + i * 29) % 90) for i in range(load)],
+        )
 
 
 async def _stuck(t: Town) -> None:

@@ -26,7 +26,7 @@ from bessemer.kinds.tenancy.rolebinding import place_bound
 Body = dict[str, Any]
 KINDS = frozenset(["Role", "RoleBinding", "Tenant", "User"])
 WAYS_IN = frozenset(["IdentityProvider", "SignInPolicy"])
-_TOLD = 8
+_TOLD = 12
 """Kinds, and parts of them, that a refusal names."""
 
 

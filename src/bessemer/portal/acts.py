@@ -20,6 +20,9 @@ from bessemer.portal.visit import Visit, body_of
 BODY_BYTES_MAX = 256 << 10
 TURNS_MAX = 64
 TOKENS_MAX = 4096
+NAME_MAX = 253
+SEED_MAX = (1 << 32) - 1
+STOPS_MAX, STOP_LETTERS_MAX = 4, 200
 
 
 async def instance_act(visit: Visit) -> Response:
@@ -54,14 +57,16 @@ async def host_act(visit: Visit) -> Response:
 
 
 async def chat(visit: Visit) -> Response:
-    """Ask an endpoint's model: ``{"messages", "temperature", "max_tokens"}`` in, OpenAI's events out."""
+    """Ask an endpoint's model or one of its adapters: ``{"model", "messages", "temperature", "top_p", "max_tokens",
+    "seed", "stop"}`` in, OpenAI's events out, before them ``{"bessemer": …}`` with what the gateway said of its own."""
     body = await _json(visit)
     key = Key("Endpoint", visit.part("scope"), visit.part("name"))
     question = {
-        "model": key.name,
+        "model": _model(body.get("model"), key.name),
         "messages": _turns(body.get("messages")),
         "temperature": _number(body.get("temperature"), low=0.0, high=2.0, default=0.7),
         "max_tokens": int(_number(body.get("max_tokens"), low=1, high=TOKENS_MAX, default=512)),
+        **_chosen(body),
         "stream": True,
         "stream_options": {"include_usage": True},
     }
@@ -75,12 +80,14 @@ async def _answer(visit: Visit, endpoint: Key, *, token: str, question: dict[str
     try:
         async with AsyncExitStack() as stack:
             try:
-                parts = await stack.enter_async_context(ask(token, question))
+                reply = await stack.enter_async_context(ask(token, question))
             except KeyRefused:
                 desk.keys.drop(endpoint, token)
                 token = await desk.keys.token(desk.client, endpoint, user=desk.me.name)
-                parts = await stack.enter_async_context(ask(token, question))
-            async for part in parts:
+                reply = await stack.enter_async_context(ask(token, question))
+            if reply.said:
+                yield told(orjson.dumps({"bessemer": reply.said}))
+            async for part in reply.parts:
                 yield part
     except BessemerError as error:
         yield told(orjson.dumps({"error": {"message": error.message}}))
@@ -108,6 +115,28 @@ def _turns(value: object) -> list[dict[str, str]]:
             raise Malformed("a turn has a role and a content")
         turns.append({"role": role, "content": content})
     return turns
+
+
+def _model(value: object, endpoint: str) -> str:
+    """The endpoint, or ENDPOINT:ADAPTER. Raises Malformed for another's."""
+    if value is None or value == endpoint:
+        return endpoint
+    if not isinstance(value, str) or not value.startswith(f"{endpoint}:") or len(value) > NAME_MAX:
+        raise Malformed(f"the model is {endpoint}, or one of its adapters")
+    return value
+
+
+def _chosen(body: dict[str, Any]) -> dict[str, Any]:
+    """What is said only where it was chosen."""
+    found: dict[str, Any] = {}
+    if body.get("top_p") is not None:
+        found["top_p"] = _number(body["top_p"], low=0.0, high=1.0, default=1.0)
+    if body.get("seed") is not None:
+        found["seed"] = int(_number(body["seed"], low=0, high=SEED_MAX, default=0))
+    stops = body.get("stop")
+    if isinstance(stops, list) and stops:
+        found["stop"] = [stop[:STOP_LETTERS_MAX] for stop in stops[:STOPS_MAX] if isinstance(stop, str) and stop]
+    return found
 
 
 def _number(value: object, *, low: float, high: float, default: float) -> float:

@@ -21,7 +21,7 @@ from bessemer import __version__
 from bessemer.client import connect, tls_context
 from bessemer.core.clock import Clock, SystemClock
 from bessemer.kinds import KINDS
-from bessemer.portal import acts, door, looks, outside, people
+from bessemer.portal import acts, door, keys, looks, outside, people, using
 from bessemer.portal.assets import Assets
 from bessemer.portal.desk import Desks
 from bessemer.portal.draw import Pen
@@ -92,13 +92,17 @@ def routes(assets: Assets) -> list[Route]:
         (f"{at}/endpoints/{{name}}/usage", looks.endpoint_usage),
         (f"{at}/invoice", looks.invoice_page),
         (f"{at}/invoice/rows", looks.invoice_rows),
-        (f"{at}/keys", looks.kind_page),
+        (f"{at}/keys", keys.keys_page),
+        (f"{at}/keys/{{name}}", keys.key_page),
+        (f"{at}/usage", using.usage_page),
+        (f"{at}/usage/figures", using.figures),
+        (f"{at}/playground", using.playground_page),
         (f"{at}/quota", looks.quota_page),
         (f"{at}/members", people.members_page),
         (f"{at}/credentials", people.credentials_page),
         ("/live", looks.live),
         ("/search", looks.search),
-        *((f"/{section}", looks.kind_page) for section in looks.KINDS if section != "keys"),
+        *((f"/{section}", looks.kind_page) for section in looks.KINDS),
         ("/kinds/{plural}", looks.other_page),
         (f"{at}/kinds/{{plural}}", looks.other_page),
     ]
@@ -106,6 +110,7 @@ def routes(assets: Assets) -> list[Route]:
         ("/hosts/{name}/{act}", acts.host_act),
         (f"{at}/members", people.member_act),
         (f"{at}/credentials", people.credential_act),
+        (f"{at}/keys", keys.key_act),
         (f"{at}/instances/{{name}}/{{act}}", acts.instance_act),
         (f"{at}/endpoints/{{name}}/chat", acts.chat),
         (f"{at}/endpoints/{{name}}/{{act}}", acts.endpoint_act),

@@ -166,6 +166,26 @@ for chunk in stream:
 """
 
 
+def javascript(model: str, gate: Gate) -> str:
+    """The same with the official client for Node.js, which finds the authority by NODE_EXTRA_CA_CERTS."""
+    trust = '// node finds the authority by: export NODE_EXTRA_CA_CERTS="$SSL_CERT_FILE"\n' if gate.ca else ""
+    return f"""{trust}import OpenAI from "openai";
+
+const client = new OpenAI({{
+  baseURL: "{gate.url}/v1",
+  apiKey: process.env.BESSEMER_API_KEY,
+}});
+const stream = await client.chat.completions.create({{
+  model: "{model}",
+  messages: [{{ role: "user", content: "Why is steel blown with air?" }}],
+  stream: true,
+}});
+for await (const chunk of stream) {{
+  process.stdout.write(chunk.choices[0]?.delta?.content ?? "");
+}}
+"""
+
+
 def invoice_code(project: str, *, since: str, until: str) -> Tabs:
     window = f"--since {since} --until {until}"
     return (

@@ -87,6 +87,27 @@ class Replica:
     message: str
 
 
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """What replicas were made of: ``what`` in words."""
+
+    name: str
+    number: int
+    since: float | None
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """What was decided last of how many replicas are wanted, and between which bounds it may be."""
+
+    wanted: int
+    since: float | None
+    why: str
+    low: int
+    high: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointFact(Workload):
     KIND = "Endpoint"
@@ -97,6 +118,16 @@ class EndpointFact(Workload):
     wanted: int = 0
     ready_replicas: int = 0
     replicas: tuple[Replica, ...] = ()
+    adapters: tuple[str, ...] = ()
+    backends: tuple[tuple[str, int], ...] = ()
+    """(endpoint, weight): who answers for it, where it has no replicas of its own."""
+    external: tuple[str, str] = ("", "")
+    """(URL, what it calls the model) of a service elsewhere."""
+    fallbacks: tuple[str, ...] = ()
+    revision: str = ""
+    updated: int = 0
+    revisions: tuple[Revision, ...] = ()
+    scaling: Scaling | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +279,12 @@ class KeyFact(Fact):
     endpoints: tuple[str, ...]
     expires: float | None
     description: str
+    owner: str = ""
+    networks: tuple[str, ...] = ()
+    priority: str = "default"
+    disabled: bool = False
+    bounds: tuple[tuple[str, int], ...] = ()
+    """(meter of `core.bounds`, bound)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

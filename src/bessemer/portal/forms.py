@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
-from bessemer.core.errors import BessemerError, Conflict, Malformed
+from bessemer.core.errors import BessemerError, Conflict, Invalid, Malformed
 from bessemer.portal.visit import body_of
 
 _FIELD_MAX = 1024
@@ -27,6 +27,8 @@ class Said:
     written: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     secret: str = ""
     name: str = ""
+    fields: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Field of the form → what is wrong with it, where that is known."""
 
 
 NOTHING = Said()
@@ -46,11 +48,20 @@ class Halfway(Conflict):
     """The second of two writes was refused, and the first one stands. The message says what stands."""
 
 
-def refused(error: BessemerError, written: Mapping[str, str]) -> Said:
-    """What the api said, in its words."""
+def refused(error: BessemerError, written: Mapping[str, str], *, fields: Mapping[str, str] | None = None) -> Said:
+    """What the api said, in its words; ``fields`` are those of the form, by the beginning of their path in the object:
+    what is said of one stands beside it."""
     halfway = isinstance(error, Halfway)
     title = "This was done halfway" if halfway else "This was refused, and nothing was changed"
-    return Said(title, error.message, {} if halfway else dict(written))
+    beside = dict(_beside(error, fields or {}))
+    return Said(title, error.message, {} if halfway else dict(written), fields=beside)
+
+
+def _beside(error: BessemerError, fields: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    for cause in error.causes if isinstance(error, Invalid) else ():
+        name = next((fields[path] for path in fields if cause.field.startswith(path)), "")
+        if name:
+            yield name, cause.message
 
 
 def words(text: str) -> list[str]:

@@ -48,7 +48,6 @@ KINDS: Mapping[str, str] = {
     "projects": "Project",
     "tenants": "Tenant",
     "users": "User",
-    "keys": "ApiKey",
 }
 """Pages that are the table of one kind."""
 
@@ -210,7 +209,7 @@ async def invoice_rows(visit: Visit) -> Response:
 
 
 async def kind_page(visit: Visit) -> Response:
-    """The table of a kind: keys of a project, or what belongs to none."""
+    """The table of a kind that belongs to no project."""
     section = visit.request.url.path.rpartition("/")[2]
     kind = visit.site.kinds[KINDS[section]]
     if section == "users":

@@ -61,21 +61,21 @@ async def _one(visit: Visit, key: Key) -> Listed:
         return Listed(hidden=True)
 
 
-async def _at(visit: Visit) -> str:
+async def place_of(visit: Visit) -> str:
     """The scope of the page. Raises NotFound for another's project."""
     await visit.desk.see(*SHELL_KINDS)
     within(visit.desk, visit.part("scope"))
     return visit.part("scope")
 
 
-async def _project(visit: Visit) -> str:
-    scope = await _at(visit)
+async def project_of(visit: Visit) -> str:
+    scope = await place_of(visit)
     if scope == EVERYTHING:
         raise NotFound("this is done in a project")
     return scope
 
 
-def _shown(
+def show_said(
     visit: Visit, build: Callable[[Said], Page], *, ask: Callable[[], Awaitable[None]], said: Said, code: int
 ) -> Response:
     """A page whose first picture says above what was ``said``: those that follow, by itself, do not repeat it."""
@@ -89,7 +89,7 @@ def _shown(
 
 
 async def credentials_page(visit: Visit) -> Response:
-    return await _credentials(visit, await _at(visit))
+    return await _credentials(visit, await place_of(visit))
 
 
 async def _credentials(visit: Visit, scope: str, *, said: Said = NOTHING, code: int = 200) -> Response:
@@ -102,12 +102,12 @@ async def _credentials(visit: Visit, scope: str, *, said: Said = NOTHING, code: 
     def build(above: Said) -> Page:
         return credentials.build(visit.desk, scope, held=held, said=above)
 
-    return _shown(visit, build, ask=ask, said=said, code=code)
+    return show_said(visit, build, ask=ask, said=said, code=code)
 
 
 async def credential_act(visit: Visit) -> Response:
     """Make one, make it a new secret, or revoke it."""
-    project = await _project(visit)
+    project = await project_of(visit)
     written = await forms.read(visit.request)
     name, act = written.get("name", ""), written.get("act", "")
     key, client = Key("ApplicationCredential", project, name), visit.desk.client
@@ -152,7 +152,7 @@ def _credential(written: Mapping[str, str], *, now: float) -> dict[str, Any]:
 
 
 async def members_page(visit: Visit) -> Response:
-    return await _members(visit, await _at(visit))
+    return await _members(visit, await place_of(visit))
 
 
 async def _members(visit: Visit, scope: str, *, said: Said = NOTHING, code: int = 200) -> Response:
@@ -165,7 +165,7 @@ async def _members(visit: Visit, scope: str, *, said: Said = NOTHING, code: int 
     def build(above: Said) -> Page:
         return members.build(visit.desk, scope, held=held, said=above)
 
-    return _shown(visit, build, ask=ask, said=said, code=code)
+    return show_said(visit, build, ask=ask, said=said, code=code)
 
 
 async def _who(visit: Visit, scope: str) -> members.Held:
@@ -179,7 +179,7 @@ async def _who(visit: Visit, scope: str) -> members.Held:
 
 async def member_act(visit: Visit) -> Response:
     """Let somebody in, give them another role, or take it."""
-    project = await _project(visit)
+    project = await project_of(visit)
     written = await forms.read(visit.request)
     try:
         await _change(visit, project, written=written)

@@ -32,10 +32,20 @@ _KEY_MARGIN_SECONDS = 120
 _KEY_KNOWN_SECONDS_MAX = 5.0
 """How long a new key may take to reach the gateway's table."""
 _REPLY_SECONDS_MAX = 600.0
+_HEADS = {"x-bessemer-endpoint": "endpoint", "x-bessemer-waking": "waking", "x-bessemer-max-tokens": "maxTokens"}
+"""Of an answer: who gave it, how long a replica was waited for, and how many tokens there was room for."""
 
 
 class KeyRefused(Unavailable):
     """The gateway does not take the key: it was deleted, or ended, elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer: ``said`` is what the gateway told in its heads, in the names of the page; ``parts`` are its bytes."""
+
+    said: Mapping[str, str]
+    parts: AsyncIterator[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +119,8 @@ class Playground:
         self._session: aiohttp.ClientSession | None = None
 
     @asynccontextmanager
-    async def ask(self, token: str, body: Mapping[str, Any]) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The answer's bytes as they come: OpenAI's events. Raises KeyRefused, Unavailable with the gateway's own
+    async def ask(self, token: str, body: Mapping[str, Any]) -> AsyncIterator[Reply]:
+        """The answer as it comes: OpenAI's events. Raises KeyRefused, Unavailable with the gateway's own
         words, or with what is known of the bill where it has none."""
         try:
             response = await self._answer(token, body)
@@ -118,7 +128,8 @@ class Playground:
                 if response.status >= 400:
                     refusal = KeyRefused if response.status == 401 else Unavailable
                     raise refusal(_words(await response.read(), response.status))
-                yield response.content.iter_any()
+                said = {name: response.headers[head] for head, name in _HEADS.items() if head in response.headers}
+                yield Reply(said, response.content.iter_any())
             finally:
                 response.close()
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -25,6 +25,8 @@ from bessemer.portal.facts import (
     PlanFact,
     ProjectFact,
     Replica,
+    Revision,
+    Scaling,
     TenantFact,
 )
 
@@ -100,12 +102,15 @@ def instance(body: Body) -> InstanceFact:
 
 def endpoint(body: Body) -> EndpointFact:
     spec, status = body.get("spec") or {}, body.get("status") or {}
+    external = spec.get("external") or {}
+    own = not (external or spec.get("backends"))
+    wanted = status.get("wantedReplicas", 1) if spec.get("scale") else spec.get("replicas", 1) if own else 0
     return EndpointFact(
         **_workload(body),
         model=spec.get("model", ""),
         slots=spec.get("slots", 4),
         context_tokens=spec.get("contextTokens", 2048),
-        wanted=spec.get("replicas", 1),
+        wanted=wanted,
         ready_replicas=status.get("readyReplicas", 0),
         replicas=tuple(
             Replica(
@@ -118,7 +123,34 @@ def endpoint(body: Body) -> EndpointFact:
             )
             for r in status.get("replicas") or ()
         ),
+        adapters=tuple(spec.get("adapters") or ()),
+        backends=tuple((one.get("endpoint", ""), one.get("weight", 1)) for one in spec.get("backends") or ()),
+        external=(external.get("url", ""), external.get("model", "")),
+        fallbacks=tuple(spec.get("fallbacks") or ()),
+        revision=status.get("revision", ""),
+        updated=status.get("updatedReplicas", 0),
+        revisions=tuple(_revision(one) for one in status.get("revisions") or ()),
+        scaling=_scaling(spec, status),
     )
+
+
+def _revision(body: Body) -> Revision:
+    template = body.get("template") or {}
+    what = [template.get("model", ""), template.get("flavor", "")]
+    what += [f"{template['slots']} slots"] if template.get("slots") else []
+    what += [f"adapters {', '.join(template['adapters'])}"] if template.get("adapters") else []
+    number = body.get("number", 0)
+    return Revision(body.get("revision", ""), number, seconds(body.get("since")), ", ".join(filter(None, what)))
+
+
+def _scaling(spec: Body, status: Body) -> Scaling | None:
+    scale, said = spec.get("scale"), status.get("scaling")
+    if not scale:
+        return None
+    said = said or {}
+    wanted = said.get("wanted", max(1, scale.get("min", 1)))
+    why = " ".join(filter(None, (said.get("why", "nothing was decided yet"), said.get("reported", ""))))
+    return Scaling(wanted, seconds(said.get("since")), why, scale.get("min", 1), scale.get("max", 1))
 
 
 def host(body: Body) -> HostFact:
@@ -261,7 +293,35 @@ def key(body: Body) -> KeyFact:
         endpoints=tuple(spec.get("endpoints") or ()),
         expires=seconds(spec.get("expiresAt")),
         description=spec.get("description", ""),
+        owner=spec.get("owner") or "",
+        networks=tuple(spec.get("networks") or ()),
+        priority=spec.get("priority") or "default",
+        disabled=bool(spec.get("disabled")),
+        bounds=tuple(_bounds(spec)),
     )
+
+
+LIMITS: Mapping[str, str] = MappingProxyType(
+    {
+        "requestsPerMinute": "requests/minute",
+        "requestsPerDay": "requests/day",
+        "tokensPerMinute": "tokens/minute",
+        "tokensPerDay": "tokens/day",
+        "concurrent": "concurrent",
+    }
+)
+"""Field of a key's limits → its meter (`core.bounds`)."""
+
+
+def _bounds(spec: Body) -> Iterator[tuple[str, int]]:
+    """(meter, bound) of limits and budget."""
+    limits, budget = spec.get("limits") or {}, spec.get("budget") or {}
+    for name, meter in LIMITS.items():
+        if limits.get(name) is not None:
+            yield meter, limits[name]
+    for unit in ("micro", "tokens"):
+        if budget.get(unit) is not None:
+            yield f"{unit}/{budget.get('period', 'Month').lower()}", budget[unit]
 
 
 READERS: Mapping[str, Callable[[Body], Fact]] = MappingProxyType(

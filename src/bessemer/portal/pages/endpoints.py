@@ -10,7 +10,7 @@ from bessemer.portal import code, words
 from bessemer.portal.desk import Desk
 from bessemer.portal.facts import ClaimFact, EndpointFact, KeyFact, Replica
 from bessemer.portal.live import Page, Part
-from bessemer.portal.pages import placed, price, waiting
+from bessemer.portal.pages import made, placed, playing, price, waiting
 from bessemer.portal.pages.shell import EVERYTHING, Here, colours, href, in_place, page, visible
 from bessemer.portal.parts import Acts, Cell, Fact, Head, Row, Stat, Text
 from bessemer.portal.playground import PLAYGROUND
@@ -48,12 +48,21 @@ def _row(desk: Desk, fact: EndpointFact, *, scope: str, colour: int) -> Row:
         (
             Cell(in_place(fact, scope), "name", note=fact.flavor, href=href(fact), colour=colour, fake=fact.fake),
             Cell(word, "state", tone=words.tone(word), since=None if fact.ready else fact.since),
-            Cell(fact.model, low=True),
-            Cell(f"{fact.ready_replicas} of {fact.wanted}", "num"),
+            Cell(answering(fact), low=True),
+            Cell(f"{fact.ready_replicas} of {fact.wanted}" if fact.wanted or fact.ready_replicas else "–", "num"),
             Cell("", "since", since=fact.created, low=True),
             Cell(price.shown(price.of_endpoint(desk, fact)), "num"),
         ),
     )
+
+
+def answering(fact: EndpointFact, *, long: bool = False) -> str:
+    """What answers: a model of its own, other endpoints, or a service elsewhere."""
+    if fact.backends:
+        return f"answered by {', '.join(name for name, _ in fact.backends)}"
+    if fact.external[0]:
+        return f"{fact.external[1]}, elsewhere"
+    return f"model {fact.model}" if long else fact.model
 
 
 # --- one --------------------------------------------------------------------------------------------------------
@@ -69,6 +78,7 @@ def build(desk: Desk, which: Key, *, body: str, gate: code.Gate, settled: int = 
         "acts": [acts(fact)] if desk.writes(project) else [],
         "stats": figures(desk, fact),
         "settled": [Text("settled-row", str(settled))],
+        "made": made.rows(desk, fact),
         "replicas": replicas(desk, fact),
         "why": waiting.of(desk, fact),
         "placed": placed.of(last, admin=desk.me.admin),
@@ -87,11 +97,14 @@ def build(desk: Desk, which: Key, *, body: str, gate: code.Gate, settled: int = 
     )
     fixed: dict[str, Any] = {
         "fact": fact,
-        "sub": f"Endpoint in {words.place(project)}, model {fact.model}.",
+        "sub": f"Endpoint in {words.place(project)}, {answering(fact, long=True)}.",
         "gateway": gate.url,
         "shell_text": code.shell(project, gate),
         "curl": code.curl(name, gate),
         "python": code.python(name, gate),
+        "javascript": code.javascript(name, gate),
+        "choices": playing.choices(fact),
+        "playground": f"/in/{project}/playground?model={name}",
         "may_chat": desk.writes(project),
         "base": f"/in/{project}/endpoints/{name}",
     }
@@ -176,7 +189,12 @@ def _key(key: KeyFact) -> Row:
     return Row(
         f"key-{key.uid}",
         (
-            Cell(key.name, "name", note=f"{key.hint}…" if key.hint else "no token yet"),
+            Cell(
+                key.name,
+                "name",
+                href=f"/in/{key.project}/keys/{key.name}",
+                note=f"{key.hint}…" if key.hint else "no token yet",
+            ),
             Cell(word, "state", tone=words.tone(word)),
             Cell(", ".join(key.endpoints) or "all endpoints", low=True),
             Cell("", "until", since=key.expires),
@@ -187,8 +205,8 @@ def _key(key: KeyFact) -> Row:
 def facts(fact: EndpointFact) -> list[Part]:
     """What is known of it."""
     found = [
-        ("Model", fact.model),
-        ("Flavor", fact.flavor),
+        ("Model", answering(fact)),
+        ("Flavor", fact.flavor or "none of its own"),
         ("Context", f"{fact.context_tokens:,} tokens a request"),
         ("Requests", f"{fact.slots} at a time on each replica"),
         ("UID", fact.uid),

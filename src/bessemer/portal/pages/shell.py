@@ -21,8 +21,8 @@ EVERYTHING = "all"
 SHELL_KINDS: tuple[type[Fact], ...] = (TenantFact, ProjectFact, InstanceFact, EndpointFact)
 """What the shell itself shows. An administrator's shell follows Host too."""
 
-_PAGES = frozenset(["Host", "Instance", "Endpoint", "RoleBinding", "ApplicationCredential"])
-_TABLES = frozenset(["Model", "Image", "Flavor", "PricePlan", "Project", "Tenant", "User", "ApiKey"])
+_PAGES = frozenset(["Host", "Instance", "Endpoint", "RoleBinding", "ApplicationCredential", "ApiKey"])
+_TABLES = frozenset(["Model", "Image", "Flavor", "PricePlan", "Project", "Tenant", "User"])
 _WITHIN = frozenset(["Claim", "Session", "Event"])
 """Kinds with a page of their own, with a place of their own for their table, and those seen on others' pages alone."""
 
@@ -126,7 +126,7 @@ def shell(desk: Desk, here: Here) -> Mapping[str, Any]:
 
 def switch(desk: Desk, here: Here) -> Sequence[tuple[str, str, int, bool]]:
     """Where the project switcher leads: (text, href, colour, whether it is here). It keeps the section where it can."""
-    scoped = {"instances", "endpoints", "invoice", "keys", "quota", "members", "credentials"}
+    scoped = {"instances", "endpoints", "playground", "usage", "invoice", "keys", "quota", "members", "credentials"}
     scoped |= {f"kinds/{kind.plural}" for kind in others(KINDS, admin=desk.me.admin) if kind.namespaced}
     section = here.section if here.section in scoped else ""
     home = f"/in/{EVERYTHING}/{section}" if section else "/"
@@ -149,6 +149,7 @@ def groups(admin: bool, scope: str) -> Sequence[tuple[str, Sequence[Link]]]:
     work = [
         Link("instances", "Instances", f"{at}/instances", "instance", "count-instances", quick=True),
         Link("endpoints", "Endpoints", f"{at}/endpoints", "endpoint", "count-endpoints", quick=True),
+        Link("playground", "Playground", f"{at}/playground", "send"),
     ]
     data = [
         Link("models", "Models", "/models", "model"),
@@ -156,6 +157,7 @@ def groups(admin: bool, scope: str) -> Sequence[tuple[str, Sequence[Link]]]:
         Link("flavors", "Flavors", "/flavors", "flavor"),
     ]
     money = [
+        Link("usage", "Usage", f"{at}/usage", "fleet"),
         Link("invoice", "Invoices", f"{at}/invoice", "invoice", quick=True),
         Link("priceplans", "Prices", "/priceplans", "price"),
     ]

@@ -90,7 +90,8 @@ class EndpointHost:
         if (found := await _last(ctx, claim)) is not None:
             # It stands on the disk before the engine goes: a crash loses none of it.
             status = claim.status.model_copy(update={"detail": {**claim.status.detail, "counted": found}})
-            return Wait(reason="Counted", message="what it counted is kept", status=status, again=0.0)
+            remedy = "Bring the host's agent back."
+            return Wait(reason="Counted", message="what it counted is kept", status=status, again=0.0, remedy=remedy)
         outcome = await clear(ctx, claim, ctx.drivers.engine.stop)
         if counted and isinstance(outcome, Done) and isinstance(outcome.status, ClaimStatus):
             return replace(outcome, status=outcome.status.model_copy(update={"detail": {"counted": counted}}))

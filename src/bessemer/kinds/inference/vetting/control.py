@@ -19,8 +19,8 @@ from bessemer.kinds import turns, workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.outline import Hindrance
-from bessemer.kinds.inference.endpoint.placing import intent_of
 from bessemer.kinds.inference.endpoint.engines import beyond, engine_of
+from bessemer.kinds.inference.endpoint.placing import intent_of
 from bessemer.kinds.inference.endpoint.spec import Endpoint, EndpointSpec
 from bessemer.kinds.inference.footprint import footprint, idle_bytes
 from bessemer.kinds.inference.model import Model
