@@ -169,6 +169,8 @@ class Gateway:
     def _complete(self, call: Call) -> None:
         wanted = request.read(call.body(), ROUTES[call.path])
         key, endpoint, adapter = naming.named(self._tables.endpoints, call.key, model=wanted.model)
+        if endpoint.embeds and wanted.generates:
+            raise errors.only_embeds(endpoint.name)
         if not call.id:
             call.name()
         started = self._clock.monotonic()
@@ -185,7 +187,10 @@ class Gateway:
         chain, context = None, endpoint.context_tokens
         if endpoint.split is not None or endpoint.fallbacks:
             chain, context = self._chain(call, wanted, endpoint=endpoint, adapter=adapter)
-            endpoint = chain.next(started) or endpoint
+            found = chain.next(started)
+            if found is None and chain.unfit:
+                raise errors.only_embeds(endpoint.name)
+            endpoint = found or endpoint
         ticket = self._means.books.enter(key, wanted, endpoint=endpoint, request_id=call.id, context_tokens=context)
         exchange = Exchange(self._means, call, key, endpoint, wanted, started, until=late, adapter=adapter, chain=chain)
         if isinstance(ticket, Ticket):
@@ -196,8 +201,9 @@ class Gateway:
     def _chain(self, call: Call, wanted: Wanted, *, endpoint: EndpointEntry, adapter: str) -> tuple[Chain, int]:
         """Those who may answer for it, and the largest context of theirs."""
         session = seeking.session(wanted, call.headers, project=endpoint.project)
-        endpoints = self._tables.endpoints
-        return Chain(endpoints, endpoint, adapter=adapter, session=session), context_of(endpoints, endpoint)
+        endpoints, writes = self._tables.endpoints, wanted.generates
+        chain = Chain(endpoints, endpoint, adapter=adapter, session=session, writes=writes)
+        return chain, context_of(endpoints, endpoint)
 
 
 def _model(name: str, of: EndpointEntry) -> dict[str, str | int]:

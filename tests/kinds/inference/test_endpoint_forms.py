@@ -43,6 +43,12 @@ def test_what_a_form_lacks_or_has_too_much_is_named() -> None:
     assert wrong(**REPLICAS, update={"maxSurge": 0, "maxUnavailable": 1}) == {}
 
 
+def test_what_it_is_for_is_said_by_whoever_answers() -> None:
+    assert wrong(**REPLICAS, task="embed") == wrong(**OUTER, task="embed") == {}
+    assert "spec.task" in wrong(**SPLIT, task="embed")
+    assert "task" not in EndpointSpec.model_validate({**REPLICAS, "task": "generate"}).dump()
+
+
 def test_backends_and_fallbacks_are_others_and_each_once() -> None:
     assert "spec.backends[0].endpoint" in wrong(backends=[{"endpoint": "chat"}])
     assert "spec.backends[1].endpoint" in wrong(backends=[{"endpoint": "one"}, {"endpoint": "one"}])

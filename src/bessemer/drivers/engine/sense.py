@@ -19,6 +19,8 @@ PROBE_BODY: Mapping[str, Any] = {
     "stream": False,
 }
 
+EMBED_BODY: Mapping[str, Any] = {"input": "Say hello.", "encoding_format": "float"}
+
 
 def judge(reply: Any, *, alias: str | None, seconds: float) -> ProbeResult:
     """Read the reply to `PROBE_BODY`. Raises DriverError ``ProbeFailed`` with what is wrong about it."""
@@ -45,6 +47,23 @@ def plausible(said: EngineMetrics) -> EngineMetrics:
     if any(abs(count) > COUNT_MAX for count in (*counts, said.running, said.waiting)):
         raise ValueError("counts that are none")
     return said
+
+
+def judge_vector(reply: Any, *, alias: str | None, seconds: float) -> ProbeResult:
+    """Read the reply to `EMBED_BODY`. Raises DriverError ``ProbeFailed`` with what is wrong about it."""
+    try:
+        model = reply["model"]
+        vector = [float(one) for one in reply["data"][0]["embedding"]]
+        prompt, total = (int(reply["usage"][name]) for name in ("prompt_tokens", "total_tokens"))
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise DriverError("ProbeFailed", "the answer is no embedding", internal=repr(error)) from error
+    if alias is not None and model != alias:
+        raise DriverError("ProbeFailed", f"the engine serves {str(model)[:63]!r} instead of {alias!r}")
+    if not all(map(math.isfinite, vector)) or not any(vector):
+        raise DriverError("ProbeFailed", "the embedding holds no numbers that say anything")
+    if prompt < 1 or total != prompt:
+        raise DriverError("ProbeFailed", f"the counts do not add up: {prompt} tokens, {total} in total")
+    return ProbeResult(model, "", prompt, 0, seconds)
 
 
 def series(raw: bytes) -> dict[str, float]:
