@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from bessemer.client.calls import SOURCE_HEADER, Begun, Joined, Me, Offer, SignedIn
+from bessemer.client.answers import Begun, Joined, Me, Offer, SignedIn
+from bessemer.client.calls import SOURCE_HEADER
 from bessemer.client.kubeconfig import Connection, read_kubeconfig
 from bessemer.client.objects import Client, an_object, stored
 from bessemer.client.transport import PING_SECONDS, Ask, HttpTransport, Socket, Transport, Unreachable, tls_context

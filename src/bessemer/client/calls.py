@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 import orjson
 
+from bessemer.client.answers import Begun, Joined, Me, Offer, SignedIn
 from bessemer.client.paths import BASE, Paths, segment
 from bessemer.client.transport import Ask, Socket, Transport
 from bessemer.core.loads import LoadReport
@@ -23,59 +23,6 @@ SOURCE_HEADER = "X-Bessemer-Source"
 """The address for which the portal signs somebody in; it counts with the portal's certificate alone."""
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
-
-
-@dataclass(frozen=True, slots=True)
-class SignedIn:
-    """A session. ``token`` is the bearer, shown this once; ``expires_at`` is RFC 3339."""
-
-    token: str
-    user: str
-    expires_at: str
-
-
-@dataclass(frozen=True, slots=True)
-class Me:
-    """Who the server takes us for. ``tenants`` maps a tenant to the role in it; ``projects`` are those we may see."""
-
-    name: str
-    admin: bool
-    tenants: Mapping[str, str]
-    projects: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Offer:
-    """A provider by which people may sign in, and what a command line needs to ask its issuer itself."""
-
-    name: str
-    title: str
-    issuer: str
-    client_id: str
-    scopes: tuple[str, ...]
-    authorities: str
-    private: bool
-    plain: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Begun:
-    """A sign-in that was begun: where the browser goes, and the secrets that its asker keeps."""
-
-    url: str
-    state: str
-    nonce: str
-    verifier: str
-    issuer: str
-    says_issuer: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Joined:
-    """A host's new certificate and the authority that signed it, both PEM."""
-
-    certificate: str
-    ca: str
 
 
 class _Area:
