@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from typing import Any
 
 import orjson
+import pytest
 
+from bessemer.cli.work.calling import call, described
 from bessemer.core.ports import CONTROLLER, Writer
 from bessemer.core.resource import Key
 from bessemer.kinds.fleet.claim import Claim
@@ -68,8 +72,13 @@ def test_how_far_an_update_is_and_back(cli: Cli) -> None:
     cli.do(lambda w: w.store.objects.replace(changed, Writer("user", "mia")))
     look(cli, "roll", answering=1, old=2)
     midway = cli("rollout", "status", "roll", *PLACE, "--no-watch")
+    told = cli("describe", "endpoint", "roll", *PLACE).raw
+    assert re.search(
+        r"\nRevision:  [0-9a-f]{10}, number 2, since 2025-\S+Z\nRollout:   1 of 2 replicas are of rev", told
+    )
     assert (midway.code, "1 of 2 replicas are of revision" in midway.raw) == (1, True)
     look(cli, "roll", answering=0, old=2, trouble="NewReplicaFails")
+    assert cli("describe", "endpoint", "roll", *PLACE).raw.splitlines()[-1].endswith("; NewReplicaFails: it hurts")
     stuck = cli("rollout", "status", "roll", *PLACE)
     assert stuck.code == 1
     assert "NewReplicaFails: it hurts; bessemer rollout undo roll goes back" in stuck.err
@@ -91,6 +100,7 @@ def test_what_has_no_replicas_has_no_rollout(cli: Cli) -> None:
     for verb in ("status", "restart"):
         assert "others answer for it" in cli("rollout", verb, "split", *PLACE).err
     assert cli("rollout", "history", "split", *PLACE).code == 1
+    assert cli("describe", "endpoint", "split", *PLACE).raw.splitlines()[-1] == "Answered:  by roll 100 %"
     assert "only endpoints" in cli("rollout", "status", "instance/vm", *PLACE).err
 
 
@@ -106,3 +116,35 @@ def test_what_a_service_elsewhere_is_shown_is_set_and_never_printed(cli: Cli) ->
     assert cli("endpoint", "secret", "big", *PLACE).code == 1, "nothing was typed"
     assert cli("endpoint", "secret", "big", "--remove", *PLACE).code == 0
     assert "bessemer.dev/external-secret" not in body_of(cli, "big")["metadata"].get("annotations", {})
+
+
+@pytest.mark.parametrize(
+    ("task", "path", "field"), [("generate", "chat/completions", "messages"), ("embed", "embeddings", "input")]
+)
+def test_how_an_endpoint_is_called(task: str, path: str, field: str) -> None:
+    place = {"name": "chat", "namespace": PROJECT}
+    gateway = "http://127.0.0.1:7080/v1"
+    words = shlex.split(" ".join(call({"metadata": place, "spec": {"task": task}}, gateway)[1:]).replace("\\ ", ""))
+    assert words[:4] == ["curl", f"{gateway}/{path}", "-H", "Authorization: Bearer $BESSEMER_KEY"]
+    said = orjson.loads(words[-1])
+    assert (said["model"], field in said) == ("chat", True)
+
+
+def test_who_answers_and_why_so_many_is_said_in_words() -> None:
+    place = {"name": "chat", "namespace": PROJECT, "generation": 1}
+    split = {"backends": [{"endpoint": "old", "weight": 3}, {"endpoint": "new"}], "fallbacks": ["spare"]}
+    assert described({"metadata": place, "spec": split}, "").splitlines() == [
+        "Answered:  by old 75 %, new 25 %",
+        "Else:      by spare, where nobody answers",
+    ]
+    outer = {"external": {"url": "https://api.example.org/v1", "model": "big-1"}}
+    assert described({"metadata": place, "spec": outer}, "") == "Answered:  by big-1 at https://api.example.org/v1"
+    scaling = {"wanted": 3, "since": "2026-01-01T00:00:00Z", "why": "6 of 8 slots are busy"}
+    status = {"observedGeneration": 1, "readyReplicas": 2, "wantedReplicas": 3, "scaling": scaling}
+    spec = {"model": "smol", "adapters": ["poems"]}
+    assert described({"metadata": place, "spec": spec, "status": status}, "").splitlines() == [
+        "Rollout:   2 of 3 replicas answer, of one revision",
+        "Scaling:   3 wanted since 2026-01-01T00:00:00Z; 6 of 8 slots are busy",
+        "Adapters:  as chat:poems",
+    ]
+    assert "Call it:" in described({"metadata": place, "spec": spec}, "http://127.0.0.1:7080/v1")

@@ -52,6 +52,18 @@ def test_a_replica_in_use_is_asked_again() -> None:
     assert judge(replica({"tokens": [1, 1]}, gone=False, whole=(1, 1, 1))).state == "equal"
 
 
-@pytest.mark.parametrize("said", [None, [], {}, {"at": "x"}, {"at": 1, "tokens": [1]}, {"at": 1, "tokens": "many"}])
+@pytest.mark.parametrize(
+    "said",
+    [
+        None,
+        [],
+        {},
+        {"at": "x"},
+        {"at": 1, "tokens": [1]},
+        {"at": 1, "tokens": "many"},
+        {"at": 1, "tokens": [1 << 63, 1]},
+        {"at": 1, "context": 1 << 62},
+    ],
+)
 def test_what_a_host_says_is_read_with_care(said: Any) -> None:
     assert Counted.read(said) is None

@@ -105,6 +105,7 @@ class Rig:
             memory_bytes=1 << 30,
             cores_milli=1000,
             secret=secret,
+            task=intent.get("task", "generate"),
         )
         running = await self.engine.start(spec)
         async with asyncio.timeout(30):

@@ -30,6 +30,7 @@ TENANTS: Mapping[str, Mapping[str, str]] = {
     "ApiKey": _WORK,
     "ApplicationCredential": {**_WORK, "admin": "rud"},  # who asks by a certificate is no User, and has none
     "Instance": _WORK,
+    "ProjectModel": _WORK,
     "Endpoint": _WORK,
     "Vetting": _WORK,
     "Job": _WORK,
@@ -73,13 +74,14 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     "Instance/console": _HANDS,
     "Endpoint/secret": _HANDS,
     "ApiKey/use": ("admin", "auditor", "tenant-admin", "member", "reader"),
-    "ApiKey/token": _HANDS,
+    "ApiKey/token": ("admin", "tenant-admin"),  # and its owner's: this one is somebody else's
     "ApplicationCredential/token": (),  # its owner's, in person
     "Claim/secrets": (),  # its host's
     "User/password": ("admin",),
     "User/signinlink": ("admin",),
     "IdentityProvider/clientsecret": ("admin",),
     "Model/token": ("admin",),
+    "ProjectModel/token": ("admin", "tenant-admin"),
     "Host/token": ("admin", "operator"),
     "Host/heartbeat": (),  # its agent's
     "Host/stream": (),

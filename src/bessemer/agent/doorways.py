@@ -20,6 +20,7 @@ from bessemer.drivers.engine.protocol import (
     Listen,
     ProbeResult,
     RunningEngine,
+    Task,
 )
 from bessemer.drivers.process.protocol import Ended, Stats
 
@@ -55,8 +56,8 @@ class OpenEngine:
     async def running(self) -> tuple[RunningEngine, ...]:
         return await self._engine.running()
 
-    async def probe(self, uid: str, secret: str, *, alias: str | None = None) -> ProbeResult:
-        answered = await self._engine.probe(uid, secret, alias=alias)
+    async def probe(self, uid: str, secret: str, *, alias: str | None = None, task: Task = "generate") -> ProbeResult:
+        answered = await self._engine.probe(uid, secret, alias=alias, task=task)
         await self._open(uid)
         return answered
 

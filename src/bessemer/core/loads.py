@@ -8,6 +8,7 @@ so that a report that is lost costs nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Annotated
 
 from pydantic import Field
 
@@ -22,6 +23,9 @@ HEARD_SECONDS = 30.0
 """For which a report stands."""
 ENDPOINTS_MAX = 1000
 """Of one report."""
+
+COUNT_MAX = 1 << 53
+"""Of anything that is counted: no gateway comes near it, and sums and quotients of such numbers are finite."""
 
 WOKEN = "bessemer.dev/woken-at"
 """Annotation of an Endpoint: when a gateway last had a request for it and nobody to answer."""
@@ -60,6 +64,9 @@ class Sums:
 SUMS = tuple(field.name for field in fields(Sums))
 
 
+_Count = Annotated[float, Field(ge=0, le=COUNT_MAX, allow_inf_nan=False)]
+
+
 class EndpointLoad(ApiModel):
     """Of one endpoint at one gateway: ``busy`` requests are answered and ``waiting`` wait now; ``sums`` are in the
     order of `SUMS`."""
@@ -67,9 +74,9 @@ class EndpointLoad(ApiModel):
     project: str = Field(max_length=63)
     name: str = Field(max_length=253)
     uid: str = Field(max_length=64)
-    busy: int = Field(ge=0)
-    waiting: int = Field(ge=0)
-    sums: tuple[float, ...] = Field(min_length=len(SUMS), max_length=len(SUMS))
+    busy: int = Field(ge=0, le=COUNT_MAX)
+    waiting: int = Field(ge=0, le=COUNT_MAX)
+    sums: tuple[_Count, ...] = Field(min_length=len(SUMS), max_length=len(SUMS))
 
     @property
     def counted(self) -> Sums:

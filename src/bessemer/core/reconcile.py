@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
+
+from pydantic import Field
 
 from bessemer.core.resource import ApiModel
 
@@ -25,18 +27,24 @@ SETTLE_SECONDS = 5
 """The clocks of a host and of the store may differ by so much."""
 
 
+COUNT_MAX = 1 << 53
+"""No engine counts more, and sums of such numbers have their place in JSON."""
+
+_Count = Annotated[int, Field(ge=-COUNT_MAX, le=COUNT_MAX)]
+
+
 class Counted(ApiModel):
     """What an engine's host said last of it: ``tokens`` (read, written) of this process, ``before`` of those before it
     by what was read of them last, ``unseen`` of these ended without another look; ``probes`` are those of its host's
     own. ``busy`` requests were under way, ``at`` is when."""
 
-    at: int = 0
-    tokens: tuple[int, int] = (0, 0)
-    before: tuple[int, int] = (0, 0)
-    probes: tuple[int, int] = (0, 0)
-    unseen: int = 0
-    busy: int = 0
-    context: int = 0
+    at: _Count = 0
+    tokens: tuple[_Count, _Count] = (0, 0)
+    before: tuple[_Count, _Count] = (0, 0)
+    probes: tuple[_Count, _Count] = (0, 0)
+    unseen: _Count = 0
+    busy: _Count = 0
+    context: Annotated[int, Field(ge=0, le=1 << 30)] = 0
 
     @classmethod
     def read(cls, said: Any) -> Counted | None:

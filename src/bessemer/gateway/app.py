@@ -6,6 +6,7 @@ import ssl
 from asyncio import Event, Future
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import orjson
 
@@ -13,6 +14,7 @@ from bessemer.core.clock import Clock
 from bessemer.gateway import errors, naming, request, seeking
 from bessemer.gateway.admission import Admission
 from bessemer.gateway.asking import Asking, Entering
+from bessemer.gateway.attaching import Attaching
 from bessemer.gateway.books import Books
 from bessemer.gateway.chains import Chain, context_of
 from bessemer.gateway.exchange import Exchange, Means, Patience
@@ -29,6 +31,19 @@ from bessemer.gateway.upstream import Links
 from bessemer.gateway.vessels import Ticket
 from bessemer.gateway.waking import Waking
 
+
+class _Asked(NamedTuple):
+    """A request whose body is here. ``late`` is when its client wants it no more."""
+
+    call: Call
+    wanted: Wanted
+    key: KeyEntry
+    endpoint: EndpointEntry
+    adapter: str
+    started: float
+    late: float
+
+
 _HEALTH = ("/healthz", "/livez", "/readyz")
 _MODELS = "/v1/models"
 
@@ -44,7 +59,7 @@ class CutOff:
 @dataclass(frozen=True, slots=True)
 class GatewayFacts:
     """What the gateway is given. ``secret`` keys the replicas' secrets; ``tls`` opens doors on other machines,
-    ``outward`` connections to services elsewhere."""
+    ``outward`` connections to services elsewhere, and to hosts of which something is fetched for a request."""
 
     tables: Tables
     spool: Spool
@@ -70,6 +85,7 @@ class Gateway:
         self._ready = ready
         self._links = Links(facts.tls, facts.clock.monotonic(), outward=facts.outward)
         books = Books(facts.spool, facts.admission)
+        self._attaching = Attaching(facts.outward)
         self._turns = Turns(facts.clock)
         self.waking = Waking(facts.clock, stands=lambda key: facts.tables.stands(key, facts.clock.now()))
         facts.tables.arrived, facts.tables.left = self.waking.arrived, self.waking.left
@@ -153,14 +169,28 @@ class Gateway:
     def _complete(self, call: Call) -> None:
         wanted = request.read(call.body(), ROUTES[call.path])
         key, endpoint, adapter = naming.named(self._tables.endpoints, call.key, model=wanted.model)
+        if endpoint.embeds and wanted.generates:
+            raise errors.only_embeds(endpoint.name)
         if not call.id:
             call.name()
         started = self._clock.monotonic()
-        late = seeking.until(call.headers, started)
+        asked = _Asked(call, wanted, key, endpoint, adapter, started, seeking.until(call.headers, started))
+        bringing = self._attaching.look(call, wanted, endpoint=endpoint)
+        if bringing is None:
+            self._enter(asked)
+        else:
+            bringing.begin(lambda: self._enter(asked), until=asked.late)
+
+    def _enter(self, asked: _Asked) -> None:
+        """Let it in; whatever it named is in its body. Raises Refused."""
+        call, wanted, key, endpoint, adapter, started, late = asked
         chain, context = None, endpoint.context_tokens
         if endpoint.split is not None or endpoint.fallbacks:
             chain, context = self._chain(call, wanted, endpoint=endpoint, adapter=adapter)
-            endpoint = chain.next(started) or endpoint
+            found = chain.next(started)
+            if found is None and chain.unfit:
+                raise errors.only_embeds(endpoint.name)
+            endpoint = found or endpoint
         ticket = self._means.books.enter(key, wanted, endpoint=endpoint, request_id=call.id, context_tokens=context)
         exchange = Exchange(self._means, call, key, endpoint, wanted, started, until=late, adapter=adapter, chain=chain)
         if isinstance(ticket, Ticket):
@@ -171,8 +201,9 @@ class Gateway:
     def _chain(self, call: Call, wanted: Wanted, *, endpoint: EndpointEntry, adapter: str) -> tuple[Chain, int]:
         """Those who may answer for it, and the largest context of theirs."""
         session = seeking.session(wanted, call.headers, project=endpoint.project)
-        endpoints = self._tables.endpoints
-        return Chain(endpoints, endpoint, adapter=adapter, session=session), context_of(endpoints, endpoint)
+        endpoints, writes = self._tables.endpoints, wanted.generates
+        chain = Chain(endpoints, endpoint, adapter=adapter, session=session, writes=writes)
+        return chain, context_of(endpoints, endpoint)
 
 
 def _model(name: str, of: EndpointEntry) -> dict[str, str | int]:

@@ -26,6 +26,8 @@ from bessemer.gateway.vessels import Ticket
 _TRIES = 2
 _ELSEWHERE = (502, 503)
 """By which a replica says that it cannot now: another is asked, where there is one."""
+_EMBEDS_NOT = (404, 501)
+"""By which vLLM and llama.cpp say that they embed nothing: what was asked is wrong, and nobody is to rest for it."""
 WAIT_SECONDS = 60.0
 """For a slot."""
 _log = structlog.get_logger("gateway")
@@ -263,6 +265,11 @@ class Asking:
         if link.status in _ELSEWHERE and len(self._tried) + 1 < min(_TRIES, len(exchange.endpoint.replicas)):
             link.drop()
             self._fail(Lost(f"it answered with status {link.status}"))
+            return
+        if link.status in _EMBEDS_NOT and not exchange.wanted.generates and link.replica.outer is None:
+            link.drop()
+            exchange.well()
+            exchange.refuse(errors.embeds_not(exchange.endpoint.name))
             return
         exchange.was_read()
         if exchange.chain is not None:

@@ -17,12 +17,16 @@ Endpoints = Mapping[tuple[str, str], EndpointEntry]
 
 
 class Chain:
-    """Those who may answer a request for the endpoint ``asked``, with the ``adapter``, of a ``session`` if not 0."""
+    """Those who may answer a request for the endpoint ``asked``, with the ``adapter``, of a ``session`` if not 0. Where
+    it ``writes``, those that only embed are none of them; ``unfit`` says that there were such."""
 
-    __slots__ = ("_adapter", "_endpoints", "_first", "_order", "_resting", "_session", "asked")
+    __slots__ = ("_adapter", "_endpoints", "_first", "_order", "_resting", "_session", "_writes", "asked", "unfit")
 
-    def __init__(self, endpoints: Endpoints, asked: EndpointEntry, *, adapter: str = "", session: int = 0) -> None:
+    def __init__(
+        self, endpoints: Endpoints, asked: EndpointEntry, *, adapter: str = "", session: int = 0, writes: bool = False
+    ) -> None:
         self._endpoints = endpoints
+        self._writes, self.unfit = writes, False
         self._adapter, self._session = adapter, session
         self._order = self._along(asked, set())
         self._resting: list[EndpointEntry] = []
@@ -57,7 +61,9 @@ class Chain:
             others = [entry.split.pick(self._session)]
         else:
             others = []
-            if not self._adapter or self._adapter in entry.adapters:
+            if entry.embeds and self._writes:
+                self.unfit = True
+            elif not self._adapter or self._adapter in entry.adapters:
                 yield entry
         for name in (*others, *entry.fallbacks):
             other = self._endpoints.get((entry.project, name))

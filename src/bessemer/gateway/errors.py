@@ -66,6 +66,16 @@ def no_route(method: str, path: str) -> Refused:
     return Refused(404, Words(f"Invalid URL ({method} {path[:100]})", "invalid_request_error"))
 
 
+def only_embeds(name: str) -> Refused:
+    text = f"The model `{name[:100]}` only embeds, and writes no answers: ask it at /v1/embeddings."
+    return Refused(400, Words(text, "invalid_request_error", "unsupported_operation", "model"))
+
+
+def embeds_not(name: str) -> Refused:
+    text = f"The model `{name[:100]}` writes answers, and does not embed: its engine serves no embeddings."
+    return Refused(400, Words(text, "invalid_request_error", "unsupported_operation", "model"))
+
+
 def malformed(message: str, param: str | None = None) -> Refused:
     return Refused(400, Words(message, "invalid_request_error", None, param))
 

@@ -45,6 +45,18 @@ class Held(Protocol):
     large: Large
 
 
+def grow(bodies: Held, call: Call, *, size: int) -> None:
+    """So many bytes more are held for a call. Raises Refused where that is too much."""
+    call.size += size
+    bodies.held += size
+    if call.size > request.BODY_BYTES_MAX:
+        raise errors.too_large(request.BODY_BYTES_MAX)
+    if bodies.held > BODIES_BYTES_MAX and call.size > SPARED_BYTES_MAX:
+        raise errors.crowded()
+    if call.size > SPARED_BYTES_MAX and not bodies.large.grown(call):
+        raise errors.crowded()
+
+
 class Reader(Carrier, Protocol):
     """The connection, as far as reading goes."""
 
@@ -209,16 +221,8 @@ class Reading:
         if call.refused is not None:
             return
         size = len(body)
-        call.size += size
         call.parts.append(body)
-        bodies = self._connection.bodies
-        bodies.held += size
-        if call.size > request.BODY_BYTES_MAX:
-            raise errors.too_large(request.BODY_BYTES_MAX)
-        if bodies.held > BODIES_BYTES_MAX and call.size > SPARED_BYTES_MAX:
-            raise errors.crowded()
-        if call.size > SPARED_BYTES_MAX and not bodies.large.grown(call):
-            raise errors.crowded()
+        grow(self._connection.bodies, call, size=size)
         if call is not self._connection.call:
             self._waits += size
             if self._waits > WAITING_BYTES_MAX and not self.paused:

@@ -65,6 +65,7 @@ class Carrier(Protocol):
 
     transport: Any
     stamps: Stamps
+    bodies: Any
     call: Call | None
 
     def refuse(self, refused: Refused) -> None:
@@ -108,6 +109,11 @@ class Call(msgspec.Struct, eq=False):
         """The address of who is connected; of a local door, none."""
         peer = self._carrier.transport.get_extra_info("peername")
         return str(peer[0]) if isinstance(peer, tuple) else ""
+
+    @property
+    def bodies(self) -> Any:
+        """Those among which what it holds counts (`reading.grow`)."""
+        return self._carrier.bodies
 
     def name(self) -> None:
         """Give it its ids."""

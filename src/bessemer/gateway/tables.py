@@ -84,8 +84,12 @@ class EndpointEntry:
     adapters: frozenset[str] = frozenset()
     split: Split | None = None
     fallbacks: tuple[str, ...] = ()
+    embeds: bool = False
+    """It writes nothing: it only makes texts into vectors."""
     models: Mapping[str, str] = field(default_factory=dict)
     """By revision: while there are two of them, each replica has that of its own."""
+    hosts: frozenset[str] = frozenset()
+    """From where what a request names by its address is fetched for it."""
 
     @property
     def replicas(self) -> dict[str, Replica]:
@@ -221,7 +225,9 @@ class Tables:
             adapters=frozenset(spec.get("adapters", ())),
             split=split_of(spec.get("backends", ()), known.split if known is not None else None),
             fallbacks=tuple(spec.get("fallbacks", ())),
+            embeds=spec.get("task") == "embed",
             models={one["revision"]: one["template"]["model"] for one in revisions},
+            hosts=frozenset((spec.get("addresses") or {}).get("hosts", ())),
         )
         if self._services is not None:
             self._services.follow(uid, body, pool=pool)

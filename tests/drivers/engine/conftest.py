@@ -18,7 +18,7 @@ import pytest
 from bessemer.core.clock import FakeClock
 from bessemer.core.errors import DriverError
 from bessemer.drivers.engine.fake import FakeEngine
-from bessemer.drivers.engine.protocol import Engine, EngineSpec, ProbeResult
+from bessemer.drivers.engine.protocol import Engine, EngineSpec, ProbeResult, Task
 from bessemer.drivers.engine.real import HostEngines
 from bessemer.drivers.fetch.known import SMOLLM2_135M_INSTRUCT as SMOLLM2
 from bessemer.drivers.fetch.real import HostContent, PipImporter
@@ -147,12 +147,12 @@ def host(request: pytest.FixtureRequest) -> Host:
     return host
 
 
-async def ready(host: Host, uid: str = "a", *, secret: str = SECRET) -> ProbeResult:
+async def ready(host: Host, uid: str = "a", *, secret: str = SECRET, task: Task = "generate") -> ProbeResult:
     """Probe until the engine has loaded."""
     async with asyncio.timeout(60):
         while True:
             try:
-                return await host.engine.probe(uid, secret, alias=ALIAS)
+                return await host.engine.probe(uid, secret, alias=ALIAS, task=task)
             except DriverError as error:
                 if error.reason != "EngineStarting":
                     raise

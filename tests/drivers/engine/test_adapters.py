@@ -17,6 +17,7 @@ from bessemer.drivers.engine.asking import Asking
 from bessemer.drivers.engine.fake import FakeAdapters
 from bessemer.drivers.engine.loaded import Loaded
 from bessemer.drivers.engine.protocol import Adapter
+from bessemer.drivers.engine.sense import judge_vector
 from bessemer.drivers.llamacpp.protocol import choosing
 from bessemer.drivers.vllm.real import Vllm
 from tests.drivers.engine import tiny
@@ -100,6 +101,54 @@ async def test_it_embeds_and_answers(real_host: RealHost) -> None:
     await ready(real_host, "b")
     status, _ = await post(real_host.engine.door("b"), "/v1/embeddings", {"model": ALIAS, "input": "iron"})
     assert status == 501, "without pooling there are none"
+
+
+@pytest.mark.real
+async def test_one_that_only_embeds_is_proved_by_a_vector(real_host: RealHost) -> None:
+    """The small model stands in for one that is made to embed: how its tokens become a vector has to be said."""
+    embeds = replace(real_host.spec(), task="embed", slots=1, context_tokens=2048, memory_bytes=3 << 30)
+    await real_host.engine.start(replace(embeds, arguments={"pooling": "mean"}))
+    found = await ready(real_host, task="embed")
+    assert (found.model, found.text, found.completion_tokens) == (ALIAS, "", 0)
+    assert found.prompt_tokens > 0
+    long = "iron " * 1200
+    status, reply = await post(real_host.engine.door("a"), "/v1/embeddings", {"model": ALIAS, "input": long})
+    assert (status, len(reply["data"][0]["embedding"])) == (200, tiny.HIDDEN), "as much at once as its memory bears"
+    assert reply["usage"]["prompt_tokens"] > 1024
+    await real_host.engine.start(replace(embeds, uid="b"))
+    with pytest.raises(DriverError) as refusal:
+        await ready(real_host, "b", task="embed")
+    assert refusal.value.reason == "ProbeFailed", "this model says nothing of itself"
+
+
+async def test_a_fake_that_only_embeds_is_proved_alike(fake_host: FakeHost) -> None:
+    await fake_host.engine.start(replace(fake_host.spec(), task="embed"))
+    found = await ready(fake_host, task="embed")
+    assert (found.text, found.prompt_tokens, found.completion_tokens) == ("", 3, 0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"data": []},
+        {"data": [{"embedding": [0.0, 0.0]}]},
+        {"data": [{"embedding": [float("nan"), 1.0]}]},
+        {"data": [{"embedding": []}]},
+        {"model": "other"},
+        {"usage": {"prompt_tokens": 0, "total_tokens": 0}},
+        {"usage": {"prompt_tokens": 2, "total_tokens": 3}},
+    ],
+)
+def test_a_vector_that_says_nothing_is_no_success(wrong: dict[str, Any]) -> None:
+    good = {
+        "model": ALIAS,
+        "data": [{"embedding": [0.5, 0.0]}],
+        "usage": {"prompt_tokens": 2, "total_tokens": 2},
+    }
+    assert judge_vector(good, alias=ALIAS, seconds=0.1).prompt_tokens == 2
+    with pytest.raises(DriverError) as refusal:
+        judge_vector(good | wrong, alias=ALIAS, seconds=0.1)
+    assert refusal.value.reason == "ProbeFailed"
 
 
 @pytest.mark.real

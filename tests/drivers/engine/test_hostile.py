@@ -7,12 +7,15 @@ import os
 import socket
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bessemer.core.errors import DriverError
 from bessemer.drivers.engine.doors import Doors, default_folder
+from bessemer.drivers.engine.protocol import EngineMetrics
+from bessemer.drivers.engine.sense import plausible
 from bessemer.drivers.llamacpp import real
 from bessemer.drivers.process import procfs
 from bessemer.drivers.process.protocol import End, Isolation
@@ -39,6 +42,13 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     pass
 
 Server(settings["door"], Handler).serve_forever()
+"""
+
+COUNTERS = """
+    def do_GET(self):
+        names = "prompt_tokens_total prompt_tokens_cached_total tokens_predicted_total"
+        names += " requests_processing requests_deferred"
+        self.answer("".join(f"llamacpp:{name} 1e300\\n" for name in names.split()).encode())
 """
 
 
@@ -94,6 +104,26 @@ async def test_nonsense_is_told(real_host: RealHost, pretend: Callable[..., None
     with pytest.raises(DriverError, match=message) as refusal:
         await ready(real_host)
     assert refusal.value.reason == "ProbeFailed"
+
+
+@pytest.mark.parametrize("count", ["1e300", "-1e300", "18446744073709551616"])
+def test_counters_that_are_none_are_not_read(count: str) -> None:
+    """What an engine counted is kept before it is ended: what could not be kept would have it live for ever."""
+    said = EngineMetrics(1, 0, 0)
+    assert plausible(said) == said
+    wild = int(float(count))
+    for name in ("prompt_tokens_total", "prompt_tokens_cached_total", "tokens_predicted_total", "running", "waiting"):
+        with pytest.raises(ValueError, match="none"):
+            plausible(replace(said, **{name: wild}))
+
+
+@pytest.mark.real
+async def test_counters_of_a_hostile_engine(real_host: RealHost, pretend: Callable[..., None]) -> None:
+    pretend(reply(), program=STAND_IN.replace("\nclass Server", f"{COUNTERS}\nclass Server"))
+    await real_host.engine.start(real_host.spec())
+    await ready(real_host)
+    with pytest.raises(DriverError, match="cannot be read"):
+        await real_host.engine.metrics("a", SECRET)
 
 
 @pytest.mark.real

@@ -79,11 +79,12 @@ def test_the_library_takes_each_of_them() -> None:
     import xllamacpp
 
     base = {"model": "m", "alias": "a", "door": "d", "secret": "s", "slots": 1, "context_tokens": 64, "threads": 1}
+    base |= {"cache_ram_mib": 1, "adapters": [], "embeds": False}
     fields = {name: field for name, (field, _) in runner.ARGUMENTS.items()}
     for name, option in LLAMACPP.options.items():
         seen = []
         for value in values(option):
-            settings = {**base, "cache_ram_mib": 1, "adapters": [], "arguments": {name: value}}
+            settings = {**base, "arguments": {name: value}}
             seen.append(getattr(runner.parameters(xllamacpp, settings), fields[name]))
         assert len(set(map(str, seen))) == len(seen), f"{name} makes no difference"
 

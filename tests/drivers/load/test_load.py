@@ -266,6 +266,8 @@ async def test_it_ends_when_nobody_waits_for_it() -> None:
         assert await child.wait() == 3
 
 
+COUNTS = b'HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: {"usage": {"%b": %b}}\n\ndata: [DONE]\n'
+
 HOSTILE = [
     b"",
     b"HTTP/1.1 200 OK\r\n",
@@ -279,6 +281,9 @@ HOSTILE = [
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffffffff\r\n",
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nabc",
     b'HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: {"usage": {"prompt_tokens": 1e999}}\n\n',
+    COUNTS % (b"prompt_tokens", b"-5"),
+    COUNTS % (b"completion_tokens", b"9" * 4000),
+    b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n" + b"x" * 100,
     b"HTTP/1.1 200 OK\r\nX: " + b"y" * (4 * ANSWER_BYTES_MAX),
 ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from bessemer.core.resource import Metadata
 from bessemer.kinds.inference.endpoint.spec import Endpoint, EndpointSpec, validate, wanted_of
@@ -40,6 +41,12 @@ def test_what_a_form_lacks_or_has_too_much_is_named() -> None:
     assert "spec.engine" in wrong(**OUTER, engine={"name": "vllm"})
     assert "spec.update" in wrong(**REPLICAS, update={"maxSurge": 0})
     assert wrong(**REPLICAS, update={"maxSurge": 0, "maxUnavailable": 1}) == {}
+
+
+def test_what_it_is_for_is_said_by_whoever_answers() -> None:
+    assert wrong(**REPLICAS, task="embed") == wrong(**OUTER, task="embed") == {}
+    assert "spec.task" in wrong(**SPLIT, task="embed")
+    assert "task" not in EndpointSpec.model_validate({**REPLICAS, "task": "generate"}).dump()
 
 
 def test_backends_and_fallbacks_are_others_and_each_once() -> None:
@@ -101,3 +108,32 @@ async def test_a_choice_is_as_good_as_those_that_are_chosen_from() -> None:
         await world.create("Endpoint", "two", REPLICAS)
         await world.until_ready("Endpoint", "chat")
         assert {claim["spec"]["workload"]["name"] for claim in await world.bodies("Claim")} == {"one", "two"}
+
+
+@pytest.mark.parametrize(
+    "hosts",
+    [
+        ["images.example.org", "images.example.org"],
+        ["10.0.0.1"],
+        ["127.1"],
+        ["0x7f000001"],
+        ["images.0x1"],
+        ["images.example.org:443"],
+        ["images.example.org:65536"],
+    ],
+)
+def test_hosts_of_addresses_are_names(hosts: list[str]) -> None:
+    assert any(field.startswith("spec.addresses.hosts") for field in wrong(**REPLICAS, addresses={"hosts": hosts}))
+
+
+@pytest.mark.parametrize(
+    "host", ["", "https://a", "a/b", "A.example", "a b", "[::1]", "a.", "-a", "a@b", "a:0", "é.example"]
+)
+def test_hosts_of_addresses_are_plain(host: str) -> None:
+    with pytest.raises(ValidationError):
+        EndpointSpec.model_validate({**REPLICAS, "addresses": {"hosts": [host]}})
+
+
+def test_names_of_hosts_and_ports_are_taken() -> None:
+    assert wrong(**REPLICAS, addresses={"hosts": ["images.example.org", "localhost:8443", "a-b.example:1"]}) == {}
+    assert "addresses" not in EndpointSpec.model_validate(REPLICAS).dump()

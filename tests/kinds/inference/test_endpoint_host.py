@@ -46,6 +46,14 @@ async def test_it_answers_before_it_counts(bench: HostBench) -> None:
     assert bench.status.pid == (await engine_of(bench)).pid
 
 
+async def test_one_that_only_embeds_writes_nothing_before_it_counts() -> None:
+    bench = HostBench(EndpointHost(), INTENT.model_copy(update={"task": "embed"}).dump(), kind="Endpoint")
+    await bench.until_phase("Running")
+    counters = bench.engine.models["c-1"].counters
+    assert (counters.requests, counters.tokens_predicted) == (1, 0)
+    assert bench.engine.models["c-1"].asked["input"]
+
+
 async def test_a_running_engine_is_asked_nothing_more(bench: HostBench) -> None:
     await bench.until_phase("Running")
     counted = bench.engine.models["c-1"].counters.tokens_predicted

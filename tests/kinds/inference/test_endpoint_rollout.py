@@ -240,7 +240,7 @@ def test_one_of_before_there_were_revisions_is_of_that_of_now_where_it_is_like_i
     plain, claim = an_endpoint(), a_claim(0, phase="Running", told=False)
     first = name_of(template_of(plain))
     assert revision_of(claim, plain) == first
-    for other in ({"slots": 1}, {"contextTokens": 99}, {"flavor": "other"}, {"restartedAt": "now"}):
+    for other in ({"slots": 1}, {"contextTokens": 99}, {"flavor": "other"}, {"restartedAt": "now"}, {"task": "embed"}):
         assert revision_of(claim, an_endpoint(**other)) == ""
     assert revision_of(claim, an_endpoint(engine={"name": "llamacpp"})) == name_of(
         template_of(an_endpoint(engine={"name": "llamacpp"}))

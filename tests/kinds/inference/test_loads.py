@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
+import pytest
+from pydantic import ValidationError
 
 from bessemer.core.clock import rfc3339
-from bessemer.core.loads import HEARD_SECONDS, LOADS, SUMS, WOKEN, EndpointLoad, LoadReport
+from bessemer.core.loads import COUNT_MAX, HEARD_SECONDS, LOADS, SUMS, WOKEN, EndpointLoad, LoadReport
 from bessemer.core.ports import Scope
 from bessemer.core.resource import Key
 from bessemer.kinds.inference.loads import CUT_SECONDS, Heard, Scalers, Standing
@@ -81,6 +83,28 @@ def test_a_gateway_that_began_anew_counts_from_nothing() -> None:
     for now, boot, arrived in ((0, "a", 1000.0), (2, "a", 1010.0), (4, "b", 5.0), (6, "b", 15.0)):
         scalers.look(live(report(load(arrived=arrived), boot=boot)), now=float(now))
     assert scalers._known["u"].sums.arrived == 10 + 5 + 10
+
+
+@pytest.mark.parametrize("wild", ["1e999", "NaN", "-1", "1.7e308"])
+def test_what_no_gateway_counts_is_refused(wild: str) -> None:
+    """Sums of such numbers are none: who decides by them would end, and the control plane with it."""
+    sums = ", ".join([wild, *["0"] * (len(SUMS) - 1)])
+    load = f'{{"project": "p", "name": "n", "uid": "u", "busy": 0, "waiting": 0, "sums": [{sums}]}}'
+    with pytest.raises(ValidationError):
+        LoadReport.model_validate_json(f'{{"holder": "g", "boot": "b", "loads": [{load}]}}')
+
+
+def test_the_most_that_can_be_reported_is_decided_on() -> None:
+    scalers = Scalers()
+    named(scalers)
+    for step in range(60):
+        many = COUNT_MAX * step / 60
+        loads = [
+            EndpointLoad(project="p", name="n", uid="u", busy=COUNT_MAX, waiting=COUNT_MAX, sums=(many,) * len(SUMS))
+        ]
+        scalers.look(live(*(report(*loads, holder=f"g{number}") for number in range(50))), now=2.0 * step)
+        named(scalers, now=2.0 * step)
+    assert named(scalers, now=120.0)[0] == 5
 
 
 def test_a_start_takes_as_long_as_those_before() -> None:

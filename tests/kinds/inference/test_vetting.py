@@ -10,6 +10,8 @@ import pytest
 from bessemer.core.resource import Metadata
 from bessemer.drivers.engine.fake import Behaviour
 from bessemer.drivers.process.protocol import End
+from bessemer.kinds.inference.vetting import measuring, report
+from bessemer.kinds.inference.vetting.report import Point
 from bessemer.kinds.inference.vetting.spec import Vetting, VettingSpec, validate
 from tests.kinds.five import (
     Case,
@@ -175,6 +177,31 @@ async def test_one_that_takes_longer_than_it_may_is_given_up() -> None:
         load = {"rates": [0.001], "seconds": 600}
         status = (await vetted(world, load=load, deadlineMinutes=1))["status"]
         assert (status["phase"], status["trouble"]) == ("Failed", "TooLate")
+        assert await world.bodies("Claim") == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"read": -1},
+        {"seconds": 1e308, "busySeconds": 1e308},
+        {"busySeconds": 1e300},
+        {"read": 0, "cached": 0, "written": 0},
+    ],
+)
+async def test_what_cannot_have_been_measured_holds_nothing(
+    wrong: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host may say anything, and an engine count more as cached than it read."""
+
+    def point(*args: Any, **more: Any) -> Point:
+        return Point.model_validate({**report.point(*args, **more).dump(), **wrong})
+
+    monkeypatch.setattr(measuring, "point", point)
+    async with World() as world:
+        status = (await vetted(world))["status"]
+        assert (status["phase"], status["trouble"]) == ("Failed", "MeasuredNonsense")
+        assert "vetted" not in status
         assert await world.bodies("Claim") == []
 
 

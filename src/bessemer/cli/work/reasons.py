@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,10 +76,21 @@ async def events(client: Client, about: About, *, output: str) -> None:
 async def describe(client: Client, kind: AnyKind, *, names: Sequence[str], project: str) -> None:
     """Print objects with their events; all of the project when none is named."""
     chosen = list(names) or [stored.key.name for stored in (await client.list(scope_of(kind, project))).items]
+    ends = await _endings(client) if kind.name == "Endpoint" and chosen else None
     for name in chosen:
         body = orjson.loads((await client.get(key_of(kind, name, project=project))).body)
         lately = await events_of(client, About(kind, (name,), project, body["metadata"]["uid"]))
         typer.echo(render.described(body, lately, now=time.time(), within=render.width()))
+        if ends is not None:
+            typer.echo(ends(body))
+
+
+async def _endings(client: Client) -> Callable[[Mapping[str, Any]], str]:
+    """What stands below the description of an endpoint."""
+    from bessemer.cli.work import calling
+
+    gateway = await calling.gateway_of(client)
+    return lambda body: calling.described(body, gateway)
 
 
 async def why(client: Client, kind: AnyKind, *, keys: Sequence[Key], output: str) -> None:

@@ -19,7 +19,7 @@ from bessemer.kinds.inference.endpoint.spec import EndpointSpec, Template, takes
 
 LOOK_SECONDS = 0.5
 
-_FIELDS = ("model", "flavor", "slots", "contextTokens", "engine", "restartedAt")
+_FIELDS = ("model", "flavor", "slots", "contextTokens", "engine", "task", "restartedAt")
 
 
 async def read(client: Client, key: Key) -> dict[str, Any]:

@@ -13,8 +13,9 @@ import aiohttp
 import orjson
 
 from bessemer.cli.connection import Target
+from bessemer.cli.work.calling import gateway_of
 from bessemer.cli.work.keyboard import lines
-from bessemer.client import Ask, Client, an_object, read_kubeconfig, tls_context
+from bessemer.client import Client, an_object, read_kubeconfig, tls_context
 from bessemer.core.clock import rfc3339
 from bessemer.core.errors import BessemerError, Malformed, NotFound, Unavailable
 from bessemer.core.resource import Key
@@ -49,7 +50,9 @@ class _Way:
 async def chat(client: Client, target: Target, *, place: Key, words: Words) -> None:
     """One answer to a message, or a talk at the prompt. Raises what the gateway refuses with, Unavailable where an
     answer broke off."""
-    url = words.gateway or await _gateway_of(client)
+    url = words.gateway or await gateway_of(client)
+    if not url:
+        raise Unavailable("the server names no gateway; give its address with --gateway")
     trust = tls_context(read_kubeconfig(target.kubeconfig).ca, None)
     async with (
         _key_for(client, place, given=words.key) as token,
@@ -64,13 +67,6 @@ async def chat(client: Client, target: Target, *, place: Key, words: Words) -> N
             await _turn(way, place.name, history=[], asked=words.message)
         else:
             await _talk(way, place.name)
-
-
-async def _gateway_of(client: Client) -> str:
-    answer = orjson.loads(await client.transport.request(Ask(method="GET", path="/version")))
-    if not answer.get("gateway"):
-        raise Unavailable("the server names no gateway; give its address with --gateway")
-    return str(answer["gateway"])
 
 
 @contextlib.asynccontextmanager

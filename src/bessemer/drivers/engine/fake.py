@@ -16,8 +16,16 @@ from bessemer.core.errors import DriverError
 from bessemer.drivers import Hook, no_hook
 from bessemer.drivers.engine.doors import Doors
 from bessemer.drivers.engine.fake_server import Behaviour, Counters, FakeModel, FakeServer
-from bessemer.drivers.engine.protocol import Adapter, EngineMetrics, EngineSpec, Listen, ProbeResult, RunningEngine
-from bessemer.drivers.engine.sense import PROBE_BODY, engine_ended, judge
+from bessemer.drivers.engine.protocol import (
+    Adapter,
+    EngineMetrics,
+    EngineSpec,
+    Listen,
+    ProbeResult,
+    RunningEngine,
+    Task,
+)
+from bessemer.drivers.engine.sense import EMBED_BODY, PROBE_BODY, engine_ended, judge, judge_vector
 from bessemer.drivers.process.fake import FakeProcesses
 from bessemer.drivers.process.protocol import Confined, End, Ended, Stats
 
@@ -79,11 +87,13 @@ class FakeEngine:
             RunningEngine(p.uid, p.pid, p.started_ticks, self.door(p.uid)) for p in await self.processes.running()
         )
 
-    async def probe(self, uid: str, secret: str, *, alias: str | None = None) -> ProbeResult:
+    async def probe(self, uid: str, secret: str, *, alias: str | None = None, task: Task = "generate") -> ProbeResult:
         self._on_call("engine.probe")
         model = await _answering(self, uid, secret=secret)
         if model.behaviour.status != 200:
             raise DriverError("ProbeFailed", f"the engine answered with status {model.behaviour.status}")
+        if task == "embed":
+            return judge_vector(model.embed(dict(EMBED_BODY)), alias=alias, seconds=0.1)
         answer = model.answer(dict(PROBE_BODY))
         model.counters.tokens_predicted += len(answer.words)
         usage = answer.usage(len(answer.words))
@@ -148,7 +158,10 @@ async def _spawn(host: FakeEngine, spec: EngineSpec) -> RunningEngine:
     if host._listens:
         host._doors.clear(spec.uid)
     model = host.models[spec.uid] = FakeModel(
-        spec.alias, adapters=[one.name for one in spec.adapters], slots=spec.slots
+        spec.alias,
+        adapters=[one.name for one in spec.adapters],
+        slots=spec.slots,
+        embeds=spec.task == "embed" or "pooling" in spec.arguments,
     )
     engine = _Fake(spec, host._clock.monotonic() + host._load_seconds)
     host._engines[spec.uid] = engine

@@ -100,6 +100,7 @@ class FakeModel:
     counters: Counters = field(default_factory=Counters)
     asked: dict[str, Any] = field(default_factory=dict)
     slots: int = 4
+    embeds: bool = False
     _cached: tuple[str, ...] = ()
 
     def answer(self, body: dict[str, Any]) -> Answer:
@@ -132,6 +133,21 @@ class FakeModel:
             if found:
                 words, finish = tuple(one + " " for one in text.split()), "stop"
         return Answer(self.alias, words, finish, *counts)
+
+    def embed(self, body: dict[str, Any]) -> dict[str, Any]:
+        """OpenAI's list of embeddings: one of each input, by its words."""
+        self.asked = body
+        said = body.get("input", "")
+        texts = [str(one) for one in said] if isinstance(said, list) else [str(said)]
+        tokens = sum(1 + len(text.split()) for text in texts)
+        self.counters.requests += 1
+        self.counters.prompt_tokens += tokens
+        data = [
+            {"object": "embedding", "index": at, "embedding": [1.0, len(text) / 64, len(text.split()) / 8]}
+            for at, text in enumerate(texts)
+        ]
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        return {"object": "list", "model": self.alias, "data": data, "usage": usage}
 
 
 def _instance(schema: dict[str, Any]) -> str:
@@ -209,6 +225,10 @@ class FakeServer:
             return await _reply(writer, {"object": "list", "data": [{"id": self._model.alias, "object": "model"}]})
         if method == "POST" and path in ("/v1/chat/completions", "/v1/completions"):
             return await self._complete(writer, raw)
+        if method == "POST" and path == "/v1/embeddings" and self._model.embeds:
+            return await _reply(writer, self._model.embed(json.loads(raw)))
+        if method == "POST" and path == "/v1/embeddings":
+            return await _refuse(writer, 501, message="This server does not support embeddings", kind="not_supported")
         return await _refuse(writer, 404, message="File Not Found", kind="not_found_error")
 
     async def _complete(self, writer: asyncio.StreamWriter, raw: bytes) -> bool:

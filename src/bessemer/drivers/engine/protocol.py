@@ -25,6 +25,9 @@ _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 Argument = bool | int | float | str
 """The value of an engine's argument."""
 
+Task = Literal["generate", "embed"]
+"""What an engine is for: it writes answers, or makes texts into vectors and writes nothing."""
+
 OURS = "the platform sets it"
 FILES = "it names a file or an address, and an engine reads none but its model's"
 CODE = "it has the engine load code"
@@ -130,6 +133,7 @@ class EngineSpec:
     adapters: tuple[Adapter, ...] = ()
     devices: tuple[str, ...] = ()
     files: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))
+    task: Task = "generate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +148,7 @@ class RunningEngine:
 
 @dataclass(frozen=True, slots=True)
 class ProbeResult:
-    """A real completion that made sense."""
+    """A real completion that made sense; or a vector, which has no text and no completion."""
 
     model: str
     text: str
@@ -229,8 +233,9 @@ class Engine(Protocol):
         """All that live, by uid."""
         ...
 
-    async def probe(self, uid: str, secret: str, *, alias: str | None = None) -> ProbeResult:
-        """Ask it for a short completion and judge the answer: the model called ``alias``, text, counts that add up.
+    async def probe(self, uid: str, secret: str, *, alias: str | None = None, task: Task = "generate") -> ProbeResult:
+        """Ask it for a short completion, or for a text's vector, and judge the answer: the model called ``alias``, text
+        or numbers that say something, counts that add up.
 
         Raises DriverError: ``EngineStarting`` (alive, the model still loads: ask again), ``EngineExited`` or
         ``OutOfMemory`` (with what was asked and had), ``ProbeFailed`` (the answer is wrong or too late).

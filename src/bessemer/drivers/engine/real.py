@@ -18,10 +18,15 @@ from bessemer.drivers.engine.adapters import HostAdapters
 from bessemer.drivers.engine.asking import Asking
 from bessemer.drivers.engine.doors import Doors
 from bessemer.drivers.engine.loaded import Loaded
-from bessemer.drivers.engine.protocol import EngineMetrics, EngineSpec, ProbeResult, RunningEngine
+from bessemer.drivers.engine.protocol import EngineMetrics, EngineSpec, ProbeResult, RunningEngine, Task
 from bessemer.drivers.engine.recipe import Recipe, present
-from bessemer.drivers.engine.sense import PROBE_BODY, judge, series
+from bessemer.drivers.engine.sense import EMBED_BODY, PROBE_BODY, judge, judge_vector, plausible, series
 from bessemer.drivers.process.protocol import Ended, Processes, Running, Stats
+
+_PROBES = {
+    "generate": ("/v1/chat/completions", PROBE_BODY, judge),
+    "embed": ("/v1/embeddings", EMBED_BODY, judge_vector),
+}
 
 
 class HostEngines:
@@ -61,14 +66,15 @@ class HostEngines:
     async def running(self) -> tuple[RunningEngine, ...]:
         return tuple(self._engine(one) for one in await self._processes.running())
 
-    async def probe(self, uid: str, secret: str, *, alias: str | None = None) -> ProbeResult:
+    async def probe(self, uid: str, secret: str, *, alias: str | None = None, task: Task = "generate") -> ProbeResult:
         began = time.monotonic()
-        raw = await self._asking.ask(uid, "/v1/chat/completions", secret=secret, body=dict(PROBE_BODY))
+        path, body, judged = _PROBES[task]
+        raw = await self._asking.ask(uid, path, secret=secret, body=dict(body))
         try:
             reply = orjson.loads(raw)
         except ValueError as error:
             raise DriverError("ProbeFailed", "the answer is no JSON", internal=repr(raw[:200])) from error
-        return judge(reply, alias=alias, seconds=time.monotonic() - began)
+        return judged(reply, alias=alias, seconds=time.monotonic() - began)
 
     async def check(self, uid: str) -> None:
         # Not /metrics: that waits for the batch that is being computed, which takes a slow machine a minute.
@@ -78,7 +84,7 @@ class HostEngines:
         recipe = await self._asking.recipe(uid)
         raw = await self._asking.ask(uid, "/metrics", secret=secret)
         try:
-            return recipe.counters(series(raw))
+            return plausible(recipe.counters(series(raw)))
         except (KeyError, ValueError, OverflowError) as error:
             raise DriverError("ProbeFailed", "the engine's counters cannot be read", internal=repr(error)) from error
 

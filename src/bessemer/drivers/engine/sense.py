@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from bessemer.core.errors import DriverError
-from bessemer.drivers.engine.protocol import ProbeResult
+from bessemer.drivers.engine.protocol import EngineMetrics, ProbeResult
 from bessemer.drivers.process.protocol import End, Ended
 
+COUNT_MAX = 1 << 53
 PROBE_TOKENS = 4
 PROBE_BODY: Mapping[str, Any] = {
     "messages": [{"role": "user", "content": "Say hello."}],
@@ -17,6 +18,8 @@ PROBE_BODY: Mapping[str, Any] = {
     "temperature": 0,
     "stream": False,
 }
+
+EMBED_BODY: Mapping[str, Any] = {"input": "Say hello.", "encoding_format": "float"}
 
 
 def judge(reply: Any, *, alias: str | None, seconds: float) -> ProbeResult:
@@ -32,9 +35,35 @@ def judge(reply: Any, *, alias: str | None, seconds: float) -> ProbeResult:
         raise DriverError("ProbeFailed", f"the engine serves {str(model)[:63]!r} instead of {alias!r}")
     if not isinstance(text, str) or not text.strip() or "\N{REPLACEMENT CHARACTER}" in text:
         raise DriverError("ProbeFailed", "the answer holds no text")
-    if prompt < 1 or not 1 <= completion <= PROBE_TOKENS or total != prompt + completion:
+    if not 1 <= prompt <= COUNT_MAX or not 1 <= completion <= PROBE_TOKENS or total != prompt + completion:
         raise DriverError("ProbeFailed", f"the counts do not add up: {prompt} + {completion} tokens, {total} in total")
     return ProbeResult(model, text, prompt, completion, seconds)
+
+
+def plausible(said: EngineMetrics) -> EngineMetrics:
+    """The same. Raises ValueError for more than is ever counted: it would have no place in what is kept of it, and what
+    cannot be kept would hold its replica for ever."""
+    counts = (said.prompt_tokens_total, said.prompt_tokens_cached_total, said.tokens_predicted_total)
+    if any(abs(count) > COUNT_MAX for count in (*counts, said.running, said.waiting)):
+        raise ValueError("counts that are none")
+    return said
+
+
+def judge_vector(reply: Any, *, alias: str | None, seconds: float) -> ProbeResult:
+    """Read the reply to `EMBED_BODY`. Raises DriverError ``ProbeFailed`` with what is wrong about it."""
+    try:
+        model = reply["model"]
+        vector = [float(one) for one in reply["data"][0]["embedding"]]
+        prompt, total = (int(reply["usage"][name]) for name in ("prompt_tokens", "total_tokens"))
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise DriverError("ProbeFailed", "the answer is no embedding", internal=repr(error)) from error
+    if alias is not None and model != alias:
+        raise DriverError("ProbeFailed", f"the engine serves {str(model)[:63]!r} instead of {alias!r}")
+    if not all(map(math.isfinite, vector)) or not any(vector):
+        raise DriverError("ProbeFailed", "the embedding holds no numbers that say anything")
+    if prompt < 1 or total != prompt:
+        raise DriverError("ProbeFailed", f"the counts do not add up: {prompt} tokens, {total} in total")
+    return ProbeResult(model, "", prompt, 0, seconds)
 
 
 def series(raw: bytes) -> dict[str, float]:

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from bessemer.core.errors import DriverError
-from bessemer.drivers.engine.protocol import EngineMetrics, EngineSpec, Sort
+from bessemer.drivers.engine.protocol import Argument, EngineMetrics, EngineSpec, Sort
 from bessemer.drivers.engine.recipe import (
     ADAPTERS,
     DOOR,
@@ -24,12 +24,18 @@ from bessemer.drivers.engine.recipe import (
     sole,
 )
 from bessemer.drivers.llamacpp import runner
-from bessemer.drivers.llamacpp.protocol import LLAMACPP
+from bessemer.drivers.llamacpp.protocol import LLAMACPP, OPTIONS
 from bessemer.drivers.process.protocol import Confined
 
 _RUNNER = "/opt/llamacpp.py"
 _CACHE_PARTS = 8
 """Of an engine's memory, one may hold prompts of slots that are idle."""
+
+_BATCH_TOKENS = 512
+"""What it computes at once by itself."""
+
+_TOKEN_BYTES, _BATCH_PARTS = 512 << 10, 4
+"""Of each token that is computed at once: a large vocabulary's numbers. Of an engine's memory, one may hold them."""
 
 
 class LlamaCpp:
@@ -58,7 +64,8 @@ class LlamaCpp:
             "threads": max(1, spec.threads),
             "cache_ram_mib": (spec.memory_bytes >> 20) // _CACHE_PARTS,
             "adapters": [path for _, path in inside],
-            "arguments": dict(spec.arguments),
+            "arguments": dict(_vectors(spec)) | dict(spec.arguments),
+            "embeds": spec.task == "embed",
         }
         return Confined(
             uid=spec.uid,
@@ -91,6 +98,15 @@ class LlamaCpp:
     def names(self, listed: Any) -> Sequence[str]:
         ordered = sorted(listed, key=lambda one: int(one["id"]))
         return [Path(str(one["path"])).name.removesuffix(".gguf") for one in ordered]
+
+
+def _vectors(spec: EngineSpec) -> Mapping[str, Argument]:
+    """Of one that embeds: a text is computed at once, or not at all: as much as a slot holds and its memory bears."""
+    if spec.task != "embed":
+        return {}
+    room = spec.memory_bytes // _BATCH_PARTS // _TOKEN_BYTES
+    tokens = min(max(_BATCH_TOKENS, room), max(_BATCH_TOKENS, spec.context_tokens // spec.slots))
+    return dict.fromkeys(("batch-size", "ubatch-size"), min(tokens, int(OPTIONS["ubatch-size"].most)))
 
 
 def _library() -> Path:

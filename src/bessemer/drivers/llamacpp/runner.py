@@ -86,8 +86,9 @@ def parameters(library: Any, settings: dict[str, Any]) -> Any:
     params.cache_ram_mib = settings["cache_ram_mib"]
     # At scale 0 an adapter does nothing until a request asks for it.
     params.lora_adapters = [library.CommonAdapterLoraInfo(path, 0.0) for path in settings["adapters"]]
-    # It serves embeddings once it knows how tokens become one of them, and answers all the same.
-    params.embedding = "pooling" in settings["arguments"]
+    # It serves embeddings once it knows how tokens become one of them, and answers all the same. A model that is made
+    # to embed says itself how.
+    params.embedding = settings["embeds"] or "pooling" in settings["arguments"]
     for name, value in settings["arguments"].items():
         field, made = ARGUMENTS[name]
         setattr(params, field, made(library, value))

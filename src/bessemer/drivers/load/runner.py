@@ -23,6 +23,7 @@ from typing import Any
 MEMORY_BYTES = 1 << 30
 HEAD_BYTES_MAX = 64 << 10
 FILES = 8192
+COUNT_MAX = 1 << 40
 STREAM_BYTES_MAX = 16 << 20
 """Of one answer: else an engine could have us read for as long as a volley lasts."""
 
@@ -171,9 +172,16 @@ def _counted(found: Json, said: Any) -> None:
     usage = said.get("usage") if isinstance(said, dict) else None
     if isinstance(usage, dict):
         details = usage.get("prompt_tokens_details") or {}
-        found["read"] = int(usage.get("prompt_tokens") or 0)
-        found["written"] = int(usage.get("completion_tokens") or 0)
-        found["cached"] = int(details.get("cached_tokens") or 0)
+        read, written = (_count(usage.get(name)) for name in ("prompt_tokens", "completion_tokens"))
+        found |= {"read": read, "written": written, "cached": min(read, _count(details.get("cached_tokens")))}
+
+
+def _count(said: Any) -> int:
+    """Raises ValueError for what no engine counts. What is cached was read: no more of it than that."""
+    count = int(said or 0)
+    if not 0 <= count <= COUNT_MAX:
+        raise ValueError("a count that is none")
+    return count
 
 
 async def _head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
@@ -193,6 +201,8 @@ class _Chunks:
         self._chunked = "chunked" in headers.get("transfer-encoding", "")
         length = headers.get("content-length")
         self._left = None if length is None else int(length)
+        if self._left is not None and self._left < 0:
+            raise ValueError("a length that is none")
 
     async def next(self) -> bytes:
         """The next part; b"" at the end."""

@@ -63,7 +63,16 @@ OPTIONS: Mapping[str, Option] = MappingProxyType(
 )
 
 _OURS = (
-    *("api-key", "api-server-count", "data-parallel-address", "data-parallel-size", "device-ids", "grpc", "grpc-port"),
+    *(
+        "api-key",
+        "api-server-count",
+        "convert",
+        "data-parallel-address",
+        "data-parallel-size",
+        "device-ids",
+        "grpc",
+        "grpc-port",
+    ),
     *(
         "headless",
         "host",
@@ -75,7 +84,8 @@ _OURS = (
         "nnodes",
         "node-rank",
     ),
-    *("numa-bind", "pipeline-parallel-size", "port", "root-path", "served-model-name", "tensor-parallel-size", "uds"),
+    *("numa-bind", "pipeline-parallel-size", "port", "root-path", "runner", "served-model-name"),
+    *("tensor-parallel-size", "uds"),
 )
 _FILES = (
     *("allowed-local-media-path", "allowed-media-domains", "chat-template", "config", "download-dir"),

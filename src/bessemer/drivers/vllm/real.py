@@ -135,6 +135,8 @@ def _argv(spec: EngineSpec) -> Iterator[str]:
     chosen |= {name: value for name, value in spec.arguments.items() if name in OPTIONS}
     if spec.adapters or chosen.get("enable-lora"):
         chosen = {"enable-lora": True, "max-lora-rank": _LORA_RANK} | chosen | {"enable-lora": True}
+    if spec.task == "embed":
+        fixed |= {"runner": "pooling", "convert": "embed"}
     if not spec.devices:
         chosen["enforce-eager"] = True
     for name, value in {**chosen, **fixed}.items():

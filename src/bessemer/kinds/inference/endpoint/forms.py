@@ -25,6 +25,15 @@ DRAIN_SECONDS = 30
 SECRET_MARK = "bessemer.dev/external-secret"
 """The annotation of an Endpoint that says that a secret was set for its service, and another one when that changes."""
 
+HOSTS_MAX = 64
+HostName = Annotated[
+    str,
+    StringConstraints(
+        max_length=253,
+        pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*(:[1-9][0-9]{0,4})?$",
+    ),
+]
+
 _HOST = re.compile(r"[A-Za-z0-9._:-]{1,253}")
 _PATH = re.compile(r"(?:/[A-Za-z0-9._~/-]{0,1000})?")
 
@@ -47,6 +56,16 @@ class External(ApiModel):
     )
     context_tokens: int = Field(
         2048, ge=64, le=1 << 24, description="The most tokens of a request with its answer: by it a budget is held."
+    )
+
+
+class Addresses(ApiModel):
+    """From where images and sound are fetched for a request that names them by their address. The gateway fetches
+    them; no engine dials anybody."""
+
+    hosts: list[HostName] = Field(
+        max_length=HOSTS_MAX,
+        description="Names of hosts, as images.example.org, or HOST:PORT; they are asked over https.",
     )
 
 
@@ -111,3 +130,16 @@ def update_problems(update: Update) -> Iterator[Cause]:
     """A rollout that could never begin."""
     if not update.max_surge and not update.max_unavailable:
         yield Cause("spec.update", "must let one be more, or one be missing: maxSurge and maxUnavailable are both 0")
+
+
+def address_problems(addresses: Addresses | None) -> Iterator[Cause]:
+    """Hosts that are no names."""
+    hosts = addresses.hosts if addresses is not None else []
+    yield from duplicates("spec.addresses.hosts", hosts)
+    for index, said in enumerate(hosts):
+        host, _, port = said.partition(":")
+        last = host.rpartition(".")[2]
+        if last.isdigit() or last.startswith("0x"):
+            yield Cause(f"spec.addresses.hosts[{index}]", "must be a name: an address says nothing of who is there")
+        elif port and (int(port) > 65535 or int(port) == 443):
+            yield Cause(f"spec.addresses.hosts[{index}]", "must have no port, or one that is not https's own, 443")

@@ -133,6 +133,7 @@ async def _start(this: _Pass) -> Outcome:
             adapters=adapters,
             devices=tuple(claim.spec.devices),
             files=files,
+            task=intent.task,
         )
     )
     return _started(this, engine)
@@ -151,14 +152,15 @@ def _started(this: _Pass, engine: RunningEngine) -> Outcome:
 
 
 async def _probe(this: _Pass, engine: RunningEngine) -> Outcome:
-    """An engine that has not yet been found good: ask it for a completion."""
+    """An engine that has not yet been found good: ask it for a completion, or a vector."""
     status = this.claim.status
     if status.detail.get("process") != identity(engine):
         # Started by us just before a crash, or by an agent before us: its time begins now.
         return _started(this, engine)
     secret = await _secret(this)
     try:
-        probe = await this.ctx.drivers.engine.probe(this.claim.uid, secret, alias=this.intent.alias)
+        engines, intent = this.ctx.drivers.engine, this.intent
+        probe = await engines.probe(this.claim.uid, secret, alias=intent.alias, task=intent.task)
     except DriverError as error:
         if error.reason == "EngineStarting":
             return await _loading(this)

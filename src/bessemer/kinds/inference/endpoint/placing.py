@@ -134,6 +134,7 @@ def intent_of(endpoint: Endpoint, *, flavor: Flavor, model: Model, engine: Engin
         arguments=endpoint.spec.engine.arguments,
         adapters=list(engine.adapters),
         files=files_of(model),
+        task=endpoint.spec.task,
     )
 
 

@@ -67,6 +67,7 @@ def template_of(endpoint: Endpoint) -> Template:
         context_tokens=spec.context_tokens,
         engine=spec.engine,
         adapters=[] if takes_adapters(spec) else spec.adapters,
+        task=spec.task,
         restarted_at=spec.restarted_at,
     )
 
@@ -93,6 +94,7 @@ def revision_of(claim: Claim, endpoint: Endpoint) -> str:
         and intent.slots == template.slots
         and intent.context_tokens == template.context_tokens
         and intent.arguments == template.engine.arguments
+        and intent.task == template.task
         and template.engine.name in ("auto", intent.engine)
         and (takes_adapters(endpoint.spec) or [one.name for one in intent.adapters] == template.adapters)
         and not template.restarted_at

@@ -15,17 +15,19 @@ from bessemer.core.asking import Toleration
 from bessemer.core.errors import Cause
 from bessemer.core.resource import ApiModel, Resource, keyed_by
 from bessemer.core.values import Movable, nothing
-from bessemer.drivers.engine.protocol import Sort
+from bessemer.drivers.engine.protocol import Sort, Task
 from bessemer.drivers.llamacpp.protocol import LLAMACPP
 from bessemer.drivers.vllm.protocol import VLLM
 from bessemer.kinds.fields import Name, Names, duplicates, label_problems
 from bessemer.kinds.inference.endpoint.forms import (
     BACKENDS_MAX,
     FALLBACKS_MAX,
+    Addresses,
     External,
     Form,
     Update,
     WeightedEndpoint,
+    address_problems,
     problems,
     update_problems,
 )
@@ -86,6 +88,11 @@ class EndpointSpec(Turned):
         exclude_if=nothing,
         description="Endpoints of the same project that are asked, in this order, where it has nobody who answers.",
     )
+    addresses: Addresses | None = Field(
+        None,
+        exclude_if=nothing,
+        description="From where images and sound are fetched for requests that name them by address; nothing: nowhere.",
+    )
     restarted_at: str = Field(
         "",
         max_length=64,
@@ -96,6 +103,11 @@ class EndpointSpec(Turned):
         default_factory=Update,
         exclude_if=lambda said: said == Update(),
         description="How replicas are replaced where what they are made of changes.",
+    )
+    task: Task = Field(
+        "generate",
+        exclude_if=lambda said: said == "generate",
+        description="What it is for: it writes answers, or only makes texts into vectors.",
     )
     replicas: int = Field(1, ge=0, le=10_000, description="Replicas that are wanted; 0 stops it.")
     scale: Scale | None = Field(
@@ -155,6 +167,7 @@ class Template(ApiModel):
         description="Which engine, and what it is told.",
     )
     adapters: list[str] = Field(default_factory=list, exclude_if=nothing, description="Models that are its adapters.")
+    task: Task = Field("generate", exclude_if=lambda said: said == "generate", description="What they are for.")
     restarted_at: str = Field("", exclude_if=nothing, description="When replicas were asked to be made anew.")
 
 
@@ -244,6 +257,7 @@ class EndpointIntent(ApiModel):
     memory_bytes: int
     needs_bytes: int = Field(0, description="What the Model says that an engine needs.")
     engine: str = Field("llamacpp", exclude_if=lambda said: said == "llamacpp")
+    task: Task = Field("generate", exclude_if=lambda said: said == "generate")
     arguments: dict[str, Argument] = Field(default_factory=dict, exclude_if=nothing)
     adapters: list[AdapterIntent] = Field(default_factory=list, exclude_if=nothing)
     files: list[FileIntent] = Field(default_factory=list, exclude_if=nothing)
@@ -273,6 +287,7 @@ def validate(new: Endpoint, old: Endpoint | None) -> Sequence[Cause]:
     causes += _form_problems(new)
     causes += _engine_problems(new.spec)
     causes += scale_problems(new.spec.scale)
+    causes += address_problems(new.spec.addresses)
     if old is None:
         causes += label_problems(new.metadata.name)
     return causes
@@ -297,6 +312,8 @@ def _form_problems(endpoint: Endpoint) -> Iterator[Cause]:
         own = {"adapters": bool(spec.adapters), "engine": spec.engine != EngineChoice()}
         for field in (field for field, there in own.items() if there):
             yield Cause(f"spec.{field}", f"is of replicas of its own, and an endpoint with {spec.form} has none")
+    if spec.form == "backends" and spec.task != "generate":
+        yield Cause("spec.task", "is said by each of its backends")
 
 
 def _engine_problems(spec: EndpointSpec) -> Iterator[Cause]:

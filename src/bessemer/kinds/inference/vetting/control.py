@@ -238,7 +238,12 @@ async def _finished(ctx: Context, vetting: Vetting, *, status: VettingStatus, cl
     status = status.model_copy(update={"checks": checks, "finished_at": rfc3339(ctx.clock.now())})
     if best is not None and known.alone is not None:
         cost = await pricing.hour_of(ctx, claim)
-        found = pricing.found(vetting, claim, best=best, alone=known.alone, cost=cost, status=status)
+        try:
+            found = pricing.found(vetting, claim, best=best, alone=known.alone, cost=cost, status=status)
+        except (ValueError, ArithmeticError):
+            # Its host may be anybody's, and nothing is held for what no engine does.
+            wrong = _Given("MeasuredNonsense", "what its host says that it measured cannot be")
+            return _over(status, now=ctx.clock.now(), given=wrong)
         status = status.model_copy(update=found)
     failed = [one.name for one in checks if one.verdict == "Failed" and one.name not in vetting.spec.may_fail]
     given = _Given("ChecksFailed", f"measured; it failed: {', '.join(failed)}") if failed else None

@@ -21,6 +21,8 @@ from bessemer.metering.invoice import Invoice
 from bessemer.metering.tokens import Tokens, at_load, prices, seconds_of_a_million
 
 _NANO = 1_000_000_000
+_MOST = (1 << 63) - 1
+"""Micro-units: what a status can say."""
 
 
 async def hour_of(ctx: Context, claim: Claim) -> Invoice:
@@ -60,7 +62,8 @@ def found(
     cost: Invoice,
     status: VettingStatus,
 ) -> Mapping[str, Any]:
-    """Of the status: prices, and all of it in short. Pure."""
+    """Of the status: prices, and all of it in short. Pure. Raises ValueError or ArithmeticError for what cannot
+    have been measured."""
     spec, intent = vetting.spec, VettingIntent.model_validate(claim.spec.intent)
     each = times(best, alone, slots=spec.slots)
     counted = Tokens(best.read, best.cached, best.written)
@@ -68,6 +71,9 @@ def found(
     busy = at_load(counted, seconds_milli=seconds_milli, load_percent=spec.target_load_percent)
     due = prices(cost.total_micro, margin_percent=spec.margin_percent, hour=busy, each=each)
     claimed = seconds_of_a_million(hour=busy, each=each)
+    earned = due.times(busy) // 1_000_000
+    if max(due.read, due.cached, due.written, earned) > _MOST:
+        raise ValueError("more than anything costs")
     return {
         "prices": TokenPrices(
             currency=cost.currency,
@@ -77,7 +83,7 @@ def found(
             million_input_tokens=due.read,
             million_cached_input_tokens=due.cached,
             million_output_tokens=due.written,
-            hour_micro=due.times(busy) // 1_000_000,
+            hour_micro=earned,
         ),
         "vetted": Vetted(
             vetting=vetting.metadata.name,
