@@ -209,8 +209,7 @@ class Agents(_Area):
 
     async def secrets(self, claim: Key) -> dict[str, str]:
         """The secrets of a Claim on this agent's host."""
-        answer = await self._ask("GET", self._paths.of(claim, "secrets"))
-        return dict(answer["secrets"])
+        return dict((await self._ask("GET", self._paths.of(claim, "secrets")))["secrets"])
 
     async def content_size(self, digest: str) -> int:
         """How many bytes ``sha256:HEX`` has. Raises NotFound, also of an api that does not say."""
