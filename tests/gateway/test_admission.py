@@ -137,7 +137,7 @@ async def test_an_answer_is_made_as_long_as_there_is_room_for(store: Store, cloc
     room = 1_000 - 256 - len(asked.body)
     assert ticket.writes == room
     assert b"%b: %d\r\n" % (MAX_TOKENS, room) in ticket.lines
-    assert orjson.loads(shortened(asked.body, room, ROUTES["/v1/completions"]))["max_tokens"] == room
+    assert orjson.loads(shortened(asked.body, room, route=ROUTES["/v1/completions"]))["max_tokens"] == room
     counts = one.end(key(), ticket, read=30, written=10_000)
     assert counts.output_tokens == room, "an engine that says more is not believed"
     await one.settle()
@@ -146,7 +146,7 @@ async def test_an_answer_is_made_as_long_as_there_is_room_for(store: Store, cloc
         await one.enter(key(), asked)
     await one.admission.say(last=True)
     assert (await standing(store))[KEY, "tokens/total"].held == 0
-    shorter = shortened(b'{"max_completion_tokens":9,"n":2}', 3, ROUTES["/v1/chat/completions"])
+    shorter = shortened(b'{"max_completion_tokens":9,"n":2}', 3, route=ROUTES["/v1/chat/completions"])
     assert orjson.loads(shorter) == {"max_completion_tokens": 3, "n": 2}
 
 

@@ -140,12 +140,12 @@ def test_the_responses_api_is_asked_for_no_usage() -> None:
 @pytest.mark.parametrize("said", [{}, {"max_tokens": 9}, {"max_completion_tokens": 9, "n_predict": -1}])
 def test_a_body_is_shortened_by_every_name_that_it_says_it_by(said: dict[str, Any]) -> None:
     body = {"model": "m", "messages": [], **said}
-    shorter = orjson.loads(request.shortened(orjson.dumps(body), 5, request.ROUTES["/v1/chat/completions"]))
+    shorter = orjson.loads(request.shortened(orjson.dumps(body), 5, route=request.ROUTES["/v1/chat/completions"]))
     assert shorter == {**body, **dict.fromkeys(said or ["max_tokens"], 5)}
 
 
 def test_an_answer_of_the_responses_api_is_shortened_by_the_name_that_its_engines_heed() -> None:
-    shorter = request.shortened(b'{"model":"m","input":"x"}', 5, RESPONSES)
+    shorter = request.shortened(b'{"model":"m","input":"x"}', 5, route=RESPONSES)
     assert orjson.loads(shorter) == {"model": "m", "input": "x", "max_output_tokens": 5}
 
 

@@ -152,6 +152,18 @@ async def test_who_waits_for_an_endpoint_that_is_gone_is_told_and_holds_nothing(
         assert (to.spool._promised, to.gateway.waking._held, to.gateway.waking._bytes) == (0, {}, 0)
 
 
+async def test_a_key_that_is_taken_back_while_it_waits_wakes_up_to_nothing(tmp_path: Path) -> None:
+    async with asleep(tmp_path) as (to, _):
+        to.tables.apply(api_key("brief", "bsk_brief"))
+        waiting, other = (asyncio.ensure_future(ask(to, token)) for token in ("bsk_brief", "bsk_good"))
+        await until(lambda: held(to) == 2)
+        to.tables.apply(api_key("brief", "bsk_brief", gone=True))
+        async with Replicas(to, tmp_path, Engine()):
+            assert (await waiting)[:2] == (401, "invalid_api_key")
+            assert (await other)[0] == 200
+        assert to.spool._promised == 0
+
+
 async def test_a_deadline_of_its_own_ends_a_wait(tmp_path: Path) -> None:
     async with asleep(tmp_path) as (to, _):
         assert (await ask(to, headers={"x-request-timeout": "0.05"}))[:2] == (504, "deadline_exceeded")

@@ -156,18 +156,16 @@ class Agents(_Area):
 
     async def secrets(self, claim: Key) -> dict[str, str]:
         """The secrets of a Claim on this agent's host."""
-        answer = await self._ask("GET", self._paths.of(claim, "secrets"))
-        return dict(answer["secrets"])
+        return dict((await self._ask("GET", self._paths.of(claim, "secrets")))["secrets"])
 
     async def content_size(self, digest: str) -> int:
         """How many bytes ``sha256:HEX`` has. Raises NotFound, also of an api that does not say."""
         return int((await self._ask("GET", f"/content/{digest}/size"))["sizeBytes"])
 
     async def endpoint_secret(self, endpoint: Key) -> tuple[str, str]:
-        """What an Endpoint's service elsewhere is shown, for gateways, "" where nothing is; and where that may be
-        shown, ``https://host:port``."""
+        """What an Endpoint's service elsewhere is shown, "" where nothing is, and at which ``https://host:port``."""
         said = await self._ask("GET", self._paths.of(endpoint, "secret"))
-        return str(said["secret"]), str(said.get("at", ""))
+        return said["secret"], said.get("at", "")
 
     @asynccontextmanager
     async def content(self, digest: str, *, offset: int = 0) -> AsyncIterator[AsyncIterator[bytes]]:

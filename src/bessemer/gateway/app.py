@@ -87,7 +87,7 @@ class Gateway:
         books = Books(facts.spool, facts.admission)
         self._attaching = Attaching(facts.outward)
         self._turns = Turns(facts.clock)
-        self.waking = Waking(facts.clock)
+        self.waking = Waking(facts.clock, stands=lambda key: facts.tables.stands(key, facts.clock.now()))
         facts.tables.arrived, facts.tables.left = self.waking.arrived, self.waking.left
         self._means = Means(
             books, facts.clock, facts.metrics, facts.secret, self._links, facts.patience, self._turns, self.waking

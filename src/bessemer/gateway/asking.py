@@ -148,7 +148,7 @@ class Asking:
         """Ask the first."""
         self._exchange.begin(ticket)
         if ticket.writes is not None:
-            self._body = shortened(self._body, ticket.writes, ROUTES[self._exchange.call.path])
+            self._body = shortened(self._body, ticket.writes, route=ROUTES[self._exchange.call.path])
         self._ask(None)
 
     def go_on(self) -> None:

@@ -110,7 +110,7 @@ def read(raw: bytes, route: Route) -> Wanted:
     name, sequences = model[:_MODEL_CHARACTERS_MAX], _sequences(fields, route)
     writes = _writes(fields, route)
     if writes is not None and route.streams and not _heeded(fields, route):
-        raw = _bounded(fields, writes, route)
+        raw = _bounded(fields, writes, route=route)
     said = fields.get("stream")
     timings = "timings_per_token" in fields and bool(_value(fields, "timings_per_token"))
     if said is None or not route.streams or not _truth(bytes(said)):
@@ -227,7 +227,7 @@ def _heeded(fields: Mapping[str, msgspec.Raw], route: Route) -> bool:
     return heeded
 
 
-def _bounded(fields: dict[str, msgspec.Raw], writes: int, route: Route) -> bytes:
+def _bounded(fields: dict[str, msgspec.Raw], writes: int, *, route: Route) -> bytes:
     """The body with its bound said once, by a name that every engine heeds."""
     said = [name for name in route.bounds if name in fields]
     name = next((name for name in said if name in route.heeded and _whole(bytes(fields[name]))), route.heeded[0])
@@ -270,7 +270,7 @@ def _inputs(said: msgspec.Raw) -> int:
     return len(msgspec.json.decode(said, type=list[msgspec.Raw])) or 1
 
 
-def shortened(body: bytes, writes: int, route: Route) -> bytes:
+def shortened(body: bytes, writes: int, *, route: Route) -> bytes:
     """A body that was read, asking for answers of at most so many tokens by every name that it says it by, and by one
     that every engine heeds."""
     fields = _DECODER.decode(body)

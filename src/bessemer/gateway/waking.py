@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING
 from bessemer.core.clock import Clock
 from bessemer.gateway import errors
 from bessemer.gateway.errors import Refused
+from bessemer.gateway.request import bearer
 from bessemer.gateway.route import Pool
+from bessemer.gateway.tables import KeyEntry
 
 if TYPE_CHECKING:
     from bessemer.gateway.asking import Asking
@@ -35,12 +37,21 @@ def _nobody() -> None:
     """Nobody hears that somebody waits: they wait until a replica comes for another reason."""
 
 
-class Waking:
-    """Those of one gateway. ``rouse`` tells whoever can start a replica that one is waited for."""
+def _always(_key: KeyEntry) -> bool:
+    """No key is ever taken back."""
+    return True
 
-    def __init__(self, clock: Clock, rouse: Callable[[], None] = _nobody) -> None:
+
+class Waking:
+    """Those of one gateway. ``rouse`` tells whoever can start a replica that one is waited for, ``stands`` whether a
+    key is still one: it may be an hour since that was asked."""
+
+    def __init__(
+        self, clock: Clock, rouse: Callable[[], None] = _nobody, *, stands: Callable[[KeyEntry], bool] = _always
+    ) -> None:
         self._clock = clock
         self.rouse = rouse
+        self._stands = stands
         self._held: dict[Pool, dict[Held, None]] = {}
         self._bytes = 0
         self._tenants: Counter[str] = Counter()
@@ -76,7 +87,10 @@ class Waking:
     def _go_on(self, pool: Pool) -> None:
         for held in list(self._held.get(pool, ())):
             self.let_go(held)
-            held.go_on(self._clock.monotonic())
+            if self._stands(held.exchange.key):
+                held.go_on(self._clock.monotonic())
+            else:
+                held.exchange.refuse(errors.wrong_key(bearer(held.exchange.call.headers.get(b"authorization"))))
 
     def let_go(self, held: Held) -> None:
         """It is held no more."""
