@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from bessemer.core.resource import Metadata
+from bessemer.kinds.inference.endpoint import KIND
 from bessemer.kinds.inference.endpoint.spec import Endpoint, EndpointSpec, validate, wanted_of
 from tests.kinds.world import World
 
@@ -101,3 +102,10 @@ async def test_a_choice_is_as_good_as_those_that_are_chosen_from() -> None:
         await world.create("Endpoint", "two", REPLICAS)
         await world.until_ready("Endpoint", "chat")
         assert {claim["spec"]["workload"]["name"] for claim in await world.bodies("Claim")} == {"one", "two"}
+
+
+def test_the_replicas_of_one_that_scales_are_of_those_that_are_wanted_now() -> None:
+    shown = next(column for column in KIND.columns if column.name == "Replicas")
+    status = {"readyReplicas": 3, "wantedReplicas": 4}
+    assert shown.value({"spec": {**REPLICAS, "replicas": 1}, "status": status}) == "3/1"
+    assert shown.value({"spec": {**REPLICAS, "scale": {"max": 9}}, "status": status}) == "3/4"
