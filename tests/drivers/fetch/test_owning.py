@@ -135,6 +135,17 @@ async def test_what_came_for_an_owner_goes_with_it_but_for_what_others_name(hub:
     assert await bench.store.release("ann", named=[]) == ()  # once more, after a crash: it is nobody's now
 
 
+async def test_what_another_has_brought_and_does_not_name_yet_stays(hub: Hub, tmp_path: Path) -> None:
+    """A model of many files names them when the last has come."""
+    bench = Owned(tmp_path, hub.url)
+    await bench.give(HubPlace(repository=REPO), "ann")
+    await bench.give(HubPlace(repository=REPO), "bob")
+    assert await bench.store.release("ann", named=[]) == ()
+    assert bench.held() >= TOTAL
+    assert DIGEST in await bench.store.release("bob", named=[])
+    assert os.listdir(bench.store.root) == []
+
+
 async def test_what_was_cut_short_or_refused_goes_with_its_owner_too(hub: Hub, tmp_path: Path) -> None:
     bench = Owned(tmp_path, hub.url)
     hub.faults.cut, hub.faults.cuts = 10_000, 50

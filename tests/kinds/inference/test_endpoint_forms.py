@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from bessemer.core.resource import Metadata
+from bessemer.kinds.inference.endpoint import KIND
 from bessemer.kinds.inference.endpoint.spec import Endpoint, EndpointSpec, validate, wanted_of
 from tests.kinds.world import World
 
@@ -137,3 +138,10 @@ def test_hosts_of_addresses_are_plain(host: str) -> None:
 def test_names_of_hosts_and_ports_are_taken() -> None:
     assert wrong(**REPLICAS, addresses={"hosts": ["images.example.org", "localhost:8443", "a-b.example:1"]}) == {}
     assert "addresses" not in EndpointSpec.model_validate(REPLICAS).dump()
+
+
+def test_the_replicas_of_one_that_scales_are_of_those_that_are_wanted_now() -> None:
+    shown = next(column for column in KIND.columns if column.name == "Replicas")
+    status = {"readyReplicas": 3, "wantedReplicas": 4}
+    assert shown.value({"spec": {**REPLICAS, "replicas": 1}, "status": status}) == "3/1"
+    assert shown.value({"spec": {**REPLICAS, "scale": {"max": 9}}, "status": status}) == "3/4"

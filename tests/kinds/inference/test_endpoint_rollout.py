@@ -308,6 +308,21 @@ def a_claim(number: int, *, phase: str, told: bool) -> Claim:
     return Claim.model_validate({"apiVersion": "bessemer.dev/v1alpha1", "kind": "Claim", **body})
 
 
+def test_who_is_stopped_for_another_is_not_counted_on() -> None:
+    """A gateway has nothing new for one that was told; what answers of before stays until another does."""
+    new = a_claim(1, phase="Running", told=False)
+    stopped = new.model_copy(
+        update={"metadata": new.metadata.model_copy(update={"annotations": Notice(100, "for another").annotations()})}
+    )
+    before = [a_claim(0, phase="Running", told=False)]
+    parts = shift([*before, stopped], bounds=Bounds(1), moved=frozenset(), old={"c-0"})
+    assert parts.old == before
+    assert not parts.drained
+    assert shift([*before, new], bounds=Bounds(1), moved=frozenset(), old={"c-0"}).drained == before
+    # Nor is it the one that stays where one too many is there.
+    assert shift([*before, stopped], bounds=Bounds(1), moved=frozenset()).staying == before
+
+
 class Small:
     """Replicas as three facts each: of which revision, in which phase, whether told. A turn is one of the controller;
     between two of them anything may happen that hosts do."""

@@ -297,3 +297,13 @@ def test_what_an_engine_says_is_shown_in_short_and_printable() -> None:
     found = checks.judged([said("\x1b[31m" + "x" * 5000), *GOOD[1:]])[0][0]
     assert "\x1b" not in found.seen
     assert len(found.seen) < 200
+
+
+def test_nothing_that_an_engine_says_is_kept_whole() -> None:
+    wild = "\x1b\n" + "x" * 50_000
+    wrong = {"tool_calls": [{"function": {"name": wild, "arguments": wild}}]}
+    hits = [said(wild, finish=wild), *GOOD[1:3], said(finish=wild), said(None, message=wrong), said(wild)]
+    found, text = checks.judged(hits)
+    found.append(checks.stopped([said(wild, finish=wild)], text=text, word="y" * 2000))
+    assert len(text) <= checks.TEXT_MAX
+    assert all(len(check.seen) < 700 and check.seen.isprintable() for check in found)

@@ -26,12 +26,14 @@ def note(root: Path, owner: str, *, name: str) -> None:
 
 
 def release(root: Path, owner: str, *, named: Collection[str]) -> tuple[str, ...]:
-    """Remove all that was brought for the owner but what is among the ``named`` digests; the digests that went."""
+    """Remove all that was brought for the owner but what is among the ``named`` digests, and what another owner's
+    fetches have brought, too, which no object may name yet; the digests that went."""
     file = _file(root, owner)
-    gone = []
-    for name in _names(file):
+    gone, mine = [], _names(file)
+    others = {name for other in root.glob(f"*{OWN}") if mine and other != file for name in _names(other)}
+    for name in mine:
         path = root / name
-        if f"sha256:{name}" in named or path.parent != root:
+        if f"sha256:{name}" in named or name in others or path.parent != root:
             continue
         there = path.is_file()
         path.unlink(missing_ok=True)

@@ -31,7 +31,8 @@ def _answering(body: Mapping[str, Any]) -> str:
     spec = body.get("spec", {})
     if spec.get("backends") or spec.get("external"):
         return ""
-    return f"{at('status', 'readyReplicas', default=0)(body)}/{at('spec', 'replicas', default=1)(body)}"
+    said = at("status", "wantedReplicas", default=0) if spec.get("scale") else at("spec", "replicas", default=1)
+    return f"{at('status', 'readyReplicas', default=0)(body)}/{said(body)}"
 
 
 KIND: Kind[Context, Endpoint] = Kind(

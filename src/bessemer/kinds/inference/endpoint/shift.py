@@ -11,7 +11,7 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 
 from bessemer.core.clock import rfc3339
-from bessemer.core.notices import CONSOLIDATION, DRAINED, SPARED, Notice
+from bessemer.core.notices import CONSOLIDATION, DRAINED, PREEMPTED, SPARED, Notice
 from bessemer.core.ports import CONTROLLER
 from bessemer.core.resource import Outcome, set_condition
 from bessemer.kinds.context import Context
@@ -74,21 +74,25 @@ def shift(
     def answers(claim: Claim) -> bool:
         return claim.status.phase == "Running" and claim.uid not in silent
 
+    def serves(claim: Claim) -> bool:
+        """Whether it answers what is new, and goes on to: who was told for somebody else's sake does not."""
+        return answers(claim) and not _is_stopped(claim)
+
     wanted = bounds.wanted
     ordered = sorted(standing, key=lambda claim: claim.spec.workload.replica)
     current = [claim for claim in ordered if claim.uid not in old]
     staying = [claim for claim in current if claim.uid not in moved]
     if len(staying) > wanted:
         # Where a move was given up both are there, and the number says nothing of which one answers.
-        staying.sort(key=lambda claim: (not answers(claim), is_drained(claim)))
+        staying.sort(key=lambda claim: (not serves(claim), not answers(claim), is_drained(claim)))
     staying, more = staying[:wanted], staying[wanted:]
     leaving = [claim for claim in current if claim.uid in moved]
-    answering = sum(map(answers, staying))
+    answering = sum(map(serves, staying))
     # As many of those that are moved stay as do not answer elsewhere yet.
     stay = max(0, wanted - answering)
     lasting = [claim for claim in ordered if claim.uid in old and _lasts(claim, silent)]
     # Of those of other revisions as many stay as are not to be missing: first those that answer.
-    lasting.sort(key=lambda claim: (not answers(claim), is_drained(claim)))
+    lasting.sort(key=lambda claim: (not serves(claim), not answers(claim), is_drained(claim)))
     needed = max(0, stay - bounds.unavailable)
     kept, rest = lasting[:needed], lasting[needed:]
     return Shift(
@@ -130,6 +134,11 @@ def is_drained(claim: Claim) -> bool:
     """Whether it was told that it ends since nobody needs it any more."""
     notice = notice_of(claim)
     return notice is not None and notice.reason == DRAINED
+
+
+def _is_stopped(claim: Claim) -> bool:
+    notice = notice_of(claim)
+    return notice is not None and notice.reason == PREEMPTED
 
 
 async def relieve(ctx: Context, claims: Sequence[Claim]) -> None:

@@ -33,6 +33,9 @@ SCHEMA: Mapping[str, Any] = {
 _MARKS = ("<|", "[INST]", "<start_of_turn>")
 """What templates put between turns, and answers should not hold."""
 
+TEXT_MAX = 2000
+"""Characters of an answer that count: asked for are a few tokens, and what is known of it is kept in a status."""
+
 _SEEN_MAX = 160
 
 _Verdict = Literal["Passed", "Failed", "Skipped"]
@@ -104,7 +107,7 @@ def stopped(hits: Sequence[Hit], *, text: str, word: str) -> Check:
 def text_of(hit: Hit) -> str:
     """The answer's words; "" where there are none."""
     said = _message(hit).get("content")
-    return said if isinstance(said, str) else ""
+    return said[:TEXT_MAX] if isinstance(said, str) else ""
 
 
 def _of(name: str, found: Iterator[str]) -> Check:
@@ -150,10 +153,10 @@ def _stop(hit: Hit, *, text: str, word: str) -> Iterator[str]:
     if why := _refused(hit):
         yield why
     elif word in text_of(hit) or _finish(hit) != "stop":
-        yield f"stop {word!r} is not heeded"
+        yield f"stop {_shown(word)} is not heeded"
     elif not text.startswith(text_of(hit).rstrip()):
         yield f"with a stop it answers otherwise: {_shown(text_of(hit))}"
-    yield f"ends before {word!r}, finish_reason {_finish(hit)}"
+    yield f"ends before {_shown(word)}, finish_reason {_finish(hit)}"
 
 
 def _tool(hit: Hit) -> Iterator[str]:
@@ -167,7 +170,7 @@ def _tool(hit: Hit) -> Iterator[str]:
         yield f"no call of the tool that must be called: {_shown(text_of(hit))}"
     elif not isinstance(arguments, dict):
         yield "the call's arguments are no JSON object"
-    yield f"{named}({_shown(str(arguments))})" if named else ""
+    yield f"{_shown(str(named))[1:-1]}({_shown(str(arguments))})" if named else ""
 
 
 def _schema(hit: Hit) -> Iterator[str]:
@@ -202,7 +205,7 @@ def _message(hit: Hit) -> Mapping[str, Any]:
 
 
 def _finish(hit: Hit) -> str:
-    return str(_choice(hit).get("finish_reason"))[:20]
+    return _shown(str(_choice(hit).get("finish_reason"))[:20])[1:-1]
 
 
 def _json(text: Any) -> Any:
