@@ -157,7 +157,8 @@ async def _shed(ctx: Context, endpoint: Endpoint) -> Seen:
     others = None
     if any(claim.uid in replaced for claim in kept):
         # What a host that is silent still has takes no room of those that come elsewhere.
-        others = sum(hosts[c.spec.host].reachable or not ends(c) for c in kept if c not in parts.staying)
+        staying = {claim.uid for claim in parts.staying}
+        others = sum(hosts[c.spec.host].reachable or not ends(c) for c in kept if c.uid not in staying)
     blocked = sum(claim.spec.workload.replica < bounds.wanted for claim in leaving)
     lacking = room(parts, bounds=bounds, leaving=blocked, others=others)
     numbers = numbers_of({claim.spec.workload.replica for claim in kept}, count=lacking)
