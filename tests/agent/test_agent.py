@@ -191,7 +191,8 @@ async def test_six_hours_without_the_api(bench: Bench) -> None:
     await bench.expect(lambda: bench.api.calls["WATCH /claims"] > watched)
     await bench.clock.advance(60)
     assert await processes() == before
-    assert len(bench.api.statuses) == said, "nothing had changed, and nothing is said twice"
+    # What an engine counted is read once a minute until it stands still: that may not have been told yet.
+    assert bench.api.statuses[said:] in ([], [("uid-e", "Running")]), "nothing had changed, and nothing is said twice"
     assert bench.qemu.world.starts == 1
     await bench.kill()
 

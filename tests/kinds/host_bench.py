@@ -11,7 +11,7 @@ from typing import Any
 
 from bessemer.core.clock import FakeClock, SystemClock
 from bessemer.core.errors import DriverError
-from bessemer.core.resource import Done, Metadata, Outcome
+from bessemer.core.resource import Done, Metadata, Outcome, Wait
 from bessemer.core.values import ClaimSpec, WorkloadRef
 from bessemer.drivers.disks.fake import FakeDisks, FakeDiskWorld
 from bessemer.drivers.engine.fake import FakeAdapters, FakeEngine
@@ -143,7 +143,12 @@ class HostBench:
         self.claim = self.claim.model_copy(update={"spec": spec, "metadata": metadata})
 
     async def remove(self) -> Outcome:
-        return await self.side.remove(self.context(), self.claim)
+        """As an agent does: what is to be said before is said, and it is asked again."""
+        outcome = await self.side.remove(self.context(), self.claim)
+        if isinstance(outcome, Wait) and outcome.reason == "Counted":
+            self.claim = self.claim.model_copy(update={"status": outcome.status})
+            outcome = await self.side.remove(self.context(), self.claim)
+        return outcome
 
     async def running(self) -> bool:
         """Whether a process of the claim lives."""

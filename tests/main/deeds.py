@@ -238,6 +238,10 @@ async def engine(life: Life, admin: Client) -> None:
     await admin.create(an_object(own, inner))
     theirs = life.know("a project's token", f"mark-own-token-{MARK}", by="projectmodels/{name}/token")
     await admin.account.source_secret(own, {"token": theirs})
+    # Its gateways ask for it at once, and never get to who it is for.
+    outer, shown = Key("Endpoint", PROJECT, "outer"), f"mark-outer-secret-{MARK}"
+    await admin.create(an_object(outer, {"external": {"url": "https://127.0.0.1:9/v1", "model": "m"}}))
+    await admin.workloads.endpoint_secret(outer, life.know("a service's secret", shown, by="endpoints/{name}/secret"))
     hosts = [orjson.loads(host.body) for host in (await admin.list(Scope(kind="Host"))).items]
     (real,) = [host["metadata"]["name"] for host in hosts if not host["spec"].get("taints")]
     await serving(life, admin, "ends", said="the engine ended")

@@ -39,8 +39,10 @@ THIRD, TWO = ask(1, device_count=1, device_milli=300), ask(2, device_count=2)
 @given(requests)
 def test_a_claim_keeps_what_was_asked_for(request: Request) -> None:
     kept = Asked.model_validate(Asked.of(request).dump())
-    assert kept.request(request.tenant) == request
-    assert Asked.of(request) == kept
+    # The engine that every release has is not named: an older one would not read it.
+    named = "" if request.engine == "llamacpp" else request.engine
+    assert kept.request(request.tenant) == replace(request, engine=named)
+    assert Asked.of(replace(request, engine=named)) == kept
 
 
 def test_nothing_of_a_request_is_lost() -> None:
