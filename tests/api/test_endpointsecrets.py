@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any
 
+import orjson
 import pytest
 
 from bessemer.gateway import outer
@@ -50,6 +51,22 @@ async def test_nobody_else_reads_it_and_readers_set_none(w: World) -> None:
     for asker in ({"peer": ADMIN}, {"token": await w.login("mia")}):
         assert (await w.call("GET", f"{AT}/big/secret", **asker)).code == 403
     assert (await w.call("POST", f"{AT}/big/secret", {"secret": "x"}, token=await w.login("eve"))).code in (403, 404)
+
+
+async def test_who_writes_the_endpoint_meanwhile_is_in_nobodys_way(w: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    sealed, put = type(w.store.sealed), type(w.store.sealed).put
+
+    async def between(self: Any, uid: str, name: str, value: bytes) -> None:
+        await put(self, uid, name, value)
+        stored = orjson.loads((await w.call("GET", f"{AT}/big")).body)
+        stored["metadata"]["labels"] = {"a": "b"}
+        assert (await w.call("PUT", f"{AT}/big", stored)).code == 200
+
+    monkeypatch.setattr(sealed, "put", between)
+    assert (await w.call("POST", f"{AT}/big/secret", {"secret": "sk-one"})).code == 200
+    metadata = (await w.call("GET", f"{AT}/big")).json["metadata"]
+    assert forms.SECRET_MARK in metadata["annotations"]
+    assert metadata["labels"] == {"a": "b"}
 
 
 async def test_it_is_of_the_place_that_it_was_set_for(w: World) -> None:

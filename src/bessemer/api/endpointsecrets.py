@@ -16,11 +16,12 @@ from starlette.responses import Response
 from bessemer.api import body as bodies
 from bessemer.api.resources import load
 from bessemer.api.state import Call, answer
-from bessemer.core.errors import Invalid, Malformed
+from bessemer.core.errors import Conflict, Invalid, Malformed
 from bessemer.kinds.inference.endpoint.forms import SECRET_MARK
 
 FIELD = "external"
 LENGTH_MAX = 4096
+_TRIES = 5
 
 
 async def keep(call: Call) -> Response:
@@ -42,10 +43,24 @@ async def keep(call: Call) -> Response:
     await call.note(endpoint)
     ports = call.state.ports
     await ports.sealed.put(endpoint.uid, FIELD, orjson.dumps({"secret": secret, "at": at}))
-    kept = {n: v for n, v in (body["metadata"].get("annotations") or {}).items() if n != SECRET_MARK}
-    body["metadata"]["annotations"] = {**kept, **({SECRET_MARK: secrets.token_hex(8)} if secret else {})}
-    await ports.objects.replace(body, call.writer)
+    await _mark(call, body, sealed=bool(secret))
     return answer({})
+
+
+async def _mark(call: Call, body: dict[str, Any], *, sealed: bool) -> None:
+    """Say on the Endpoint that its secret is another. It is sealed by now, so whoever wrote something else of the
+    Endpoint meanwhile is read again. Raises Conflict where that never ends, or it is another Endpoint."""
+    uid = body["metadata"]["uid"]
+    for left in reversed(range(_TRIES)):
+        kept = {n: v for n, v in (body["metadata"].get("annotations") or {}).items() if n != SECRET_MARK}
+        body["metadata"]["annotations"] = {**kept, **({SECRET_MARK: secrets.token_hex(8)} if sealed else {})}
+        try:
+            await call.state.ports.objects.replace(body, call.writer)
+            return
+        except Conflict:
+            body = orjson.loads((await load(call, call.about)).body)
+            if not left or body["metadata"]["uid"] != uid:
+                raise
 
 
 async def tell(call: Call) -> Response:
