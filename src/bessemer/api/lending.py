@@ -51,7 +51,6 @@ async def lend(call: Call, asked: Asked) -> Response:
 
 def told(given: Answer, *, now: float) -> dict[str, Any]:
     """As a gateway reads it: ``seconds`` are until a bound's period ends, ``words`` what lacks."""
-    prices = {name: getattr(given.prices, name) for name in ("currency", "input", "cached", "output")}
     bounds = [
         {
             "scope": one.scope,
@@ -63,7 +62,7 @@ def told(given: Answer, *, now: float) -> dict[str, Any]:
         for one in given.bounds
     ]
     said = {"number": given.number, "stands": given.stands, "words": given.lacks}
-    return {**said, "prices": prices, "bounds": bounds}
+    return {**said, "prices": given.prices.told(), "bounds": bounds}
 
 
 async def use(call: Call) -> Response:
