@@ -12,6 +12,7 @@ import msgspec
 import structlog
 
 from bessemer.core.clock import Clock
+from bessemer.core.money import said_of
 from bessemer.gateway.books import Books
 from bessemer.gateway.chains import Chain
 from bessemer.gateway.errors import Refused
@@ -116,7 +117,7 @@ class Exchange(msgspec.Struct, eq=False):
         if start is None:
             start = self.start = self._start(replica)
         else:
-            start.replica, start.model = replica.claim_uid, replica.model or self.endpoint.model
+            start.replica, start.model = replica.claim_uid, _model(self, replica)
         self.slot = self.means.books.start(start, self.slot)
 
     def was_read(self) -> None:
@@ -195,7 +196,7 @@ class Exchange(msgspec.Struct, eq=False):
             endpoint.name,
             endpoint.uid,
             key.name,
-            replica.model or endpoint.model,
+            _model(self, replica),
             replica.claim_uid,
             ticket.held.micro or None,
             key.owner or None,
@@ -272,3 +273,8 @@ class Exchange(msgspec.Struct, eq=False):
         clock = self.means.clock
         elapsed = int((clock.monotonic() - self.started) * 1000)
         return unpaid_of(self.start, at=int(clock.now()), status=self.status or 499, latency_ms=elapsed)
+
+
+def _model(of: Exchange, replica: Replica) -> str:
+    """Who answers, as the record says it."""
+    return said_of(replica.model or of.endpoint.model, adapter=of.adapter)
