@@ -210,7 +210,7 @@ class Exchange(msgspec.Struct, eq=False):
         if ticket is None or not self.slot or not 200 <= self.status < 300:
             return
         self.untold, self.told = UNTOLD_MAX, self.counts.output_tokens + UNTOLD_MAX
-        counts, now = ticket.billed(self.counts), clock.monotonic()
+        counts, now = _billed(self, ticket), clock.monotonic()
         elapsed, first = now - self.started, (self.first_byte or now) - self.started
         progress = Progress(
             int(clock.now()),
@@ -225,7 +225,7 @@ class Exchange(msgspec.Struct, eq=False):
     def _account(self, ticket: Ticket, now: float, *, ended: Ended | None) -> None:
         metrics = self.means.metrics
         self.endpoint.pool.waiting.took(now - self.asked)
-        counts = self.counts = ticket.billed(self.counts)
+        counts = self.counts = _billed(self, ticket)
         # A client takes it for an answer: then it is one that is paid for, unless nothing of it was sent.
         if 200 <= self.status < 300 and (ended is None or self.first_byte is not None):
             slot, self.slot = self.slot, 0
@@ -278,3 +278,7 @@ class Exchange(msgspec.Struct, eq=False):
 def _model(of: Exchange, replica: Replica) -> str:
     """Who answers, as the record says it."""
     return said_of(replica.model or of.endpoint.model, adapter=of.adapter)
+
+
+def _billed(of: Exchange, ticket: Ticket) -> Counts:
+    return ticket.billed(of.counts, of.start.model if of.start is not None else "")
