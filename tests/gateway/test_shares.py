@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 from typing import Any
 
 import openai
@@ -20,23 +19,10 @@ from bessemer.gateway.errors import Refused
 from bessemer.gateway.purse import Need
 from bessemer.gateway.request import Wanted
 from bessemer.gateway.shares import TEMPLATE_TOKENS, Ask, most
-from bessemer.store import Store, open_store
+from bessemer.store import Store
 from tests.gateway.harness import PROJECT, rig
-from tests.store.conftest import KEY, KINDS
 
 METER = "tokens_per_minute"
-
-
-@pytest.fixture
-async def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-async def store(clock: FakeClock) -> AsyncIterator[Store]:
-    opened = open_store(":memory:", clock=clock, kinds=KINDS, seal_key=KEY)
-    yield opened
-    opened.close()
 
 
 def of(tokens: int) -> Need:

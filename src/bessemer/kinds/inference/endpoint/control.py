@@ -18,7 +18,7 @@ from bessemer.kinds.inference.endpoint.engines import (
     adapter_keys,
     keep_adapters,
 )
-from bessemer.kinds.inference.endpoint.placing import Hold, Seen, take
+from bessemer.kinds.inference.endpoint.placing import Seen, take
 from bessemer.kinds.inference.endpoint.revisions import name_of, remembered, revision_of, template_of
 from bessemer.kinds.inference.endpoint.shift import (
     Bounds,
@@ -37,6 +37,7 @@ from bessemer.kinds.inference.endpoint.spec import (
     ReplicaStatus,
     wanted_of,
 )
+from bessemer.kinds.turns import Hold
 from bessemer.kinds.workload import HostView
 
 DEADLINES: Mapping[str, float] = {

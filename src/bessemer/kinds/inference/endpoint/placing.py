@@ -7,7 +7,7 @@ deleting the Model or the Flavor touches nothing that runs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bessemer.core.asking import Refusal
@@ -31,6 +31,7 @@ from bessemer.kinds.inference.endpoint.spec import (
     takes_adapters,
 )
 from bessemer.kinds.inference.model import Model
+from bessemer.kinds.turns import Hold
 from bessemer.kinds.wants import Want, again, want
 from bessemer.kinds.workload import HostView
 
@@ -45,18 +46,6 @@ _NONE_OF_ITS_OWN = Hindrance(
     message="it has no replicas of its own: others answer for it",
     remedy="Ask for the endpoints that answer for it.",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """Why no further replica is taken now. ``again`` is when to look again."""
-
-    reason: str
-    message: str
-    again: float = 10.0
-    remedy: str = ""
-    waiting: Mapping[str, Any] = field(default_factory=lambda: turns.NOT_WAITING)
-    """What the status says of a turn that is waited for."""
 
 
 @dataclass(frozen=True, slots=True)
