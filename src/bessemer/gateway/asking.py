@@ -20,8 +20,8 @@ from bessemer.gateway.onward import OURS, Fields, called, carrying
 from bessemer.gateway.outer import no_answer
 from bessemer.gateway.request import ROUTES, shortened
 from bessemer.gateway.route import FULL, Full, Replica
+from bessemer.gateway.tickets import Ticket
 from bessemer.gateway.upstream import Link, Lost, Silent
-from bessemer.gateway.vessels import Ticket
 
 _TRIES = 2
 _ELSEWHERE = (502, 503)

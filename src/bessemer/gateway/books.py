@@ -17,7 +17,7 @@ from bessemer.gateway.record import Record
 from bessemer.gateway.request import Wanted
 from bessemer.gateway.spool import Spool
 from bessemer.gateway.tables import EndpointEntry, KeyEntry
-from bessemer.gateway.vessels import Ticket
+from bessemer.gateway.tickets import Ticket
 
 _log = structlog.get_logger("gateway")
 

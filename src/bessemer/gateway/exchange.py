@@ -23,9 +23,9 @@ from bessemer.gateway.reply import Call
 from bessemer.gateway.request import Wanted
 from bessemer.gateway.route import Replica, Sought
 from bessemer.gateway.tables import EndpointEntry, KeyEntry
+from bessemer.gateway.tickets import Ticket
 from bessemer.gateway.turns import Turns
 from bessemer.gateway.upstream import Link, Links
-from bessemer.gateway.vessels import Ticket
 from bessemer.gateway.waking import Waking
 
 UNTOLD_MAX = 32
@@ -197,7 +197,7 @@ class Exchange(msgspec.Struct, eq=False):
             key.name,
             replica.model or endpoint.model,
             replica.claim_uid,
-            ticket.held.micro or None,
+            ticket.held_micro,
             key.owner or None,
             ticket.names,
             self.chain.instead(self.endpoint) if self.chain is not None else "",
