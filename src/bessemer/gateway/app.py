@@ -11,7 +11,7 @@ from typing import NamedTuple
 import orjson
 
 from bessemer.core.clock import Clock
-from bessemer.gateway import errors, naming, request, seeking
+from bessemer.gateway import errors, naming, request, seeking, unsound
 from bessemer.gateway.admission import Admission
 from bessemer.gateway.asking import Asking, Entering
 from bessemer.gateway.attaching import Attaching
@@ -171,6 +171,7 @@ class Gateway:
         key, endpoint, adapter = naming.named(self._tables.endpoints, call.key, model=wanted.model)
         if endpoint.embeds and wanted.generates:
             raise errors.only_embeds(endpoint.name)
+        unsound.check(wanted.fields or {}, generates=wanted.generates)
         if not call.id:
             call.name()
         started = self._clock.monotonic()

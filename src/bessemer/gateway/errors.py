@@ -143,6 +143,11 @@ def answer_cut(name: str) -> Refused:
     return Refused(502, Words(text, "server_error", "answer_cut"))
 
 
+def answer_unfit(name: str) -> Refused:
+    text = f"What `{name}` answered cannot be passed on: it is too large, or not in the form of OpenAI's API."
+    return Refused(502, Words(text, "server_error", "answer_unfit"))
+
+
 def replica_silent(name: str, seconds: float) -> Refused:
     text = f"No replica of `{name}` began to answer within {seconds:g} s. Try again later, or with a shorter input."
     return Refused(504, Words(text, "server_error", "replica_timeout", None, 5))
