@@ -135,15 +135,22 @@ class Answering:
         much, an answer of another form, an event that tells it all that it said."""
         exchange = self._exchange
         name = exchange.endpoint.name
+        stopped = _stopped(exchange)
         large = self._events is None or len(exchange.wanted.body) > _ECHOED_BYTES
         asked_for = isinstance(error, msgspec.ValidationError) or (isinstance(error, Endless) and large)
-        if not asked_for:
+        if not (asked_for or stopped):
             exchange.unwell("answer cannot be used" if self._events is None else "stream cut", error)
         words = errors.answer_unfit(name) if asked_for else errors.replica_failed(name)
         if self._events is None:
             exchange.refuse(words)
             return
         if exchange.first_byte is not None and not asked_for:
-            words = errors.answer_cut(name)
+            words = errors.replica_stopped(name) if stopped else errors.answer_cut(name)
         exchange.end(ended="cut")
         exchange.call.finish(b"data: " + words.body() + b"\n\n")
+
+
+def _stopped(exchange: Exchange) -> bool:
+    """Whether the replica that answers was told that it ends, or is gone: what it leaves undone is no failure of its."""
+    replica = exchange.replica
+    return replica is not None and (replica.leaving or exchange.endpoint.replicas.get(replica.claim_uid) is not replica)
