@@ -151,6 +151,6 @@ class Answering:
 
 
 def _stopped(exchange: Exchange) -> bool:
-    """Whether the replica that answers was told that it ends, or is gone: what it leaves undone is no failure of its."""
+    """Whether the replica that answers was told that it ends, or is gone: what it leaves undone is no failure."""
     replica = exchange.replica
     return replica is not None and (replica.leaving or exchange.endpoint.replicas.get(replica.claim_uid) is not replica)
