@@ -145,7 +145,9 @@ def answer_cut(name: str) -> Refused:
 
 def replica_stopped(name: str) -> Refused:
     """Within a stream, too."""
-    text = f"The replica of `{name}` that answered was stopped (updated, moved or not needed any more) before it was done. "
+    text = (
+        f"The replica of `{name}` that answered was stopped (updated, moved, not needed any more) before it was done. "
+    )
     text += "What came before this is all there is of it, and what is paid for. Ask again."
     return Refused(502, Words(text, "server_error", "replica_stopped"))
 
