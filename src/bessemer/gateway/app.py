@@ -21,7 +21,7 @@ from bessemer.gateway.exchange import Exchange, Means, Patience
 from bessemer.gateway.front import Front
 from bessemer.gateway.metrics import GatewayMetrics
 from bessemer.gateway.outer import Outward
-from bessemer.gateway.people import People, Person, Vouch, Vouching, refuse_early
+from bessemer.gateway.people import PERSONS, People, Person, Vouch, Vouching, refuse_early
 from bessemer.gateway.reply import Call
 from bessemer.gateway.request import ROUTES, Wanted
 from bessemer.gateway.spool import Spool
@@ -87,7 +87,7 @@ class Gateway:
         books = Books(facts.spool, facts.admission)
         self._attaching = Attaching(facts.outward)
         self._turns = Turns(facts.clock)
-        self.waking = Waking(facts.clock, stands=lambda key: facts.tables.stands(key, facts.clock.now()))
+        self.waking = Waking(facts.clock, stands=self._stands)
         facts.tables.arrived, facts.tables.left = self.waking.arrived, self.waking.left
         self._means = Means(
             books, facts.clock, facts.metrics, facts.secret, self._links, facts.patience, self._turns, self.waking
@@ -157,6 +157,12 @@ class Gateway:
         if key.networks and not key.reachable(call.peer):
             raise errors.wrong_network()
         return key
+
+    def _stands(self, call: Call, key: KeyEntry) -> bool | Future[bool]:
+        """Whether who asked may still ask by that key: it may be an hour since that was asked. Raises Refused."""
+        if key.uid.startswith(PERSONS):
+            return self._people.again(request.bearer(call.headers.get(b"authorization")), call, key=key)
+        return self._tables.stands(key, self._clock.now())
 
     def _models(self, call: Call) -> None:
         endpoints, name = self._tables.endpoints, call.path.removeprefix(_MODELS).strip("/")
