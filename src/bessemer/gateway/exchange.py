@@ -145,12 +145,8 @@ class Exchange(msgspec.Struct, eq=False):
             self._tell()
 
     def well(self) -> None:
-        """The replica has answered, all of it: with an error of its own, maybe."""
-        if self.replica is None:
-            return
-        if self.status >= 500:
-            self.endpoint.pool.erred(self.replica, self.means.clock.monotonic())
-        else:
+        """The replica has answered, all of it. An error of 5xx says nothing of it alone (`blame`)."""
+        if self.replica is not None and self.status < 500:
             self.endpoint.pool.answered(self.replica)
 
     def unwell(self, event: str, error: Exception) -> None:
