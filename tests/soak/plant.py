@@ -232,7 +232,7 @@ class Plant:
                 if not line.endswith(" ."):
                     continue  # it was killed as it wrote this: that was not sent
                 spool, sequence, request, key, ended, read, wrote, _ = line.split()
-                record = Settled(request, key, ended.strip("-"), int(read), int(wrote))
+                record = Settled(request.partition("/")[0], key, ended.strip("-"), int(read), int(wrote))
                 known = found.setdefault((spool, sequence), record)
                 assert known == record, ("a sequence means two records", known, record)
         return list(found.values())
