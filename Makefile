@@ -40,7 +40,7 @@ test: $(STAMPS)/dev $(STAMPS)/npm-test $(STAMPS)/npm-issuer system-demo system-t
 	@$(PYTEST) -m "not long" $(SPREAD) --durations=10 $(ARGS)
 
 test-long: vllm $(STAMPS)/dev $(STAMPS)/npm-long $(STAMPS)/npm-test $(STAMPS)/npm-issuer system-demo system-test $(STAMPS)/ldap ## Soaks, failover and crash matrices in full (TABLE=write keeps it)
-	@HYPOTHESIS_PROFILE=default BESSEMER_LONG_TABLE=$(TABLE) VLLM=$(VLLM) $(PYTEST) -m long -o faulthandler_timeout=1800 $(ARGS)
+	@HYPOTHESIS_PROFILE=default BESSEMER_LONG_TABLE=$(TABLE) VLLM=$(VLLM) $(PYTEST) -m long -o faulthandler_timeout=5400 $(ARGS)
 
 check: $(STAMPS)/dev ## Format, lint, types and the direction of imports
 	@failed=; \
