@@ -30,7 +30,7 @@ from bessemer.kinds.inference.endpoint.spec import (
     EndpointIntent,
     takes_adapters,
 )
-from bessemer.kinds.inference.model import Model
+from bessemer.kinds.inference.model import Weights
 from bessemer.kinds.turns import Hold
 from bessemer.kinds.wants import Want, again, want
 from bessemer.kinds.workload import HostView
@@ -61,12 +61,12 @@ class Seen:
     missing: Sequence[int] = ()
 
 
-async def wanted(ctx: workload.Reads, endpoint: Endpoint) -> Want[Model]:
+async def wanted(ctx: workload.Reads, endpoint: Endpoint) -> Want[Weights]:
     """What a replica asks of the fleet, and what keeps it from asking."""
     if endpoint.spec.form != "replicas":
         terms = await workload.terms_of(ctx, endpoint.metadata.namespace or "")
         return Want(terms, None, None, None, [_NONE_OF_ITS_OWN])
-    found = await want(ctx, endpoint, part=Model, name=endpoint.spec.model, isolation=True)
+    found = await want(ctx, endpoint, part=Weights, name=endpoint.spec.model, isolation=True)
     engine = await engine_of(ctx, endpoint, model=found.part)
     request = replace(found.request, engine=engine.name) if found.request is not None else None
     hindrances = [*found.hindrances, *beyond(endpoint, found, engine=engine)]
@@ -109,7 +109,7 @@ async def take(ctx: Context, endpoint: Endpoint, *, seen: Seen) -> Hold | None:
     return Hold("Placing", f"{rest} more replicas are being placed", 0.0) if rest > 0 else None
 
 
-def intent_of(endpoint: Endpoint, *, flavor: Flavor, model: Model, engine: Engine) -> EndpointIntent:
+def intent_of(endpoint: Endpoint, *, flavor: Flavor, model: Weights, engine: Engine) -> EndpointIntent:
     """What each replica's host side is asked for, frozen at this moment."""
     return EndpointIntent(
         model=model.status.digest,
