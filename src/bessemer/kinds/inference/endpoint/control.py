@@ -61,7 +61,7 @@ REMEDIES: Mapping[str, str] = {
 
 async def reconcile(ctx: Context, endpoint: Endpoint) -> Outcome:
     after = scaled.decided(ctx, endpoint)
-    return scaled.told(await _converge(ctx, after), before=endpoint, after=after)
+    return scaled.told(ctx, await _converge(ctx, after), before=endpoint, after=after)
 
 
 async def _converge(ctx: Context, endpoint: Endpoint) -> Outcome:
