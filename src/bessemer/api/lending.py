@@ -52,7 +52,6 @@ async def lend(call: Call, asked: Asked) -> Response:
 def told(given: Answer, *, now: float) -> dict[str, Any]:
     """As a gateway reads it: ``seconds`` are until a bound's period ends, ``words`` what lacks. ``quota``: what the
     quotas bound is among it."""
-    prices = {name: getattr(given.prices, name) for name in ("currency", "input", "cached", "output")}
     bounds = [
         {
             "scope": one.scope,
@@ -67,7 +66,7 @@ def told(given: Answer, *, now: float) -> dict[str, Any]:
         for one in given.bounds
     ]
     said = {"number": given.number, "stands": given.stands, "words": given.lacks, "quota": True}
-    return {**said, "prices": prices, "bounds": bounds}
+    return {**said, "prices": given.prices.told(), "bounds": bounds}
 
 
 async def use(call: Call) -> Response:

@@ -374,7 +374,8 @@ def _came_to(unit: str, of: LedgerEntry | UsageRecord, *, prices: Prices, reques
         return requests
     if unit == "tokens":
         return of.input_tokens + of.output_tokens
-    return prices.tokens(read=of.input_tokens, cached=of.cached_input_tokens, written=of.output_tokens)
+    due = prices.of(of.model)
+    return due.tokens(read=of.input_tokens, cached=of.cached_input_tokens, written=of.output_tokens)
 
 
 def _release(tx: Tx, project: str, *, holder: str, of: _Row, amount: int) -> None:

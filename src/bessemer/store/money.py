@@ -262,7 +262,8 @@ def settle(tx: Tx, row: LedgerEntry, *, holder: str, held: int) -> None:
 def _cost(prices: Prices, row: LedgerEntry) -> int:
     """What a row of the ledger adds, as it is appended: its tokens, or a claim's first hour."""
     if row.kind == "tokens":
-        return prices.tokens(read=row.input_tokens, cached=row.cached_input_tokens, written=row.output_tokens)
+        due = prices.of(row.model)
+        return due.tokens(read=row.input_tokens, cached=row.cached_input_tokens, written=row.output_tokens)
     return _first_hour(prices, row)
 
 
