@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import openai
@@ -20,24 +19,10 @@ from bessemer.gateway.errors import Refused
 from bessemer.gateway.request import ROUTES, shortened
 from bessemer.gateway.tables import Tables
 from bessemer.gateway.tickets import Ticket
-from bessemer.store import Store, open_store
+from bessemer.store import Store
 from tests.gateway.bounded import ENDPOINT, Gateway, key, wanted
 from tests.gateway.harness import PROJECT, api_key, rig
-from tests.store.conftest import KEY as SEAL
-from tests.store.conftest import KINDS
 from tests.store.test_bounds import KEY, MEMBER, OWN, TENANT, furnish, restate, standing
-
-
-@pytest.fixture
-async def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-async def store(clock: FakeClock) -> AsyncIterator[Store]:
-    opened = open_store(":memory:", clock=clock, kinds=KINDS, seal_key=SEAL)
-    yield opened
-    opened.close()
 
 
 async def test_where_nothing_is_bounded_nobody_waits_and_the_api_is_asked_once_a_minute(

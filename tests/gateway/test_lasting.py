@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -11,25 +10,11 @@ from bessemer.core.clock import FakeClock
 from bessemer.core.quota import Quota
 from bessemer.gateway.errors import Refused
 from bessemer.gateway.lasting import FORGET_SECONDS, Lasting
-from bessemer.store import Store, open_store
+from bessemer.store import Store
 from tests.gateway.bounded import Gateway, key, wanted
 from tests.gateway.harness import PROJECT
 from tests.store import test_money as kept
-from tests.store.conftest import KEY as SEAL
-from tests.store.conftest import KINDS
 from tests.store.test_bounds import KEY, furnish, standing
-
-
-@pytest.fixture
-async def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-async def store(clock: FakeClock) -> AsyncIterator[Store]:
-    opened = open_store(":memory:", clock=clock, kinds=KINDS, seal_key=SEAL)
-    yield opened
-    opened.close()
 
 
 async def test_behind_an_api_that_hangs_each_waits_for_itself(

@@ -26,11 +26,6 @@ from tests.store.test_bounds import furnish
 
 
 @pytest.fixture
-async def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 async def store(clock: FakeClock) -> AsyncIterator[Store]:
     opened = open_store(":memory:", clock=clock, kinds=KINDS, seal_key=KEY)
     await furnish(opened)

@@ -1,6 +1,7 @@
 """What a service elsewhere is shown, by which an Endpoint is answered: sealed with it, and told to gateways alone.
 
-It is bound to where the service stood when it was set: who may change the URL sends nobody's secret anywhere else.
+It is bound to where the service stood when it was set, path and all: who may change the URL sends nobody's secret
+anywhere else, nor to another's part of a host that many share.
 """
 
 from __future__ import annotations
@@ -36,13 +37,13 @@ async def keep(call: Call) -> Response:
         raise Malformed(f"secret must be printable ASCII of at most {LENGTH_MAX} characters")
     endpoint = await load(call, call.about)
     body: dict[str, Any] = orjson.loads(endpoint.body)
-    at = _origin(body)
+    at, path = _place(body)
     if not at:
         raise Invalid("a secret is shown to a service elsewhere, and the endpoint has no spec.external")
     await call.still()
     await call.note(endpoint)
     ports = call.state.ports
-    await ports.sealed.put(endpoint.uid, FIELD, orjson.dumps({"secret": secret, "at": at}))
+    await ports.sealed.put(endpoint.uid, FIELD, orjson.dumps({"secret": secret, "at": at, "path": path}))
     await _mark(call, body, sealed=bool(secret))
     return answer({})
 
@@ -70,13 +71,14 @@ async def tell(call: Call) -> Response:
     await call.note(endpoint)
     sealed = await call.state.ports.sealed.get(endpoint.uid, FIELD)
     kept: Mapping[str, str] = orjson.loads(sealed) if sealed else {}
-    at = _origin(orjson.loads(endpoint.body))
-    secret = kept.get("secret", "") if kept.get("at") == at else ""
-    return answer({"secret": secret, "at": at}, headers={"Cache-Control": "no-store"})
+    at, path = _place(orjson.loads(endpoint.body))
+    # One that an older release has kept says no path, and is of any.
+    secret = kept.get("secret", "") if (kept.get("at"), kept.get("path", path)) == (at, path) else ""
+    return answer({"secret": secret, "at": at, "path": path}, headers={"Cache-Control": "no-store"})
 
 
-def _origin(body: Mapping[str, Any]) -> str:
-    """Where the service stands: ``https://host:port``; "" where there is none."""
+def _place(body: Mapping[str, Any]) -> tuple[str, str]:
+    """Where the service stands: ``https://host:port`` and ``/path``; "" where there is none."""
     url = (body["spec"].get("external") or {}).get("url", "")
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}".lower() if url else ""
+    return (f"{parts.scheme}://{parts.netloc}".lower(), parts.path.rstrip("/") or "/") if url else ("", "")

@@ -68,7 +68,8 @@ class Exchange(msgspec.Struct, eq=False):
     ``ticket`` has to give it back: `end`, once. ``slot`` is where the journal has its ``start``, 0 nowhere. ``untold``
     chunks may come, and answers be as long as ``told`` tokens, until it is to be written how far it has come.
     ``adapter`` is the one that it asks for, by name; ``chain`` are those who may answer where there are several, of
-    which it is ``endpoint`` that is asked. ``held_since`` is since when it waited for a first replica."""
+    which it is ``endpoint`` that is asked. ``held_since`` is since when it waited for a first replica. ``asks`` counts
+    replicas that it was asked of; the present one ``heard`` of it where it may have."""
 
     means: Means
     call: Call
@@ -94,6 +95,8 @@ class Exchange(msgspec.Struct, eq=False):
     adapter: str = ""
     chain: Chain | None = None
     held_since: float = 0.0
+    asks: int = 0
+    heard: bool = False
 
     @property
     def patience(self) -> float:
@@ -111,6 +114,7 @@ class Exchange(msgspec.Struct, eq=False):
     def ask(self, replica: Replica, sought: Sought, *, now: float) -> None:
         """It is this one's to answer, and the journal says so. Raises Refused where that cannot be written."""
         self.replica = replica
+        self.asks, self.heard = self.asks + 1, False
         self.tokens, self.asked = sought.cost, now
         self.probe = self.endpoint.pool.began(replica, sought.cost)
         start = self.start
@@ -118,6 +122,8 @@ class Exchange(msgspec.Struct, eq=False):
             start = self.start = self._start(replica)
         else:
             start.replica, start.model = replica.claim_uid, _model(self, replica)
+        if self.asks > 1:
+            start.request_id = f"{self.call.id}/{self.asks}"
         self.slot = self.means.books.start(start, self.slot)
 
     def was_read(self) -> None:
@@ -146,12 +152,8 @@ class Exchange(msgspec.Struct, eq=False):
             self._tell()
 
     def well(self) -> None:
-        """The replica has answered, all of it: with an error of its own, maybe."""
-        if self.replica is None:
-            return
-        if self.status >= 500:
-            self.endpoint.pool.erred(self.replica, self.means.clock.monotonic())
-        else:
+        """The replica has answered, all of it. An error of 5xx says nothing of it alone (`blame`)."""
+        if self.replica is not None and self.status < 500:
             self.endpoint.pool.answered(self.replica)
 
     def unwell(self, event: str, error: Exception) -> None:
@@ -180,7 +182,7 @@ class Exchange(msgspec.Struct, eq=False):
             if ended is not None and self.first_byte is None:
                 self.counts = Counts()
             self._account(ticket, now or means.clock.monotonic(), ended=ended)
-        if self.slot and (ended is not None or not 200 <= self.status < 500):
+        if self.slot and self.heard and (ended is not None or not 200 <= self.status < 500):
             # It pays nothing, and the replica's own counters may have some of it: they are compared with what is said.
             slot, self.slot = self.slot, 0
             means.books.unpaid(self._unpaid(), slot=slot)
@@ -282,3 +284,10 @@ def _model(of: Exchange, replica: Replica) -> str:
 
 def _billed(of: Exchange, ticket: Ticket) -> Counts:
     return ticket.billed(of.counts, of.start.model if of.start is not None else "")
+
+
+def forsake(exchange: Exchange) -> None:
+    """Its replica answers nothing, though it may have read what it was asked: that is recorded by itself, for what
+    another answers is another record."""
+    if exchange.slot and exchange.heard and exchange.means.books.aside(exchange._unpaid(), slot=exchange.slot):
+        exchange.slot = 0
