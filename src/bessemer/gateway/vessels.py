@@ -175,8 +175,8 @@ class Row:
         "_spent_micro",
         "_spent_ones",
         "_spent_tokens",
-        "_told",
         "_tokens",
+        "_told",
         "money",
         "names",
         "priced",
@@ -260,14 +260,14 @@ class Row:
     def lines(self, now: float) -> bytes:
         """What OpenAI's clients read: of requests and of tokens the bound of which the least is left."""
         said = b""
-        for least, others, words, ending in self._told:
+        for first, others, words, ending in self._told:
+            least = first
             remaining = least.have + least.left
             for one in others:
                 left = one.have + one.left
                 if left < remaining:
                     least, remaining = one, left
-            if remaining < 0:
-                remaining = 0
+            remaining = max(remaining, 0)
             ends = least.ends
             if ends == math.inf:
                 said += words % (least.bound, remaining)
