@@ -116,8 +116,8 @@ class Gateway:
                 held_bounds=ticket.names,
             )
             self.spool.append(record)
-            self.admission.spend(ticket, record)
-        self.admission.leave(ticket, counts)
+            self.admission.lending.spend(ticket, record)
+        ticket.leave(counts.input_tokens + counts.output_tokens)
         return counts
 
     async def serve(self, of: KeyEntry, what: request.Wanted, *, read: int = 0, written: int = 0) -> Counts:

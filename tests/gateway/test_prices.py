@@ -185,7 +185,7 @@ async def test_an_answer_is_shortened_by_who_may_give_it(store: Store, clock: Fa
         entered = one.admission.enter(FREE, wanted(max_tokens=100_000), endpoint=chat)
         ticket = entered if isinstance(entered, Ticket) else await entered
         writes[model] = ticket.writes
-        one.admission.leave(ticket, Counts())
+        ticket.leave(0)
         await one.admission.say(last=True)
     assert writes["tiny"] is None, "there is room for all of it"
     assert writes["other"] is not None

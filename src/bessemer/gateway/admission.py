@@ -20,9 +20,7 @@ from bessemer.core.values import UsageRecord
 from bessemer.gateway import errors
 from bessemer.gateway.heirs import Left, keep_saying
 from bessemer.gateway.lending import Lacking, Lending
-from bessemer.gateway.meter import Counts
 from bessemer.gateway.need import TEMPLATE_TOKENS, Need, most
-from bessemer.gateway.record import AnyRecord
 from bessemer.gateway.request import Wanted
 from bessemer.gateway.tables import EndpointEntry, KeyEntry
 from bessemer.gateway.tickets import Ticket
@@ -72,14 +70,6 @@ class Admission:
         need = most(wanted, context, models=models or endpoint.answers)
         ticket = self.lending.at_once(key, need)
         return ticket if ticket is not None else self._wait(key, wanted, context=context, need=need)
-
-    def spend(self, ticket: Ticket, record: AnyRecord) -> None:
-        """The record of it is in the spool."""
-        self.lending.spend(ticket, record)
-
-    def leave(self, ticket: Ticket, counts: Counts) -> None:
-        """It is over, and came to so much: what it did not use is the next one's. Once for each ticket."""
-        ticket.leave(counts.input_tokens + counts.output_tokens)
 
     def settled(self, records: Sequence[UsageRecord], gone: int) -> None:
         """These are in the ledger by now; so many are ``gone`` from the spool."""

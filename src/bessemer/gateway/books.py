@@ -78,7 +78,7 @@ class Books:
     def record(self, ticket: Ticket, record: Record, *, slot: int) -> None:
         """Write what it came to; whoever counts what is spent hears of it."""
         self._spool.append(record, slot)
-        self._admission.spend(ticket, record)
+        self._admission.lending.spend(ticket, record)
 
     def unpaid(self, record: Record, *, slot: int) -> None:
         """Write that it paid nothing, though a replica was asked."""
@@ -99,7 +99,7 @@ class Books:
         """It is over; a ``slot`` that it has yet is of one that pays nothing."""
         if slot:
             self._spool.journal.drop(slot)
-        self._admission.leave(ticket, counts)
+        ticket.leave(counts.input_tokens + counts.output_tokens)
         self._spool.release()
 
     def _asked(self, asked: asyncio.Future[Ticket]) -> None:

@@ -225,23 +225,18 @@ class Exchange(msgspec.Struct, eq=False):
         self.means.books.note(self.slot, progress)
 
     def _account(self, ticket: Ticket, now: float, *, ended: Ended | None) -> None:
-        metrics = self.means.metrics
-        self.endpoint.pool.waiting.took(now - self.asked)
+        means, pool, status, first = self.means, self.endpoint.pool, self.status, self.first_byte
+        pool.waiting.took(now - self.asked)
         counts = self.counts = _billed(self, ticket)
+        whole, until_first = now - self.started, first - self.started if first is not None else None
         # A client takes it for an answer: then it is one that is paid for, unless nothing of it was sent.
-        if 200 <= self.status < 300 and (ended is None or self.first_byte is not None):
+        if 200 <= status < 300 and (ended is None or first is not None):
             slot, self.slot = self.slot, 0
-            self.means.books.record(ticket, self._record(now, ended), slot=slot)
-            if (gauge := self.endpoint.pool.gauge).wake_seconds:
-                first = (self.first_byte or now) - self.started if self.wanted.stream else None
-                whole = now - self.started
-                gauge.ended(reads=counts.input_tokens, writes=counts.output_tokens, first=first, whole=whole)
-        metrics.requests[self.call.path, self.status] += 1
-        metrics.whole.observe(now - self.started)
-        if self.first_byte is not None:
-            metrics.first.observe(self.first_byte - self.started)
-        metrics.input_tokens += counts.input_tokens
-        metrics.output_tokens += counts.output_tokens
+            means.books.record(ticket, self._record(now, ended), slot=slot)
+            if pool.gauge.wake_seconds:
+                told = (until_first or whole) if self.wanted.stream else None
+                pool.gauge.ended(reads=counts.input_tokens, writes=counts.output_tokens, first=told, whole=whole)
+        means.metrics.answered((self.call.path, status), counts, whole=whole, first=until_first)
 
     def _record(self, now: float, ended: Ended | None) -> Record:
         start, counts = self.start, self.counts
@@ -277,6 +272,13 @@ class Exchange(msgspec.Struct, eq=False):
         return unpaid_of(self.start, at=int(clock.now()), status=self.status or 499, latency_ms=elapsed)
 
 
+def forsake(exchange: Exchange) -> None:
+    """Its replica answers nothing, though it may have read what it was asked: that is recorded by itself, for what
+    another answers is another record."""
+    if exchange.slot and exchange.heard and exchange.means.books.aside(exchange._unpaid(), slot=exchange.slot):
+        exchange.slot = 0
+
+
 def _model(of: Exchange, replica: Replica) -> str:
     """Who answers, as the record says it."""
     return said_of(replica.model or of.endpoint.model, adapter=of.adapter)
@@ -284,10 +286,3 @@ def _model(of: Exchange, replica: Replica) -> str:
 
 def _billed(of: Exchange, ticket: Ticket) -> Counts:
     return ticket.billed(of.counts, of.start.model if of.start is not None else "")
-
-
-def forsake(exchange: Exchange) -> None:
-    """Its replica answers nothing, though it may have read what it was asked: that is recorded by itself, for what
-    another answers is another record."""
-    if exchange.slot and exchange.heard and exchange.means.books.aside(exchange._unpaid(), slot=exchange.slot):
-        exchange.slot = 0

@@ -89,7 +89,9 @@ class Known:
 
     def hear(self, vessels: tuple[Vessel, ...], *, ends: float, of: bytes | None) -> None:
         """So it is until then."""
-        self.row, self.ends, self.of = Row(vessels), ends, of
+        if vessels != self.row.vessels:
+            self.row = Row(vessels)
+        self.ends, self.of = ends, of
         self.good = -math.inf
 
     def take(self, need: Need, *, prices: Prices, now: float) -> Ticket | None:
@@ -149,7 +151,8 @@ class Ticket(msgspec.Struct, eq=False):
         return row, tokens, micro
 
     def leave(self, tokens: int) -> None:
-        """The request is over, and came to so many tokens; what it has spent is owed by now."""
+        """The request is over, and came to so many tokens: what it did not use is the next one's. What it has spent is
+        owed by now. Once."""
         row, account = self.row, self.account
         if account is None:
             return
