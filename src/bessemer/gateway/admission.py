@@ -45,7 +45,7 @@ class Room:
         """Whether there is room for so much."""
         if self.tokens is not None and need.tokens > self.tokens:
             return False
-        return all(prices.most(need.tokens, writes=need.writes) <= micro for micro, prices in self.money)
+        return all(need.cost(prices) <= micro for micro, prices in self.money)
 
 
 class Admission:
@@ -55,12 +55,19 @@ class Admission:
         self.lending = lending or Lending()
 
     def enter(
-        self, key: KeyEntry, wanted: Wanted, *, endpoint: EndpointEntry, context_tokens: int = 0
+        self,
+        key: KeyEntry,
+        wanted: Wanted,
+        *,
+        endpoint: EndpointEntry,
+        context_tokens: int = 0,
+        models: tuple[str, ...] = (),
     ) -> Ticket | Awaitable[Ticket]:
         """A ticket, at once where nobody has to be asked; ``context_tokens`` are the most of whoever may answer, 0 the
-        endpoint's. Raises Refused, now or where it is awaited."""
+        endpoint's, and ``models`` what records may say of them, none the endpoint's. Raises Refused, now or where it is
+        awaited."""
         context = context_tokens or endpoint.context_tokens
-        need = most(wanted, context)
+        need = most(wanted, context, models=models or endpoint.answers)
         ticket = self.lending.at_once(key, need)
         return ticket if ticket is not None else self._wait(key, wanted, context=context, need=need)
 
@@ -123,11 +130,11 @@ def _smaller(room: Room, wanted: Wanted, *, context: int, below: Need) -> Need |
     high = min(high, beside) if beside > 0 else high
     while low < high:
         middle = (low + high + 1) // 2
-        if room.holds(most(replace(wanted, writes=middle), context)):
+        if room.holds(most(replace(wanted, writes=middle), context, models=below.models)):
             low = middle
         else:
             high = middle - 1
-    found = most(replace(wanted, writes=low), context)
+    found = most(replace(wanted, writes=low), context, models=below.models)
     return found if low >= 1 and room.holds(found) else None
 
 

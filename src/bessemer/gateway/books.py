@@ -30,7 +30,14 @@ class Books:
         self._admission = admission
 
     def enter(
-        self, key: KeyEntry, wanted: Wanted, *, endpoint: EndpointEntry, request_id: str, context_tokens: int
+        self,
+        key: KeyEntry,
+        wanted: Wanted,
+        *,
+        endpoint: EndpointEntry,
+        request_id: str,
+        context_tokens: int,
+        models: tuple[str, ...],
     ) -> Ticket | asyncio.Future[Ticket]:
         """Let a request in: there is room for its record, and what it may amount to is held. A future where the api has
         to be asked for that; one that fails or is cancelled has let nobody in. Raises Refused, the future, too."""
@@ -41,7 +48,7 @@ class Books:
             _log.error("usage cannot be recorded", request_id=request_id, object_uid=endpoint.uid, error=why)
             raise errors.no_room_for_usage() from error
         try:
-            ticket = self._admission.enter(key, wanted, endpoint=endpoint, context_tokens=context_tokens)
+            ticket = self._admission.enter(key, wanted, endpoint=endpoint, context_tokens=context_tokens, models=models)
         except errors.Refused:
             self._spool.release()
             raise

@@ -74,7 +74,17 @@ class Chain:
 def context_of(endpoints: Endpoints, asked: EndpointEntry) -> int:
     """The largest context of whoever may answer for it: what has to be held for a request, so that it can go to any of
     them."""
-    most, seen, left = 0, set[str](), [asked.name]
+    return max((entry.context_tokens for entry in _reach(endpoints, asked)), default=0) or asked.context_tokens
+
+
+def models_of(endpoints: Endpoints, asked: EndpointEntry) -> tuple[str, ...]:
+    """Whoever may answer for it, as records say them."""
+    return tuple(dict.fromkeys(name for entry in _reach(endpoints, asked) for name in entry.answers))
+
+
+def _reach(endpoints: Endpoints, asked: EndpointEntry) -> Iterator[EndpointEntry]:
+    """Those of a chain that have replicas, or may have, in no order."""
+    seen, left = set[str](), [asked.name]
     while left and len(seen) < ENDPOINTS_MAX * ENDPOINTS_MAX:
         entry = endpoints.get((asked.project, name := left.pop()))
         if entry is None or name in seen:
@@ -84,5 +94,4 @@ def context_of(endpoints: Endpoints, asked: EndpointEntry) -> int:
         if entry.split is not None:
             left += entry.split.weights
         else:
-            most = max(most, entry.context_tokens)
-    return most or asked.context_tokens
+            yield entry

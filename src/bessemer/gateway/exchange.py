@@ -12,6 +12,7 @@ import msgspec
 import structlog
 
 from bessemer.core.clock import Clock
+from bessemer.core.money import said_of
 from bessemer.gateway.books import Books
 from bessemer.gateway.chains import Chain
 from bessemer.gateway.errors import Refused
@@ -120,7 +121,7 @@ class Exchange(msgspec.Struct, eq=False):
         if start is None:
             start = self.start = self._start(replica)
         else:
-            start.replica, start.model = replica.claim_uid, replica.model or self.endpoint.model
+            start.replica, start.model = replica.claim_uid, _model(self, replica)
         if self.asks > 1:
             start.request_id = f"{self.call.id}/{self.asks}"
         self.slot = self.means.books.start(start, self.slot)
@@ -197,7 +198,7 @@ class Exchange(msgspec.Struct, eq=False):
             endpoint.name,
             endpoint.uid,
             key.name,
-            replica.model or endpoint.model,
+            _model(self, replica),
             replica.claim_uid,
             ticket.held_micro,
             key.owner or None,
@@ -211,7 +212,7 @@ class Exchange(msgspec.Struct, eq=False):
         if ticket is None or not self.slot or not 200 <= self.status < 300:
             return
         self.untold, self.told = UNTOLD_MAX, self.counts.output_tokens + UNTOLD_MAX
-        counts, now = ticket.billed(self.counts), clock.monotonic()
+        counts, now = _billed(self, ticket), clock.monotonic()
         elapsed, first = now - self.started, (self.first_byte or now) - self.started
         progress = Progress(
             int(clock.now()),
@@ -226,7 +227,7 @@ class Exchange(msgspec.Struct, eq=False):
     def _account(self, ticket: Ticket, now: float, *, ended: Ended | None) -> None:
         means, pool, status, first = self.means, self.endpoint.pool, self.status, self.first_byte
         pool.waiting.took(now - self.asked)
-        counts = self.counts = ticket.billed(self.counts)
+        counts = self.counts = _billed(self, ticket)
         whole, until_first = now - self.started, first - self.started if first is not None else None
         # A client takes it for an answer: then it is one that is paid for, unless nothing of it was sent.
         if 200 <= status < 300 and (ended is None or first is not None):
@@ -276,3 +277,12 @@ def forsake(exchange: Exchange) -> None:
     another answers is another record."""
     if exchange.slot and exchange.heard and exchange.means.books.aside(exchange._unpaid(), slot=exchange.slot):
         exchange.slot = 0
+
+
+def _model(of: Exchange, replica: Replica) -> str:
+    """Who answers, as the record says it."""
+    return said_of(replica.model or of.endpoint.model, adapter=of.adapter)
+
+
+def _billed(of: Exchange, ticket: Ticket) -> Counts:
+    return ticket.billed(of.counts, of.start.model if of.start is not None else "")

@@ -101,7 +101,7 @@ class Known:
             self.good = min((one.good for one in row.vessels), default=math.inf)
             if now >= self.good:
                 return None
-        micro = prices.most(need.tokens, writes=need.writes) if row.priced else 0
+        micro = need.cost(prices) if row.priced else 0
         if not row.take(need.tokens, micro):
             return None
         self.used = True
@@ -143,7 +143,8 @@ class Ticket(msgspec.Struct, eq=False):
         self.spent = True
         read, written, tokens, micro = record.input_tokens, record.output_tokens, self.need.tokens, 0
         if row.priced and self.prices is not None:
-            micro = self.prices.tokens(read=read, cached=record.cached_input_tokens, written=written)
+            due = self.prices.of(record.model)
+            micro = due.tokens(read=read, cached=record.cached_input_tokens, written=written)
             micro = min(micro, self.micro)
         tokens = min(tokens, read + written)
         row.spend(self.need.tokens - tokens, self.micro - micro)
@@ -160,14 +161,18 @@ class Ticket(msgspec.Struct, eq=False):
             row.spare()
         row.leave(self.need.tokens - tokens, minute=self.minute == account.minute)
 
-    def billed(self, counts: Counts) -> Counts:
-        """What of an answer is billed: where it is bounded, no more than was held for it, whatever its engine says."""
+    def billed(self, counts: Counts, model: str = "") -> Counts:
+        """What of an answer of that ``model`` is billed: where it is bounded, no more than was held for it, whatever
+        its engine says, and whoever came to answer since."""
         if not self.row.spends:
             return counts
-        need = self.need
+        need, prices = self.need, self.prices
         written, read = counts.output_tokens, counts.input_tokens
-        if written <= need.writes and read <= need.tokens - written:
-            return counts
-        written = min(written, need.writes)
-        read = min(read, need.tokens - written)
-        return Counts(read, min(counts.cached_input_tokens, read), written)
+        if written > need.writes or read > need.tokens - written:
+            written = min(written, need.writes)
+            read = min(read, need.tokens - written)
+            counts = Counts(read, min(counts.cached_input_tokens, read), written)
+        if prices is not None and prices.models and self.row.priced and model not in need.models:
+            held, cached = prices.over(need.models), counts.cached_input_tokens
+            return Counts(*prices.of(model).within(held, read=read, cached=cached, written=written))
+        return counts

@@ -71,7 +71,7 @@ class Lent:
             number=said["number"],
             stands=said["stands"],
             words=said["words"],
-            prices=Prices(**known(Prices, said["prices"])),
+            prices=Prices.heard(said["prices"]),
             bounds=[Said(**known(Said, one)) for one in said["bounds"] if one["meter"] in KNOWN],
         )
 
@@ -159,7 +159,7 @@ class Vessel:
         """What a request needs of it."""
         if self.unit == "tokens":
             return need.tokens
-        return prices.most(need.tokens, writes=need.writes) if self.unit == "micro" else 1
+        return need.cost(prices) if self.unit == "micro" else 1
 
 
 class Row:
