@@ -126,7 +126,7 @@ def _smaller(room: Room, wanted: Wanted, *, context: int, below: Need) -> Need |
     nothing."""
     low, high = 0, max(0, math.ceil(below.writes / wanted.sequences) - 1)
     # An engine may refuse what its context cannot hold beside the prompt, of which nobody knows here how long it is.
-    beside = context - len(wanted.body) - TEMPLATE_TOKENS
+    beside = 0 if wanted.unmeasured else context - len(wanted.body) - TEMPLATE_TOKENS
     high = min(high, beside) if beside > 0 else high
     while low < high:
         middle = (low + high + 1) // 2

@@ -29,6 +29,7 @@ from bessemer.gateway.spool import Spool
 from bessemer.gateway.tables import EndpointEntry, KeyEntry, Tables
 from bessemer.gateway.tickets import Ticket
 from bessemer.gateway.turns import Turns
+from bessemer.gateway.unmeasured import unmeasured
 from bessemer.gateway.upstream import Links
 from bessemer.gateway.waking import Waking
 
@@ -192,6 +193,7 @@ class Gateway:
     def _enter(self, asked: _Asked) -> None:
         """Let it in; whatever it named is in its body. Raises Refused."""
         call, wanted, key, endpoint, adapter, started, late = asked
+        wanted.unmeasured = unmeasured(wanted.fields or {})
         chain, context, models = None, endpoint.context_tokens, endpoint.answers
         if endpoint.split is not None or endpoint.fallbacks:
             chain = self._chain(call, wanted, endpoint=endpoint, adapter=adapter)

@@ -59,8 +59,11 @@ class KeyEntry:
     def valid(self, now: float) -> bool:
         return self.expires_at is None or now < self.expires_at
 
-    def may_use(self, endpoint: str) -> bool:
-        return not self.endpoints or endpoint in self.endpoints
+    def may_use(self, endpoint: str, adapter: str = "") -> bool:
+        """Whose key it is of an endpoint may use its adapters; one of ``ENDPOINT:ADAPTER`` opens that adapter alone."""
+        if not self.endpoints or endpoint in self.endpoints:
+            return True
+        return bool(adapter) and f"{endpoint}:{adapter}" in self.endpoints
 
     def reachable(self, peer: str) -> bool:
         """Whether it is taken from who connects from that address; one that is none is in no network."""

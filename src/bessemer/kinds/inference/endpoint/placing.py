@@ -127,7 +127,7 @@ def intent_of(endpoint: Endpoint, *, flavor: Flavor, model: Weights, engine: Eng
     )
 
 
-def owner_of(model: Model, endpoint: Endpoint, *, claims: Sequence[Claim]) -> str:
+def owner_of(model: Weights, endpoint: Endpoint, *, claims: Sequence[Claim]) -> str:
     """Whose the content is that `alike` gives: the project's that has the model, or "" for the platform."""
     same = _same(endpoint, claims)
     return (same.metadata.labels.get(MODEL_OF) if same is not None else model.metadata.namespace) or ""
