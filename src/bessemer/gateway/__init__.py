@@ -14,6 +14,7 @@ from bessemer.gateway.follow import Follower
 from bessemer.gateway.front import Front
 from bessemer.gateway.gauge import Reporter
 from bessemer.gateway.lending import Lending
+from bessemer.gateway.logbook import Logbook
 from bessemer.gateway.pulse import Pulse
 from bessemer.gateway.purse import Bound
 from bessemer.gateway.settle import Settler
@@ -31,6 +32,7 @@ __all__ = [
     "GatewayFacts",
     "Given",
     "Lending",
+    "Logbook",
     "Patience",
     "Pulse",
     "Reporter",

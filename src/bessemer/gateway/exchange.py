@@ -14,6 +14,7 @@ import structlog
 from bessemer.core.clock import Clock
 from bessemer.gateway.books import Books
 from bessemer.gateway.chains import Chain
+from bessemer.gateway.entry import Entry
 from bessemer.gateway.errors import Refused
 from bessemer.gateway.journal import Progress, Start, unpaid_of
 from bessemer.gateway.meter import Counts
@@ -93,6 +94,8 @@ class Exchange(msgspec.Struct, eq=False):
     adapter: str = ""
     chain: Chain | None = None
     held_since: float = 0.0
+    log: Entry | None = None
+    """Where what is asked and answered is to be logged."""
 
     @property
     def patience(self) -> float:

@@ -209,6 +209,7 @@ def facts(fact: EndpointFact) -> list[Part]:
         ("Flavor", fact.flavor or "none of its own"),
         ("Context", f"{fact.context_tokens:,} tokens a request"),
         ("Requests", f"{fact.slots} at a time on each replica"),
+        ("Prompts", f"are logged to {fact.logged}" if fact.logged else "are not logged"),
         ("UID", fact.uid),
     ]
     return [Fact(f"fact-{label.lower()}", label, value, mono=label == "UID") for label, value in found]
