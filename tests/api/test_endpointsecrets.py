@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
+from bessemer.api.endpointsecrets import FIELD
 from bessemer.gateway import outer
 from bessemer.kinds.inference.endpoint import forms, prompts
 from tests.api.world import ADMIN, GATEWAY, World, world
@@ -72,7 +73,10 @@ async def test_who_writes_the_endpoint_meanwhile_is_in_nobodys_way(w: World, mon
 async def test_it_is_of_the_place_that_it_was_set_for(w: World) -> None:
     assert (await w.call("POST", f"{AT}/big/secret", {"secret": "sk-one"})).code == 200
     for url, secret in (
-        ("https://api.example.org/v2", "sk-one"),
+        ("https://api.example.org/v1/", "sk-one"),
+        ("https://api.example.org/v2", ""),
+        ("https://api.example.org/v1/thief", ""),
+        ("https://api.example.org", ""),
         ("https://thief.example.org/v1", ""),
         ("http://api.example.org/v1", ""),
         ("https://api.example.org:8443/v1", ""),
@@ -84,7 +88,18 @@ async def test_it_is_of_the_place_that_it_was_set_for(w: World) -> None:
         assert await told(w) == secret
         # A gateway that has not heard yet that it was moved back would show it to the thief else.
         reply = await w.call("GET", f"{AT}/big/secret", peer=GATEWAY)
-        assert reply.json["at"] == "/".join(url.split("/")[:3])
+        parts = url.rstrip("/").split("/")
+        assert (reply.json["at"], reply.json["path"]) == ("/".join(parts[:3]), "/" + "/".join(parts[3:]))
+
+
+async def test_one_that_an_older_release_has_kept_is_of_its_host(w: World) -> None:
+    uid = (await w.call("GET", f"{AT}/big")).json["metadata"]["uid"]
+    await w.store.sealed.put(uid, FIELD, orjson.dumps({"secret": "sk-old", "at": "https://api.example.org"}))
+    assert await told(w) == "sk-old"
+    assert (await w.call("POST", f"{AT}/big/secret", {"secret": "sk-new"})).code == 200
+    change = {"spec": {"external": {"url": "https://api.example.org/v2"}}}
+    assert (await w.call("PATCH", f"{AT}/big", change, media="application/merge-patch+json")).code == 200
+    assert await told(w) == ""
 
 
 @pytest.mark.parametrize("body", [{"secret": "a\r\nb: c"}, {"secret": 5}, {"secret": "ä"}, {"other": "x"}])

@@ -98,13 +98,15 @@ class Kept:
     url: str = ""
     away: bool = False
     asked: int = 0
+    paths: bool = True
+    """An api of an older release says none."""
 
     async def fetch(self, key: Key) -> tuple[str, str]:
         self.asked += 1
         if self.away:
             raise Unavailable("the api is away")
         parts = urlsplit(self.url)
-        return self.secrets[key.name], f"{parts.scheme}://{parts.netloc}"
+        return self.secrets[key.name], f"{parts.scheme}://{parts.netloc}" + (parts.path if self.paths else "")
 
 
 @asynccontextmanager
@@ -241,6 +243,26 @@ async def test_a_secret_goes_nowhere_else_while_it_is_moved_to_and_fro() -> None
             while not to.tables.endpoints[PROJECT, "big"].replicas:
                 await asyncio.sleep(0.02)
         assert (await ask(to, "big"))[0] == 200
+
+
+@pytest.mark.parametrize("paths", [True, False])
+async def test_a_secret_goes_to_nobody_elses_part_of_a_host(paths: bool) -> None:
+    """Who moves it to another path, as of another account there, and at once back."""
+    kept = Kept({"big": "sk-one"}, paths=paths)
+    async with upstream() as there, outer_rig(kept) as to:
+        kept.url = there.url
+        to.tables.apply(outer("big", there.url, mark="a"))
+        async with asyncio.timeout(20):
+            while not to.tables.endpoints[PROJECT, "big"].replicas:
+                await asyncio.sleep(0.02)
+        asked = kept.asked
+        to.tables.apply(outer("big", f"{there.url}/thief", mark="a"))
+        assert not to.tables.endpoints[PROJECT, "big"].replicas, "nothing is sent there before it is known to be meant"
+        async with asyncio.timeout(20):
+            while kept.asked == asked:
+                await asyncio.sleep(0.02)
+        await asyncio.sleep(0)
+        assert bool(to.tables.endpoints[PROJECT, "big"].replicas) is not paths
 
 
 @pytest.mark.parametrize("status", [401, 403, 302])

@@ -1,7 +1,8 @@
 """What an Endpoint's gateways show to others: to a service elsewhere by which it is answered, and to the bucket where
 its prompts are logged. Sealed with it, and told to gateways alone.
 
-Each is bound to where that stood when it was set: who may change the URL sends nobody's secret anywhere else.
+Each is bound to where that stood when it was set, a service's path and all: who may change the URL sends nobody's
+secret anywhere else, nor to another's part of a host that many share.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ async def keep(call: Call) -> Response:
     kept = _logging(said) if logging else _external(said)
     endpoint = await load(call, call.about)
     body: dict[str, Any] = orjson.loads(endpoint.body)
-    at = _bucket(body) if logging else _origin(body)
+    place = _bucket(body) if logging else _place(body)
+    at = place["at"]
     if not at and logging:
         raise Invalid("these are a bucket's keys, and the endpoint has no spec.logging")
     if not at:
@@ -55,7 +57,7 @@ async def keep(call: Call) -> Response:
     await call.still()
     await call.note(endpoint)
     ports = call.state.ports
-    await ports.sealed.put(endpoint.uid, kept.field, orjson.dumps({**kept.said, "at": at}))
+    await ports.sealed.put(endpoint.uid, kept.field, orjson.dumps({**kept.said, **place}))
     await _mark(call, body, mark=kept.mark, sealed=kept.given)
     return answer({})
 
@@ -107,32 +109,32 @@ async def tell(call: Call) -> Response:
     endpoint = await load(call, call.about)
     await call.note(endpoint)
     body: dict[str, Any] = orjson.loads(endpoint.body)
-    at, bucket = _origin(body), _bucket(body)
-    said: dict[str, Any] = {
-        "secret": (await _unsealed(call, endpoint.uid, field=FIELD, at=at)).get("secret", ""),
-        "at": at,
-    }
-    if bucket:
-        kept = await _unsealed(call, endpoint.uid, field=LOGGING, at=bucket)
-        said["logging"] = {"keys": kept.get("keys", {}), "at": bucket}
+    place, bucket = _place(body), _bucket(body)
+    kept = await _unsealed(call, endpoint.uid, field=FIELD, place=place)
+    said: dict[str, Any] = {"secret": kept.get("secret", ""), **place}
+    if bucket["at"]:
+        kept = await _unsealed(call, endpoint.uid, field=LOGGING, place=bucket)
+        said["logging"] = {"keys": kept.get("keys", {}), **bucket}
     return answer(said, headers={"Cache-Control": "no-store"})
 
 
-async def _unsealed(call: Call, uid: str, *, field: str, at: str) -> Mapping[str, Any]:
+async def _unsealed(call: Call, uid: str, *, field: str, place: Mapping[str, str]) -> Mapping[str, Any]:
     """What was kept for there; nothing where that was elsewhere."""
     sealed = await call.state.ports.sealed.get(uid, field)
     kept: Mapping[str, Any] = orjson.loads(sealed) if sealed else {}
-    return kept if at and kept.get("at") == at else {}
+    # One that an older release has kept says no path, and is of any.
+    return kept if all(kept.get(name, said if name == "path" else "") == said for name, said in place.items()) else {}
 
 
-def _bucket(body: Mapping[str, Any]) -> str:
+def _bucket(body: Mapping[str, Any]) -> dict[str, str]:
     """The bucket where its prompts are logged; "" where they are not."""
     said = body["spec"].get("logging")
-    return PromptLog.model_validate(said).audience if said else ""
+    return {"at": PromptLog.model_validate(said).audience if said else ""}
 
 
-def _origin(body: Mapping[str, Any]) -> str:
-    """Where the service stands: ``https://host:port``; "" where there is none."""
+def _place(body: Mapping[str, Any]) -> dict[str, str]:
+    """Where the service stands: ``https://host:port`` and ``/path``; "" where there is none."""
     url = (body["spec"].get("external") or {}).get("url", "")
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}".lower() if url else ""
+    at, path = (f"{parts.scheme}://{parts.netloc}".lower(), parts.path.rstrip("/") or "/") if url else ("", "")
+    return {"at": at, "path": path}

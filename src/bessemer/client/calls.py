@@ -163,9 +163,9 @@ class Agents(_Area):
         return int((await self._ask("GET", f"/content/{digest}/size"))["sizeBytes"])
 
     async def endpoint_secret(self, endpoint: Key) -> tuple[str, str]:
-        """What an Endpoint's service elsewhere is shown, "" where nothing is, and at which ``https://host:port``."""
+        """What an Endpoint's service elsewhere is shown, "" where nothing is, and at which ``https://host:port/path``."""
         said = await self._ask("GET", self._paths.of(endpoint, "secret"))
-        return said["secret"], said.get("at", "")
+        return said["secret"], said.get("at", "") + said.get("path", "")
 
     @asynccontextmanager
     async def content(self, digest: str, *, offset: int = 0) -> AsyncIterator[AsyncIterator[bytes]]:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import orjson
 
 from bessemer.core.clock import Clock
-from bessemer.gateway import errors, naming, request, seeking
+from bessemer.gateway import errors, naming, request, seeking, unsound
 from bessemer.gateway.admission import Admission
 from bessemer.gateway.asking import Asking, Entering
 from bessemer.gateway.attaching import Attaching
@@ -23,14 +23,14 @@ from bessemer.gateway.front import Front
 from bessemer.gateway.logged import Logged
 from bessemer.gateway.metrics import GatewayMetrics
 from bessemer.gateway.outer import Outward
-from bessemer.gateway.people import People, Person, Vouch, Vouching, refuse_early
+from bessemer.gateway.people import PERSONS, People, Person, Vouch, Vouching, refuse_early
 from bessemer.gateway.reply import Call
 from bessemer.gateway.request import ROUTES, Wanted
 from bessemer.gateway.spool import Spool
 from bessemer.gateway.tables import EndpointEntry, KeyEntry, Tables
+from bessemer.gateway.tickets import Ticket
 from bessemer.gateway.turns import Turns
 from bessemer.gateway.upstream import Links
-from bessemer.gateway.vessels import Ticket
 from bessemer.gateway.waking import Waking
 
 
@@ -90,7 +90,7 @@ class Gateway:
         books = Books(facts.spool, facts.admission)
         self._attaching = Attaching(facts.outward)
         self._turns = Turns(facts.clock)
-        self.waking = Waking(facts.clock, stands=lambda key: facts.tables.stands(key, facts.clock.now()))
+        self.waking = Waking(facts.clock, stands=self._stands)
         facts.tables.arrived, facts.tables.left = self.waking.arrived, self.waking.left
         self._means = Means(
             books, facts.clock, facts.metrics, facts.secret, self._links, facts.patience, self._turns, self.waking
@@ -161,6 +161,12 @@ class Gateway:
             raise errors.wrong_network()
         return key
 
+    def _stands(self, call: Call, key: KeyEntry) -> bool | Future[bool]:
+        """Whether who asked may still ask by that key: it may be an hour since that was asked. Raises Refused."""
+        if key.uid.startswith(PERSONS):
+            return self._people.again(request.bearer(call.headers.get(b"authorization")), call, key=key)
+        return self._tables.stands(key, self._clock.now())
+
     def _models(self, call: Call) -> None:
         endpoints, name = self._tables.endpoints, call.path.removeprefix(_MODELS).strip("/")
         if name:
@@ -175,6 +181,7 @@ class Gateway:
         key, endpoint, adapter = naming.named(self._tables.endpoints, call.key, model=wanted.model)
         if endpoint.embeds and wanted.generates:
             raise errors.only_embeds(endpoint.name)
+        unsound.check(wanted.fields or {}, generates=wanted.generates)
         if not call.id:
             call.name()
         started = self._clock.monotonic()

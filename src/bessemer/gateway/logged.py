@@ -10,7 +10,7 @@ from bessemer.gateway.errors import Refused
 from bessemer.gateway.exchange import Exchange
 from bessemer.gateway.meter import EventStream
 from bessemer.gateway.record import Ended
-from bessemer.gateway.vessels import Ticket
+from bessemer.gateway.tickets import Ticket
 
 LINE = b"x-bessemer-logged: 1\r\n"
 """Of the head of an answer: whoever uses the key is to know."""
@@ -50,7 +50,7 @@ class Logged(Exchange):
         how = "refused" if log.refused else ended or ("whole" if self.status else "cancelled")
         now, first = clock.monotonic(), self.first_byte
         return Facts(
-            request_id=call.id,
+            request_id=start.request_id if start is not None else call.id,
             client_id="" if shown == call.id else shown,
             project=key.project,
             endpoint=asked,

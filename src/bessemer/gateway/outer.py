@@ -183,7 +183,7 @@ class Services:
             return
         if self._wanted.get(uid) is not wanted:
             return
-        if secret and at != "://".join(_place(wanted.said)):
+        if secret and at not in _names(wanted.said):
             return  # the api knows of another place than was heard of here, and the secret is for that one
         del self._wanted[uid]
         if secret:
@@ -206,5 +206,12 @@ class _Wanted:
 
 
 def _place(said: Mapping[str, Any]) -> tuple[str, str]:
+    """``https://host:port`` and ``/path``."""
     url = urlsplit(said["url"])
-    return url.scheme, url.netloc.lower()
+    return f"{url.scheme}://{url.netloc.lower()}", url.path.rstrip("/") or "/"
+
+
+def _names(said: Mapping[str, Any]) -> tuple[str, str]:
+    """What the api calls that place, and what an older one calls it, which knows no path."""
+    at, path = _place(said)
+    return at + path, at

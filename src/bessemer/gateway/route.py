@@ -172,9 +172,9 @@ class Pool:
         self._plain = False
 
     def erred(self, replica: Replica, now: float) -> None:
-        """A replica answered with a status of 5xx."""
+        """A replica answered with a status of 5xx what another answered (`blame`)."""
         resting = sum(1 for one in self._all if one.health.resting(now))
-        spared = resting + 1 > EJECTED_SHARE_MAX * len(self._all)
+        spared = len(self._all) > 1 and resting + 1 > EJECTED_SHARE_MAX * len(self._all)
         if replica.health.erred(now, spared=spared):
             self.tally.ejected += 1
             self._plain = False

@@ -150,7 +150,7 @@ class Tables:
     def stands(self, key: KeyEntry, now: float) -> bool:
         """Whether a key that was found is one still; of a person it is the api that knows (`people`)."""
         known = self.keys.get(self._digests.get(key.uid, ""))
-        return key.uid.startswith("user/") or (known is not None and known.valid(now))
+        return known is not None and known.valid(now)
 
     def apply(self, change: Change) -> None:
         """Take one change of an ApiKey, an Endpoint or a Claim."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from bessemer.core.clock import Clock
 from bessemer.gateway import errors
 from bessemer.gateway.errors import Refused
+from bessemer.gateway.reply import Call
 from bessemer.gateway.request import bearer
 from bessemer.gateway.route import Pool
 from bessemer.gateway.tables import KeyEntry
@@ -33,22 +34,24 @@ SHARE_BYTES_MAX = BYTES_MAX // 4
 HEADER = b"x-bessemer-waking: %.3f\r\n"
 
 
+Stands = Callable[[Call, KeyEntry], "bool | asyncio.Future[bool]"]
+
+
 def _nobody() -> None:
     """Nobody hears that somebody waits: they wait until a replica comes for another reason."""
 
 
-def _always(_key: KeyEntry) -> bool:
+def _always(_call: Call, _key: KeyEntry) -> bool:
     """No key is ever taken back."""
     return True
 
 
 class Waking:
     """Those of one gateway. ``rouse`` tells whoever can start a replica that one is waited for, ``stands`` whether a
-    key is still one: it may be an hour since that was asked."""
+    key is still one: it may be an hour since that was asked. Of a person that may have to be asked about (a future);
+    either may raise Refused."""
 
-    def __init__(
-        self, clock: Clock, rouse: Callable[[], None] = _nobody, *, stands: Callable[[KeyEntry], bool] = _always
-    ) -> None:
+    def __init__(self, clock: Clock, rouse: Callable[[], None] = _nobody, *, stands: Stands = _always) -> None:
         self._clock = clock
         self.rouse = rouse
         self._stands = stands
@@ -87,10 +90,20 @@ class Waking:
     def _go_on(self, pool: Pool) -> None:
         for held in list(self._held.get(pool, ())):
             self.let_go(held)
-            if self._stands(held.exchange.key):
-                held.go_on(self._clock.monotonic())
+            try:
+                stands = self._stands(held.exchange.call, held.exchange.key)
+            except Refused as refused:
+                held.exchange.refuse(refused)
             else:
-                held.exchange.refuse(errors.wrong_key(bearer(held.exchange.call.headers.get(b"authorization"))))
+                self._judged(held, stands)
+
+    def _judged(self, held: Held, stands: bool | asyncio.Future[bool]) -> None:
+        if isinstance(stands, asyncio.Future):
+            stands.add_done_callback(held.heard)
+        elif stands:
+            held.go_on(self._clock.monotonic())
+        else:
+            held.refuse()
 
     def let_go(self, held: Held) -> None:
         """It is held no more."""
@@ -134,6 +147,22 @@ class Held:
         exchange = self.exchange
         exchange.headers += HEADER % (now - exchange.held_since)
         self._asking.go_on()
+
+    def refuse(self) -> None:
+        """Who asked is nobody any more."""
+        self.exchange.refuse(errors.wrong_key(bearer(self.exchange.call.headers.get(b"authorization"))))
+
+    def heard(self, stands: asyncio.Future[bool]) -> None:
+        """The api has said who asks. The client may have gone meanwhile, or want it no more."""
+        error = None if stands.cancelled() else stands.exception()
+        if self.exchange.call.work is not self:
+            return
+        if isinstance(error, Refused):
+            self.exchange.refuse(error)
+        elif error is None and not stands.cancelled():
+            self._waking._judged(self, stands.result())
+        else:
+            self.exchange.refuse(errors.bearer_unknown())
 
     def gone(self) -> None:
         """The client has left."""

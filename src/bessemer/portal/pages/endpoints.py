@@ -212,4 +212,8 @@ def facts(fact: EndpointFact) -> list[Part]:
         ("Prompts", f"are logged to {fact.logged}" if fact.logged else "are not logged"),
         ("UID", fact.uid),
     ]
-    return [Fact(f"fact-{label.lower()}", label, value, mono=label == "UID") for label, value in found]
+    of = {"Model": f"/in/{fact.project}/models/{fact.model}"} if fact.model else {}
+    return [
+        Fact(f"fact-{label.lower()}", label, value, mono=label == "UID", href=of.get(label, ""))
+        for label, value in found
+    ]
