@@ -280,6 +280,15 @@ class Workloads(_Area):
         body = {"secret": secret} if secret else {}
         await self._ask("POST", self._paths.of(endpoint, "secret"), body=body)
 
+    async def logging_keys(self, endpoint: Key, keys: Mapping[str, str]) -> None:
+        """Set the keys of the bucket where what an Endpoint is asked and answers is logged; none take them away."""
+        await self._ask("POST", self._paths.of(endpoint, "secret"), body={"logging": dict(keys)})
+
+    async def kept_keys(self, endpoint: Key) -> tuple[dict[str, str], str]:
+        """A gateway: those keys, nothing where none are set, and for which bucket they are."""
+        said = (await self._ask("GET", self._paths.of(endpoint, "secret"))).get("logging") or {}
+        return dict(said.get("keys", {})), said.get("at", "")
+
     @asynccontextmanager
     async def log(self, key: Key, *, follow: bool = False, replica: int = 0) -> AsyncIterator[AsyncIterator[bytes]]:
         """The log of an Instance or a replica of an Endpoint. Raises NotFound, Unavailable while its host is silent."""

@@ -15,6 +15,7 @@ from bessemer.core.clock import Clock
 from bessemer.core.money import said_of
 from bessemer.gateway.books import Books
 from bessemer.gateway.chains import Chain
+from bessemer.gateway.entry import Entry
 from bessemer.gateway.errors import Refused
 from bessemer.gateway.journal import Progress, Start, unpaid_of
 from bessemer.gateway.meter import Counts
@@ -97,6 +98,8 @@ class Exchange(msgspec.Struct, eq=False):
     held_since: float = 0.0
     asks: int = 0
     heard: bool = False
+    log: Entry | None = None
+    """Where what is asked and answered is to be logged."""
 
     @property
     def patience(self) -> float:

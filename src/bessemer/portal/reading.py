@@ -10,6 +10,7 @@ from bessemer.core.clock import epoch
 from bessemer.core.resource import Key
 from bessemer.kinds.fields import at
 from bessemer.kinds.fleet.host import FAKE_TAINT
+from bessemer.kinds.inference.endpoint.prompts import logged_to
 from bessemer.portal.facts import (
     ClaimFact,
     DeviceFact,
@@ -131,6 +132,7 @@ def endpoint(body: Body) -> EndpointFact:
         updated=status.get("updatedReplicas", 0),
         revisions=tuple(_revision(one) for one in status.get("revisions") or ()),
         scaling=_scaling(spec, status),
+        logged=logged_to(spec["logging"], status) if spec.get("logging") else "",
     )
 
 

@@ -210,6 +210,7 @@ def facts(fact: EndpointFact) -> list[Part]:
         ("Flavor", fact.flavor or "none of its own"),
         ("Context", f"{fact.context_tokens:,} tokens a request"),
         ("Requests", f"{fact.slots} at a time on each replica"),
+        ("Prompts", f"are logged to {fact.logged}" if fact.logged else "are not logged"),
         ("UID", fact.uid),
     ]
     of = {"Model": f"/in/{fact.project}/models/{fact.model}"} if fact.model else {}
