@@ -19,8 +19,8 @@ from pathlib import Path
 from bessemer.core.clock import Clock
 
 LOOK_SECONDS = 15.0
-_REST = 10
-"""Times as long as one took, until the next: who wants new memory waits for each, for less than a millisecond."""
+_REST = 4
+"""Times as long as one took, a millisecond or a few, until the next: who wants new memory waits for each."""
 
 HUGE_BYTES = 2 << 20
 _PAGE_BYTES = 4 << 10
