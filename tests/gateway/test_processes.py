@@ -3,37 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import aiohttp
 import orjson
-import pytest
 
 from bessemer.api import listen
 from bessemer.core.clock import FakeClock
 from bessemer.core.values import UsageRecord
-from bessemer.store import Store, open_store
+from bessemer.store import Store
 from tests.gateway.bounded import Gateway
 from tests.gateway.harness import Rig, api_key, rig
-from tests.store.conftest import KEY as SEAL
-from tests.store.conftest import KINDS
 from tests.store.test_bounds import KEY, furnish, standing
 
 BUDGET = 10_000
 CLIENTS = 12
 BODY = {"model": "words", "messages": [{"role": "user", "content": "why is it"}], "max_tokens": 40}
-
-
-@pytest.fixture
-async def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-async def store(clock: FakeClock) -> AsyncIterator[Store]:
-    opened = open_store(":memory:", clock=clock, kinds=KINDS, seal_key=SEAL)
-    yield opened
-    opened.close()
 
 
 def spooled(to: Rig) -> list[UsageRecord]:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from bessemer.client import Client
 
 ModelArgument = Annotated[str, typer.Argument(metavar="NAME", help="The model's name.", show_default=False)]
+OfOption = Annotated[
+    str, typer.Option("--project", "-n", help="Of this project; the platform's where not given.", show_default=False)
+]
 EngineOption = Annotated[str, typer.Option(help="auto, llamacpp or vllm.")]
 ArgumentOption = Annotated[
     list[str] | None, typer.Option("--argument", metavar="NAME=VALUE", help="Of the engine; repeat for more.")
@@ -33,17 +36,19 @@ def fit(
     context: typer.Context,
     name: ModelArgument,
     *,
+    project: OfOption = "",
     engine: EngineOption = "auto",
     argument: ArgumentOption = None,
     output: OutputOption = "table",
 ) -> None:
     """Estimate on which flavors a model fits, at which context, and how many requests at the same time.
 
-    Example: `bessemer model fit smollm2-135m`
+    Examples: `bessemer model fit smollm2-135m` · `bessemer model fit tuned -n acme--lab`
     """
     from bessemer.cli.work import vetting as work
 
-    found = run(context, lambda client: work.fitting(client, name, engine=engine, arguments=argument or []))
+    asked: dict[str, Any] = {"project": project, "engine": engine, "arguments": argument or []}
+    found = run(context, lambda client: work.fitting(client, name, **asked))
     typer.echo(shown(found, output, text=lambda within: work.fit_text(found, within=within)))
 
 
@@ -105,7 +110,7 @@ def vet(
     `bessemer model vet llama --flavor h100.1 -n acme--research --ttft 500 --inter-token 50 --plot llama.html`
     """
     if dry_run:
-        fit(context, name, engine=engine, argument=argument, output=output)
+        fit(context, name, project=project, engine=engine, argument=argument, output=output)
         return
     if not flavor or not project:
         raise Invalid("say where: --flavor FLAVOR and -n TENANT--PROJECT")

@@ -18,7 +18,8 @@ from bessemer.core.resource import ApiModel
 
 TAIL_TOKENS = 64
 """The most that an engine writes of an answer behind the last count that arrived, until it notices that nobody reads:
-what it makes in a tenth of a second, several of them at a time."""
+what it makes in a tenth of a second, several of them at a time. How many they are tells `tests/gateway/test_tails.py`.
+"""
 
 UNTOLD_TOKENS = 64
 """The most that was sent behind what a gateway had written down when it was killed."""

@@ -26,10 +26,10 @@ from bessemer.gateway.reply import Call
 from bessemer.gateway.request import ROUTES, Wanted
 from bessemer.gateway.spool import Spool
 from bessemer.gateway.tables import EndpointEntry, KeyEntry, Tables
+from bessemer.gateway.tickets import Ticket
 from bessemer.gateway.turns import Turns
 from bessemer.gateway.unmeasured import unmeasured
 from bessemer.gateway.upstream import Links
-from bessemer.gateway.vessels import Ticket
 from bessemer.gateway.waking import Waking
 
 

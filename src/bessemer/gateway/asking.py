@@ -16,12 +16,12 @@ from bessemer.gateway import blame, errors, seeking, upstream
 from bessemer.gateway.answering import Answering
 from bessemer.gateway.blame import TRIES, Doubted, Fault
 from bessemer.gateway.errors import Refused
-from bessemer.gateway.exchange import Exchange
+from bessemer.gateway.exchange import Exchange, forsake
 from bessemer.gateway.onward import OURS, Fields, called, carrying
 from bessemer.gateway.request import ROUTES, shortened
 from bessemer.gateway.route import FULL, Full, Replica
+from bessemer.gateway.tickets import Ticket
 from bessemer.gateway.upstream import Link, Lost, Silent
-from bessemer.gateway.vessels import Ticket
 
 WAIT_SECONDS = 60.0
 """For a slot."""
@@ -231,7 +231,7 @@ class Asking:
     def _send(self, link: Link, now: float) -> None:
         exchange, replica = self._exchange, link.replica
         call, means, stream = exchange.call, exchange.means, exchange.wanted.stream
-        exchange.link = link
+        exchange.link, exchange.heard = link, True
         call.deadline = min(now + exchange.patience, exchange.until)
         head = replica.heads.get((call.path, stream))
         outer = replica.outer
@@ -316,5 +316,6 @@ class Asking:
         exchange.means.metrics.retries += 1
         if exchange.replica is not None:
             self._tried |= {exchange.replica.claim_uid}
+        forsake(exchange)
         exchange.let_go()
         self._ask(refused or errors.replica_failed(exchange.endpoint.name))

@@ -17,7 +17,7 @@ from bessemer.gateway.record import Record
 from bessemer.gateway.request import Wanted
 from bessemer.gateway.spool import Spool
 from bessemer.gateway.tables import EndpointEntry, KeyEntry
-from bessemer.gateway.vessels import Ticket
+from bessemer.gateway.tickets import Ticket
 
 _log = structlog.get_logger("gateway")
 
@@ -76,6 +76,17 @@ class Books:
     def unpaid(self, record: Record, *, slot: int) -> None:
         """Write that it paid nothing, though a replica was asked."""
         self._spool.append(record, slot)
+
+    def aside(self, record: Record, *, slot: int) -> bool:
+        """Write that one replica of several was asked and is paid nothing, while the request goes on: the room for its
+        own record stays. Whether there was room for both; the ``slot`` is free then."""
+        try:
+            self._spool.reserve()
+        except DriverError:
+            return False
+        self._spool.append(record, slot)
+        self._spool.release()
+        return True
 
     def leave(self, ticket: Ticket, counts: Counts, *, slot: int = 0) -> None:
         """It is over; a ``slot`` that it has yet is of one that pays nothing."""

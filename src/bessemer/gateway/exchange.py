@@ -23,9 +23,9 @@ from bessemer.gateway.reply import Call
 from bessemer.gateway.request import Wanted
 from bessemer.gateway.route import Replica, Sought
 from bessemer.gateway.tables import EndpointEntry, KeyEntry
+from bessemer.gateway.tickets import Ticket
 from bessemer.gateway.turns import Turns
 from bessemer.gateway.upstream import Link, Links
-from bessemer.gateway.vessels import Ticket
 from bessemer.gateway.waking import Waking
 
 UNTOLD_MAX = 32
@@ -67,7 +67,8 @@ class Exchange(msgspec.Struct, eq=False):
     ``ticket`` has to give it back: `end`, once. ``slot`` is where the journal has its ``start``, 0 nowhere. ``untold``
     chunks may come, and answers be as long as ``told`` tokens, until it is to be written how far it has come.
     ``adapter`` is the one that it asks for, by name; ``chain`` are those who may answer where there are several, of
-    which it is ``endpoint`` that is asked. ``held_since`` is since when it waited for a first replica."""
+    which it is ``endpoint`` that is asked. ``held_since`` is since when it waited for a first replica. ``asks`` counts
+    replicas that it was asked of; the present one ``heard`` of it where it may have."""
 
     means: Means
     call: Call
@@ -93,6 +94,8 @@ class Exchange(msgspec.Struct, eq=False):
     adapter: str = ""
     chain: Chain | None = None
     held_since: float = 0.0
+    asks: int = 0
+    heard: bool = False
 
     @property
     def patience(self) -> float:
@@ -110,6 +113,7 @@ class Exchange(msgspec.Struct, eq=False):
     def ask(self, replica: Replica, sought: Sought, *, now: float) -> None:
         """It is this one's to answer, and the journal says so. Raises Refused where that cannot be written."""
         self.replica = replica
+        self.asks, self.heard = self.asks + 1, False
         self.tokens, self.asked = sought.cost, now
         self.probe = self.endpoint.pool.began(replica, sought.cost)
         start = self.start
@@ -117,6 +121,8 @@ class Exchange(msgspec.Struct, eq=False):
             start = self.start = self._start(replica)
         else:
             start.replica, start.model = replica.claim_uid, replica.model or self.endpoint.model
+        if self.asks > 1:
+            start.request_id = f"{self.call.id}/{self.asks}"
         self.slot = self.means.books.start(start, self.slot)
 
     def was_read(self) -> None:
@@ -175,7 +181,7 @@ class Exchange(msgspec.Struct, eq=False):
             if ended is not None and self.first_byte is None:
                 self.counts = Counts()
             self._account(ticket, now or means.clock.monotonic(), ended=ended)
-        if self.slot and (ended is not None or not 200 <= self.status < 500):
+        if self.slot and self.heard and (ended is not None or not 200 <= self.status < 500):
             # It pays nothing, and the replica's own counters may have some of it: they are compared with what is said.
             slot, self.slot = self.slot, 0
             means.books.unpaid(self._unpaid(), slot=slot)
@@ -193,7 +199,7 @@ class Exchange(msgspec.Struct, eq=False):
             key.name,
             replica.model or endpoint.model,
             replica.claim_uid,
-            ticket.held.micro or None,
+            ticket.held_micro,
             key.owner or None,
             ticket.names,
             self.chain.instead(self.endpoint) if self.chain is not None else "",
@@ -268,3 +274,10 @@ class Exchange(msgspec.Struct, eq=False):
         clock = self.means.clock
         elapsed = int((clock.monotonic() - self.started) * 1000)
         return unpaid_of(self.start, at=int(clock.now()), status=self.status or 499, latency_ms=elapsed)
+
+
+def forsake(exchange: Exchange) -> None:
+    """Its replica answers nothing, though it may have read what it was asked: that is recorded by itself, for what
+    another answers is another record."""
+    if exchange.slot and exchange.heard and exchange.means.books.aside(exchange._unpaid(), slot=exchange.slot):
+        exchange.slot = 0

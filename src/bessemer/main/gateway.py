@@ -6,12 +6,10 @@ import asyncio
 import socket
 import ssl
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from contextlib import suppress
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -24,8 +22,6 @@ from bessemer.api.listener import Doors, strangers_max
 from bessemer.client import Ask as Request
 from bessemer.client import Client, HttpTransport, tls_context
 from bessemer.core.clock import Clock, SystemClock
-from bessemer.core.errors import Malformed
-from bessemer.core.money import Wish
 from bessemer.drivers.addresses import Address, literal
 from bessemer.drivers.engine.doors import default_folder
 from bessemer.drivers.fetch.reach import Reach
@@ -36,25 +32,22 @@ from bessemer.gateway import (
     Front,
     Gateway,
     GatewayFacts,
-    Given,
     Lending,
     Patience,
     Pulse,
     Reporter,
     Settler,
-    Shares,
     Spool,
     Tables,
 )
 from bessemer.gateway.doors import FolderOf
 from bessemer.gateway.metrics import GatewayMetrics
+from bessemer.gateway.older import Older
 from bessemer.gateway.outer import Outward, Services
-from bessemer.gateway.shares import Ask
 from bessemer.gateway.upstream import watch
 from bessemer.main import identities
 from bessemer.main.settings import METRICS_SOCKET, Paths, Settings, fake_host_name, gateway_of, host_name
 
-_METER = "tokens_per_minute"
 _GIVE_BACK_SECONDS = 2.0
 """What a gateway that ends may take to give back the money that it holds."""
 
@@ -79,8 +72,7 @@ class Accounts:
         self.holder = holder = _uid(folder)
         before, agents = self.spool.waiting, self.client.agents
         self.admission = Admission(
-            Shares(asking(agents.share), clock=clock, holder=holder, before=before),
-            Lending(agents.lend, clock=clock, holder=holder, before=before),
+            Lending(Older(agents.lend, agents.share).ask, clock=clock, holder=holder, before=before)
         )
         self.settler = Settler(
             self.spool, agents.usage, clock=clock, gateway_uid=holder, settled=self.admission.settled
@@ -167,23 +159,6 @@ async def serve(
         await asyncio.gather(accepting, stopping, return_exceptions=True)
         on.close()
         await front.close(DRAIN_SECONDS)
-
-
-def asking(share: Callable[..., Awaitable[dict[str, Any]]]) -> Ask:
-    """How a gateway asks the api by its client's ``share``."""
-
-    async def ask(project: str, tokens: int, *, money: Wish) -> Given:
-        try:
-            said = await share(project, meter=_METER, amount=tokens, money=asdict(money))
-        except Malformed:
-            # A replica of an older release knows nothing of money that is held. Whoever knows of a bound, from
-            # another, lets it stand: no refusal takes it away.
-            if money.after or money.micro:
-                raise
-            said = await share(project, meter=_METER, amount=tokens)
-        return Given.read(said)
-
-    return ask
 
 
 def outward(settings: Settings) -> Outward:

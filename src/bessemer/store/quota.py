@@ -226,13 +226,30 @@ def hold(tx: Tx, project: str, *, meter: Meter, amount: int, wish: Wish | None =
     """Give out ``amount`` of what the project and its tenant may within the present window, whole or not at all, with
     the money that is wished for. Raises QuotaExceeded."""
     purse = money.hold(tx, project, wish=wish, asks=amount > 0)
-    start = int(tx.server_time) // meter.window_seconds * meter.window_seconds
-    left = []
+    left = give_out(tx, project, meter=meter, amount=amount)
+    until = _begin(tx, meter) + meter.window_seconds
+    return Share(amount=amount, until=until, left=min(left, default=None), money=purse)
+
+
+def give_out(tx: Tx, project: str, *, meter: Meter, amount: int) -> list[int]:
+    """The same without money: what is left of each bound that there is. Raises QuotaExceeded."""
+    start = _begin(tx, meter)
+    bounds = ((scope, bound) for scope, bound, _ in given(tx, project, meter=meter))
+    return [b - _hold(tx, scope, meter=meter, amount=amount, bound=b, start=start) for scope, b in bounds]
+
+
+def given(tx: Tx, project: str, *, meter: Meter) -> Iterator[tuple[str, int, int]]:
+    """Of the project and its tenant, where they have a bound: the scope, that, and what is given out of it by now."""
     for scope in scopes(project, tenant_of(project)):
         row = tx.one(LOOK, of_scope=scope, of_meter=meter.name)
         if row is not None and row[1] is not None:
-            left.append(row[1] - _hold(tx, scope, meter=meter, amount=amount, bound=row[1], start=start))
-    return Share(amount=amount, until=start + meter.window_seconds, left=min(left, default=None), money=purse)
+            window = tx.one(_LOOK_WINDOW, of_scope=scope, of_meter=meter.name)
+            now = window is not None and window[0] == _begin(tx, meter)
+            yield scope, row[1], window[1] if now else 0
+
+
+def _begin(tx: Tx, meter: Meter) -> int:
+    return int(tx.server_time) // meter.window_seconds * meter.window_seconds
 
 
 def _hold(tx: Tx, scope: str, *, meter: Meter, amount: int, bound: int, start: int) -> int:

@@ -21,14 +21,12 @@ from bessemer.cli.progress import bar
 from bessemer.cli.work.objects import list_all
 from bessemer.cli.work.waiting import standing
 from bessemer.client import Client, an_object
-from bessemer.core.errors import BessemerError, Invalid
-from bessemer.core.inference import ModelFacts
+from bessemer.core.errors import BessemerError, Invalid, NotFound
 from bessemer.core.ports import Scope
 from bessemer.core.resource import Key
 from bessemer.core.units import show_bytes, show_money
-from bessemer.kinds.fleet.flavor import FlavorSpec
-from bessemer.kinds.inference.endpoint.spec import EngineChoice, sort_of
-from bessemer.kinds.inference.footprint import contexts_of, fits, footprint
+from bessemer.kinds.inference.endpoint.spec import EngineChoice
+from bessemer.kinds.inference.fitting import device_bytes, fit_table
 from bessemer.kinds.inference.vetting.shape import quantiles_of
 from bessemer.kinds.inference.vetting.spec import ENDED
 
@@ -121,56 +119,38 @@ def name_of(model: str, flavor: str) -> str:
 # --- what fits --------------------------------------------------------------------------------------------------
 
 
-async def fitting(client: Client, name: str, *, engine: str, arguments: Sequence[str]) -> dict[str, Any]:
-    """For each flavor and context how many slots. Raises Invalid where the model's files do not say enough."""
+async def fitting(
+    client: Client, name: str, *, project: str = "", engine: str = "auto", arguments: Sequence[str] = ()
+) -> dict[str, Any]:
+    """For each flavor and context how many slots; of the project's model of that name where it has one. Raises Invalid
+    where the model's files do not say enough."""
     choice = EngineChoice.model_validate(engine_of(engine, arguments).get("engine", {}))
-    body = await read(client, Key("Model", "", name))
-    status = body.get("status", {})
-    facts = ModelFacts.model_validate(status.get("facts", {}))
-    sort = sort_of(choice, format=status.get("format", ""))
-    if sort is None:
-        raise Invalid(f"engine {choice.name} does not serve Model {name}, whose format is {status.get('format')}")
-    made = footprint(facts, engine=sort.name, arguments=choice.arguments)
-    if made is None:
-        raise Invalid(f"Model {name} does not say enough of itself; is it here? `bessemer model show {name}`")
-    devices = await _device_bytes(client)
-    contexts = contexts_of(facts)
-    rows = []
-    for flavor in await list_all(client, Scope(kind="Flavor")):
-        spec = _with_memory(FlavorSpec.model_validate(flavor["spec"]), devices)
-        each = [fits(made, spec, engine=sort.name, arguments=choice.arguments, context=size) for size in contexts]
-        rows.append(
-            {
-                "flavor": flavor["metadata"]["name"],
-                "memory": spec.memory,
-                "devices": f"{spec.devices.count} {spec.devices.model}".strip() if spec.devices else "",
-                "slots": {str(fit.context): fit.slots for fit in each},
-                "why": "" if each[0].slots else each[0].why,
-            }
-        )
-    found = {"weights": made.weights, "tokenBytes": made.cache(1), "engineBytes": made.fixed}
-    return {"model": name, "engine": sort.name, **found, "contexts": list(contexts), "flavors": rows}
-
-
-async def _device_bytes(client: Client) -> dict[str, int]:
-    """Memory of a device by model, the least of those that are there; of whoever may read hosts."""
+    body = await _meant(client, name, project=project)
     hosts: Sequence[Mapping[str, Any]] = []
-    with suppress(BessemerError):
+    with suppress(BessemerError):  # for whoever may read them
         hosts = await list_all(client, Scope(kind="Host"))
-    found: dict[str, int] = {}
-    for device in (one for host in hosts for one in (host.get("status", {}).get("report") or {}).get("devices", ())):
-        size, model = device.get("memoryBytes", 0), device.get("model", "")
-        if size:
-            found[model] = min(size, found.get(model, size))
-    return found
+    flavors = await list_all(client, Scope(kind="Flavor"))
+    table = fit_table(body, flavors, devices=device_bytes(hosts), choice=choice)
+    rows = [
+        {
+            "flavor": row.name,
+            "memory": row.memory,
+            "devices": row.devices,
+            "slots": {str(fit.context): fit.slots for fit in row.fits},
+            "why": row.why,
+        }
+        for row in table.flavors
+    ]
+    found = {"weights": table.weights, "tokenBytes": table.token_bytes, "engineBytes": table.engine_bytes}
+    return {"model": name, "engine": table.engine, **found, "contexts": list(table.contexts), "flavors": rows}
 
 
-def _with_memory(spec: FlavorSpec, devices: Mapping[str, int]) -> FlavorSpec:
-    of = spec.devices
-    if of is None or of.memory_bytes or of.profile or of.model not in devices:
-        return spec
-    size = devices[of.model] * of.milli // 1000
-    return spec.model_copy(update={"devices": of.model_copy(update={"memory": str(size)})})
+async def _meant(client: Client, name: str, *, project: str) -> dict[str, Any]:
+    """The project's model of that name where it has one, else the platform's. Raises NotFound."""
+    if project:
+        with suppress(NotFound):
+            return await read(client, Key("ProjectModel", project, name))
+    return await read(client, Key("Model", "", name))
 
 
 def fit_text(found: Mapping[str, Any], *, within: int = 0) -> str:
@@ -211,8 +191,10 @@ async def begun(client: Client, name: str, *, project: str, spec: Mapping[str, A
 
 
 async def publish(client: Client, model: str, *, project: str) -> None:
-    """Have the Model show what vettings of the project find. Raises Forbidden for who may not change it."""
-    await client.patch(Key("Model", "", model), {"spec": {"vettedIn": project}})
+    """Have the Model show what vettings of the project find; the project's own does so by itself. Raises Forbidden for
+    who may not change it."""
+    if (await _meant(client, model, project=project))["kind"] == "Model":
+        await client.patch(Key("Model", "", model), {"spec": {"vettedIn": project}})
 
 
 async def followed(client: Client, key: Key, *, timeout: float) -> dict[str, Any]:

@@ -11,7 +11,7 @@ nothing is taken from any endpoint that it served. Where no gateway is heard of 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 from pydantic import ValidationError
@@ -88,6 +88,14 @@ class Scalers:
         self._started(known, standing, now=now)
         known.standing, known.named_at = standing, now
         return known.verdict, known.silence
+
+    def stands(self, uid: str, *, wanted: int, ready: int, now: float) -> None:
+        """What a reconcile left behind, of one that it named: the next may be long in coming."""
+        known = self._known.get(uid)
+        if known is not None:
+            standing = replace(known.standing, wanted=wanted, ready=ready, starting=max(0, wanted - ready))
+            self._started(known, standing, now=now)
+            known.standing = standing
 
     def forget(self, uid: str) -> None:
         """It scales no more."""

@@ -212,4 +212,8 @@ def facts(fact: EndpointFact) -> list[Part]:
         ("Requests", f"{fact.slots} at a time on each replica"),
         ("UID", fact.uid),
     ]
-    return [Fact(f"fact-{label.lower()}", label, value, mono=label == "UID") for label, value in found]
+    of = {"Model": f"/in/{fact.project}/models/{fact.model}"} if fact.model else {}
+    return [
+        Fact(f"fact-{label.lower()}", label, value, mono=label == "UID", href=of.get(label, ""))
+        for label, value in found
+    ]

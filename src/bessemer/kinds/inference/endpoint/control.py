@@ -18,7 +18,7 @@ from bessemer.kinds.inference.endpoint.engines import (
     adapter_keys,
     keep_adapters,
 )
-from bessemer.kinds.inference.endpoint.placing import Hold, Seen, take
+from bessemer.kinds.inference.endpoint.placing import Seen, take
 from bessemer.kinds.inference.endpoint.revisions import name_of, remembered, revision_of, template_of
 from bessemer.kinds.inference.endpoint.shift import (
     Bounds,
@@ -37,6 +37,7 @@ from bessemer.kinds.inference.endpoint.spec import (
     ReplicaStatus,
     wanted_of,
 )
+from bessemer.kinds.turns import Hold
 from bessemer.kinds.workload import HostView
 
 DEADLINES: Mapping[str, float] = {
@@ -60,7 +61,7 @@ REMEDIES: Mapping[str, str] = {
 
 async def reconcile(ctx: Context, endpoint: Endpoint) -> Outcome:
     after = scaled.decided(ctx, endpoint)
-    return scaled.told(await _converge(ctx, after), before=endpoint, after=after)
+    return scaled.told(ctx, await _converge(ctx, after), before=endpoint, after=after)
 
 
 async def _converge(ctx: Context, endpoint: Endpoint) -> Outcome:

@@ -52,9 +52,12 @@ def asleep(status: EndpointStatus) -> str:
     return "it sleeps until somebody asks" if status.scaling is not None else ""
 
 
-def told(outcome: Outcome, *, before: Endpoint, after: Endpoint) -> Outcome:
-    """The outcome with what is to be told of another number."""
+def told(ctx: Context, outcome: Outcome, *, before: Endpoint, after: Endpoint) -> Outcome:
+    """The outcome with what is to be told of another number; what it says of the replicas is decided by from now on."""
     old, new = before.status.scaling, after.status.scaling
+    if new is not None and isinstance(outcome.status, EndpointStatus):
+        now, ready = ctx.clock.monotonic(), outcome.status.ready_replicas
+        ctx.scalers.stands(after.uid, wanted=new.wanted, ready=ready, now=now)
     if old is None or new is None or old.wanted == new.wanted:
         return outcome
     words = f"from {old.wanted} to {new.wanted} replicas: {new.why}"

@@ -19,11 +19,12 @@ from bessemer.kinds import turns, workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.fleet.outline import Hindrance
+from bessemer.kinds.inference import models
 from bessemer.kinds.inference.endpoint.engines import beyond, engine_of
 from bessemer.kinds.inference.endpoint.placing import intent_of
 from bessemer.kinds.inference.endpoint.spec import Endpoint, EndpointSpec
 from bessemer.kinds.inference.footprint import footprint, idle_bytes
-from bessemer.kinds.inference.model import Model
+from bessemer.kinds.inference.model import Weights
 from bessemer.kinds.inference.vetting import pricing
 from bessemer.kinds.inference.vetting.host import measured
 from bessemer.kinds.inference.vetting.report import Check, knee
@@ -71,7 +72,7 @@ class _Given:
 
 
 async def reconcile(ctx: Context, vetting: Vetting) -> Outcome:
-    parts = (Key("Flavor", "", vetting.spec.flavor), Key("Model", "", vetting.spec.model))
+    parts = (Key("Flavor", "", vetting.spec.flavor), *models.keys_of(vetting.spec.model))
     claim = await workload.claim_of(ctx, vetting)
     over = vetting.status.finished_at is not None
     ctx.parts.note(vetting.key, () if over else parts, waits=claim is None and not over)
@@ -123,9 +124,9 @@ def as_endpoint(vetting: Vetting) -> Endpoint:
     )
 
 
-async def wanted(ctx: workload.Reads, vetting: Vetting) -> Want[Model]:
+async def wanted(ctx: workload.Reads, vetting: Vetting) -> Want[Weights]:
     """What it asks of the fleet, and what keeps it from asking."""
-    found = await want(ctx, vetting, part=Model, name=vetting.spec.model, isolation=True)
+    found = await want(ctx, vetting, part=Weights, name=vetting.spec.model, isolation=True)
     endpoint = as_endpoint(vetting)
     engine = await engine_of(ctx, endpoint, model=found.part)
     return replace(found, hindrances=[*found.hindrances, *beyond(endpoint, found, engine=engine)])
@@ -169,7 +170,7 @@ async def _place(ctx: Context, vetting: Vetting) -> Outcome:
     return _wait(status, "Starting", reason="Placed", message=message, again=30.0)
 
 
-def _estimate(vetting: Vetting, model: Model, *, engine: str, memory: str) -> int:
+def _estimate(vetting: Vetting, model: Weights, *, engine: str, memory: str) -> int:
     """Memory by what its files say, prompts of idle slots among it; 0 where they do not say enough."""
     spec, facts = vetting.spec, model.status.facts
     made = footprint(facts, engine=engine, arguments=spec.engine.arguments) if facts is not None else None
