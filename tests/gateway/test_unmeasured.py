@@ -13,6 +13,7 @@ from bessemer.core.money import Prices
 from bessemer.gateway import request
 from bessemer.gateway.admission import Room, _smaller
 from bessemer.gateway.books import Books
+from bessemer.gateway.need import most
 from bessemer.gateway.request import Route, Wanted
 from bessemer.gateway.route import Pool, Replica
 from bessemer.gateway.tables import KeyEntry
