@@ -11,12 +11,13 @@ from typing import NamedTuple
 import orjson
 
 from bessemer.core.clock import Clock
+from bessemer.core.money import said_of
 from bessemer.gateway import errors, naming, request, seeking, unsound
 from bessemer.gateway.admission import Admission
 from bessemer.gateway.asking import Asking, Entering
 from bessemer.gateway.attaching import Attaching
 from bessemer.gateway.books import Books
-from bessemer.gateway.chains import Chain, context_of
+from bessemer.gateway.chains import Chain, context_of, models_of
 from bessemer.gateway.entry import Entry
 from bessemer.gateway.exchange import Exchange, Means, Patience
 from bessemer.gateway.front import Front
@@ -30,6 +31,7 @@ from bessemer.gateway.spool import Spool
 from bessemer.gateway.tables import EndpointEntry, KeyEntry, Tables
 from bessemer.gateway.tickets import Ticket
 from bessemer.gateway.turns import Turns
+from bessemer.gateway.unmeasured import unmeasured
 from bessemer.gateway.upstream import Links
 from bessemer.gateway.waking import Waking
 
@@ -196,14 +198,20 @@ class Gateway:
     def _enter(self, asked: _Asked) -> None:
         """Let it in; whatever it named is in its body. Raises Refused."""
         call, wanted, key, endpoint, adapter, started, late, log = asked
-        chain, context = None, endpoint.context_tokens
+        wanted.unmeasured = unmeasured(wanted.fields or {})
+        chain, context, models = None, endpoint.context_tokens, endpoint.answers
         if endpoint.split is not None or endpoint.fallbacks:
-            chain, context = self._chain(call, wanted, endpoint=endpoint, adapter=adapter)
+            chain = self._chain(call, wanted, endpoint=endpoint, adapter=adapter)
+            context, models = context_of(self._tables.endpoints, endpoint), models_of(self._tables.endpoints, endpoint)
             found = chain.next(started)
             if found is None and chain.unfit:
                 raise errors.only_embeds(endpoint.name)
             endpoint = found or endpoint
-        ticket = self._means.books.enter(key, wanted, endpoint=endpoint, request_id=call.id, context_tokens=context)
+        if adapter:
+            models = tuple(said_of(model, adapter=adapter) for model in models)
+        ticket = self._means.books.enter(
+            key, wanted, endpoint=endpoint, request_id=call.id, context_tokens=context, models=models
+        )
         exchange = Exchange(self._means, call, key, endpoint, wanted, started, until=late, adapter=adapter, chain=chain)
         if log is not None:
             exchange = Logged.of(exchange, log)
@@ -212,12 +220,11 @@ class Gateway:
         else:
             Entering(exchange, ticket)
 
-    def _chain(self, call: Call, wanted: Wanted, *, endpoint: EndpointEntry, adapter: str) -> tuple[Chain, int]:
-        """Those who may answer for it, and the largest context of theirs."""
+    def _chain(self, call: Call, wanted: Wanted, *, endpoint: EndpointEntry, adapter: str) -> Chain:
+        """Those who may answer for it."""
         session = seeking.session(wanted, call.headers, project=endpoint.project)
         endpoints, writes = self._tables.endpoints, wanted.generates
-        chain = Chain(endpoints, endpoint, adapter=adapter, session=session, writes=writes)
-        return chain, context_of(endpoints, endpoint)
+        return Chain(endpoints, endpoint, adapter=adapter, session=session, writes=writes)
 
 
 def _model(name: str, of: EndpointEntry) -> dict[str, str | int]:

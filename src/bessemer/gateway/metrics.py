@@ -14,6 +14,7 @@ from itertools import accumulate
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from bessemer.gateway.meter import Counts
 from bessemer.gateway.outbox import Written
 from bessemer.gateway.waiting import Tally
 
@@ -58,6 +59,15 @@ class GatewayMetrics:
         self.routing = Tally()
         self.logged = Written()
         registry.register(self)
+
+    def answered(self, route: tuple[str, int], counts: Counts, *, whole: float, first: float | None) -> None:
+        """A request was, by its path with this status: after so many seconds, the first byte of it after so many."""
+        self.requests[route] += 1
+        self.whole.observe(whole)
+        if first is not None:
+            self.first.observe(first)
+        self.input_tokens += counts.input_tokens
+        self.output_tokens += counts.output_tokens
 
     def collect(self) -> Iterator[Metric]:
         """Every figure."""

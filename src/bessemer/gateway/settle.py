@@ -26,6 +26,7 @@ Send = Callable[[UsageBatch], Awaitable[int]]
 """Settles a batch; answers the highest sequence stored for the spool."""
 
 
+BATCH_MAX = 500
 KNOWN_MAX = 256
 """Segments: some gigabyte of usage."""
 
@@ -66,9 +67,10 @@ class Settler:
             except (BessemerError, OSError) as error:
                 failures += 1
                 _log.warning("usage is not settled", waiting=self._spool.waiting, error=str(error), failures=failures)
-            if more:
+            if more and self._spool.waiting >= BATCH_MAX:
                 continue
-            if not failures and not self._spool.owes:
+            # A part of a batch waits for more: each costs a disk's time, a call and a turn of another thread.
+            if not failures and not self._spool.owes and not self._spool.waiting:
                 await self._spool.news.wait()
             await self._clock.sleep(min(30.0, self._every * 2 ** min(failures, 6)))
 
@@ -77,7 +79,7 @@ class Settler:
 
         After Conflict the next calls send each segment from its beginning."""
         try:
-            pending = self._spool.pending()
+            pending = self._spool.pending(most=BATCH_MAX)
         finally:
             # After that: what is sent survives the machine, so that a sequence never means two records.
             await asyncio.to_thread(self._spool.sync)

@@ -139,7 +139,7 @@ class Spool:
         try:
             with self._making:
                 if self._lock >= 0:
-                    self.journal.grow(self._promised + self._ahead)
+                    self.journal.grow(self._promised + 2 * self._ahead)  # or each who comes would look for room
             while _room_of(self._segments, self._spare) < self._promised + self._ahead:
                 self._make(self._promised + self._ahead)
         except OSError:

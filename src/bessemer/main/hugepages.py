@@ -2,9 +2,9 @@
 
 A control plane that follows a fleet reads here and there in hundreds of megabytes, and on a machine that is a guest
 itself each place that is not known costs two dozen reads. So what is in memory as a whole is brought together, two
-megabytes at a time, each few seconds; what has holes stays as it is, for then they would be memory, too. It is an advice
-(Linux 6.1 and later, madvise(2), MADV_COLLAPSE): nothing of what is there changes, and where the system has none to give
-all goes on without.
+megabytes at a time, each few seconds; what has holes stays as it is, for then they would be memory, too. It is an
+advice (Linux 6.1 and later, madvise(2), MADV_COLLAPSE): nothing of what is there changes, and where the system has none
+to give all goes on without.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from pathlib import Path
 from bessemer.core.clock import Clock
 
 LOOK_SECONDS = 15.0
-_REST = 10
-"""Times as long as one took, until the next: who wants new memory waits for each, for less than a millisecond."""
+_REST = 4
+"""Times as long as one took, a millisecond or a few, until the next: who wants new memory waits for each."""
 
 HUGE_BYTES = 2 << 20
 _PAGE_BYTES = 4 << 10
@@ -34,10 +34,17 @@ _MAPS = Path("/proc/self/maps")
 async def bring_together(clock: Clock) -> None:
     """For ever, until the system says that it cannot."""
     system = ctypes.CDLL(None, use_errno=True)
-    while hasattr(system, "madvise") and hasattr(system, "mincore") and _MAPS.exists():
+    can = hasattr(system, "madvise") and hasattr(system, "mincore")
+    while can:
         await clock.sleep(LOOK_SECONDS)
-        if not await asyncio.to_thread(bring, system, whole(_MAPS.read_text())):
-            return
+        can = await asyncio.to_thread(_bring_all, system)
+
+
+def _bring_all(system: ctypes.CDLL) -> bool:
+    try:
+        return bring(system, whole(_MAPS.read_text()))
+    except OSError:  # it does not say what is mapped
+        return False
 
 
 def bring(system: ctypes.CDLL, starts: Iterable[int]) -> bool:

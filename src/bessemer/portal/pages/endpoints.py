@@ -176,7 +176,8 @@ def keys(desk: Desk, fact: EndpointFact) -> list[Part]:
     found = [
         key
         for key in desk.all(KeyFact)
-        if key.project == fact.project and (not key.endpoints or fact.name in key.endpoints)
+        if key.project == fact.project
+        and (not key.endpoints or fact.name in {name.partition(":")[0] for name in key.endpoints})
     ]
     if not found:
         text = "No key yet. An application shows a key; it is shown once, when it is made, and stored as a hash."
