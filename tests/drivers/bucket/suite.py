@@ -9,7 +9,7 @@ import pytest
 from bessemer.core.errors import DriverError
 from bessemer.drivers.bucket.protocol import NOT_FOUND, REFUSED, Bucket
 
-NAMES = ("a=1/x+y.gz", "a=1/x.gz", "a=1/ü.gz", "b/2026/01/02/03/n-000001.jsonl.gz")
+NAMES = ("a=1/x+y.gz", "a=1/x.gz", "a=1/ü.gz", "b/2026/01/02/03/n-000001.jsonl.gz", "c/1/x.gz", "c/2/x.gz")
 
 
 async def all_of(bucket: Bucket, prefix: str) -> list[str]:
@@ -27,7 +27,13 @@ async def holds(bucket: Bucket, *, wrong: Sequence[Bucket], nowhere: Sequence[Bu
     await bucket.put("q/other", b"")
     assert await all_of(bucket, "p/") == sorted(f"p/{name}" for name in NAMES)
     assert await all_of(bucket, "p/b/") == [f"p/{NAMES[3]}"]
-    assert await bucket.listed("p/", after="p/b") == [f"p/{NAMES[3]}"]
+    for last in range(len(NAMES)):
+        following = [f"p/{name}" for name in sorted(NAMES)[last + 1 :]]
+        assert (await bucket.listed("p/", after=f"p/{sorted(NAMES)[last]}"))[:1] == following[:1]
+    await bucket.remove("p/c/1/x.gz")
+    assert await bucket.listed("p/", after="p/c/1/x.gz") == ["p/c/2/x.gz"], (
+        "also after one that is gone, folder and all"
+    )
     for name in NAMES:
         await bucket.remove(f"p/{name}")
         await bucket.remove(f"p/{name}")
