@@ -6,7 +6,6 @@ import asyncio
 import ctypes
 import errno
 import mmap
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +83,6 @@ async def test_it_goes_on_for_as_long_as_the_system_can(monkeypatch: pytest.Monk
     assert not answers, "and no longer"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="Linux's advice")
 def test_memory_is_as_it_was() -> None:
     said = bytes(range(256)) * (4 * HUGE_BYTES // 256)
     with mmap.mmap(-1, len(said), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as memory:
