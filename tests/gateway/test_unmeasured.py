@@ -7,7 +7,6 @@ from typing import Any
 import aiohttp
 import orjson
 import pytest
-from bessemer.gateway.shares import most
 
 from bessemer.core.money import Prices
 from bessemer.gateway import request
