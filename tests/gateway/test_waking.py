@@ -280,3 +280,53 @@ async def test_a_person_who_leaves_while_they_are_asked_about_holds_nothing(tmp_
             api.go.set()
             await asyncio.sleep(0.05)
             assert engine.asked == []
+
+
+@pytest.mark.parametrize("named", ["words", "either"])
+async def test_who_waits_goes_to_whoever_stands_in_and_is_there_first(tmp_path: Path, named: str) -> None:
+    async with asleep(tmp_path, fallbacks=["other"]) as (to, _):
+        to.tables.apply(endpoint("other", slots=4, scale=SCALE))
+        to.tables.apply(endpoint("alone", slots=4, scale=SCALE))
+        to.tables.apply(endpoint("either", backends=[{"endpoint": "words"}]))
+        waiting = [asyncio.ensure_future(asked(to, model=named)) for _ in range(3)]
+        alone = asyncio.ensure_future(asked(to, model="alone"))
+        await until(lambda: held(to) == 3 and to.tables.endpoints[PROJECT, "alone"].pool.gauge.held == 1)
+        async with Replicas(to, tmp_path, Engine(), of="other"):
+            answers = await asyncio.gather(*waiting)
+            assert not alone.done(), "nobody stands in for that"
+        alone.cancel()
+        assert {status for status, _, _ in answers} == {200}
+        assert all(float(waited) > 0 for _, waited, _ in answers)
+        assert {one.endpoint for one in to.paid()} == {"other"}
+        assert held(to) == 0
+
+
+async def test_who_has_waited_for_too_long_goes_to_whoever_stands_in(tmp_path: Path) -> None:
+    """As where that one rested when it was asked, and is well by then."""
+    async with asleep(tmp_path, fallbacks=["other"]) as (to, _):
+        to.tables.apply(endpoint("other", slots=4))
+        waiting = asyncio.ensure_future(asked(to))
+        await until(lambda: held(to) == 1)
+        to.gateway.waking.arrived = lambda _: None  # type: ignore[method-assign]
+        to.tables.arrived = to.gateway.waking.arrived
+        async with Replicas(to, tmp_path, Engine(), of="other"):
+            to.clock.skipped += 61.0
+            assert (await waiting)[0] == 200
+
+
+async def test_who_has_waited_for_a_slot_for_too_long_goes_to_whoever_stands_in(tmp_path: Path) -> None:
+    busy = Engine(turns=asyncio.Semaphore(0))
+    async with rig(doors=tmp_path) as to, Replicas(to, tmp_path, busy):
+        to.tables.apply(endpoint("words", slots=1, fallbacks=["other"]))
+        (tmp_path / "o").mkdir()
+        async with Replicas(to, tmp_path / "o", Engine(), of="other", first=7):
+            to.tables.apply(endpoint("other", slots=1))
+            first = asyncio.ensure_future(asked(to))
+            await until(lambda: len(busy.asked) == 1)
+            second = asyncio.ensure_future(asked(to))
+            await until(lambda: to.tables.tally.waiting == 1)
+            to.clock.skipped += 61.0
+            assert (await second)[0] == 200
+            busy.turns.release()
+            assert (await first)[0] == 200
+        assert sorted(one.endpoint for one in to.paid()) == ["other", "words"]

@@ -11,6 +11,7 @@ from bessemer.portal import reading
 from bessemer.portal.desk import Desk
 from bessemer.portal.facts import ClaimFact, EndpointFact, PlanFact, TenantFact
 from bessemer.portal.pages import endpoints, made, playing
+from bessemer.portal.pages.endpoints import facts
 from bessemer.portal.parts import Row
 
 READY = {"conditions": [{"type": "Ready", "status": "True"}], "phase": "Ready"}
@@ -84,6 +85,19 @@ def test_a_service_elsewhere_is_said_to_be_elsewhere() -> None:
     one = fact(spec={"external": {"url": "https://models.example/v1", "model": "their-70b"}})
     assert said(one)[0][0] == "their-70b"
     assert (one.wanted, endpoints.answering(one)) == (0, "their-70b, elsewhere")
+
+
+def test_whoever_looks_at_an_endpoint_sees_where_its_prompts_go() -> None:
+    def shown(**more: Any) -> str:
+        (found,) = [one for one in facts(fact(**more)) if one.id == "fact-prompts"]
+        return str(found.value)
+
+    assert shown(spec={"model": "m"}) == "are not logged"
+    s3 = {"bucket": "logs", "prefix": "p/", "endpoint": "https://s3.example.org"}
+    spec = {"model": "m", "logging": {"s3": s3, "retentionDays": 7}}
+    assert shown(spec=spec) == "are logged to s3://logs/p at https://s3.example.org, kept for 7 days"
+    failing = {"conditions": [{"type": "Logging", "status": "False", "reason": "NoKeys"}]}
+    assert shown(spec=spec, status=failing).endswith("; NoKeys")
 
 
 class Priced:

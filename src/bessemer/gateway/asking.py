@@ -135,6 +135,8 @@ class Asking:
         several = exchange.chain is not None or len(exchange.endpoint.pool.replicas) > 1
         project, adapter = exchange.key.project, exchange.adapter
         self._sought = seeking.sought(wanted, call.headers, project=project, adapter=adapter, several=several)
+        if (context := exchange.endpoint.context_tokens) and self._sought.cost > context:
+            self._sought.cost = context  # an image's bytes are not its tokens, and nobody reads more
         self._carries: Fields | None = None
         self._said = OURS.intersection(wanted.fields or ())
         wanted.fields = None

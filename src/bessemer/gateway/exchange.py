@@ -15,6 +15,7 @@ from bessemer.core.clock import Clock
 from bessemer.core.money import said_of
 from bessemer.gateway.books import Books
 from bessemer.gateway.chains import Chain
+from bessemer.gateway.entry import Entry
 from bessemer.gateway.errors import Refused
 from bessemer.gateway.journal import Progress, Start, unpaid_of
 from bessemer.gateway.meter import Counts
@@ -62,6 +63,13 @@ class Means:
     waking: Waking
 
 
+def forsake(exchange: Exchange) -> None:
+    """Its replica answers nothing, though it may have read what it was asked: that is recorded by itself, for what
+    another answers is another record."""
+    if exchange.slot and exchange.heard and exchange.means.books.aside(exchange._unpaid(), slot=exchange.slot):
+        exchange.slot = 0
+
+
 class Exchange(msgspec.Struct, eq=False):
     """``status`` 0 is one that no replica has answered; ``replica`` is who is asked, and counts as busy for it, and as
     reading ``tokens``; ``link`` the connection to it; ``until`` is when its client wants it no more. Whoever has a
@@ -97,6 +105,8 @@ class Exchange(msgspec.Struct, eq=False):
     held_since: float = 0.0
     asks: int = 0
     heard: bool = False
+    log: Entry | None = None
+    """Where what is asked and answered is to be logged."""
 
     @property
     def patience(self) -> float:
@@ -115,6 +125,8 @@ class Exchange(msgspec.Struct, eq=False):
         """It is this one's to answer, and the journal says so. Raises Refused where that cannot be written."""
         self.replica = replica
         self.asks, self.heard = self.asks + 1, False
+        if self.start is not None:
+            self.start.request_id = f"{self.call.id}/{self.asks}"
         self.tokens, self.asked = sought.cost, now
         self.probe = self.endpoint.pool.began(replica, sought.cost)
         start = self.start
@@ -122,8 +134,6 @@ class Exchange(msgspec.Struct, eq=False):
             start = self.start = self._start(replica)
         else:
             start.replica, start.model = replica.claim_uid, _model(self, replica)
-        if self.asks > 1:
-            start.request_id = f"{self.call.id}/{self.asks}"
         self.slot = self.means.books.start(start, self.slot)
 
     def was_read(self) -> None:
@@ -193,7 +203,7 @@ class Exchange(msgspec.Struct, eq=False):
         assert ticket is not None
         return Start(
             int(self.means.clock.now()),
-            self.call.id,
+            f"{self.call.id}/{self.asks}" if self.asks > 1 else self.call.id,
             endpoint.project,
             endpoint.name,
             endpoint.uid,
@@ -270,13 +280,6 @@ class Exchange(msgspec.Struct, eq=False):
         clock = self.means.clock
         elapsed = int((clock.monotonic() - self.started) * 1000)
         return unpaid_of(self.start, at=int(clock.now()), status=self.status or 499, latency_ms=elapsed)
-
-
-def forsake(exchange: Exchange) -> None:
-    """Its replica answers nothing, though it may have read what it was asked: that is recorded by itself, for what
-    another answers is another record."""
-    if exchange.slot and exchange.heard and exchange.means.books.aside(exchange._unpaid(), slot=exchange.slot):
-        exchange.slot = 0
 
 
 def _model(of: Exchange, replica: Replica) -> str:

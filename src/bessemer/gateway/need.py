@@ -25,11 +25,12 @@ class Need(msgspec.Struct, frozen=True, gc=False):
 
 
 def most(wanted: Wanted, context_tokens: int, *, models: tuple[str, ...] = ()) -> Need:
-    """The most that a request may amount to, read and written: no token is less than a byte, and no sequence has more
-    than the context of a slot."""
+    """The most that a request may amount to, read and written: no token of a text is less than a byte, and no sequence
+    has more than the context of a slot."""
     written, sequences = wanted.writes, wanted.sequences
     if written is None or written > context_tokens:
         written = context_tokens
     each = len(wanted.body) + TEMPLATE_TOKENS + written
-    each = min(each, context_tokens)
+    if wanted.unmeasured or each > context_tokens:
+        each = context_tokens
     return Need(sequences * each or 1, sequences * written, models)

@@ -88,6 +88,8 @@ class Wanted(msgspec.Struct, gc=False):
     """The class in which it would wait, as it says; "" where it says nothing of that."""
     fields: Mapping[str, msgspec.Raw] | None = None
     """The outermost names, until somebody has looked who is to answer."""
+    unmeasured: bool = False
+    """It may be more tokens than bytes (`unmeasured`)."""
 
 
 def bearer(authorization: bytes | None) -> str:

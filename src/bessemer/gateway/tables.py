@@ -21,6 +21,8 @@ from bessemer.core.notices import Notice
 from bessemer.core.resource import Change
 from bessemer.core.tokens import token_digest
 from bessemer.gateway.doors import FolderOf, nowhere, refusal
+from bessemer.gateway.logbook import Logbook
+from bessemer.gateway.logplace import LogPlace
 from bessemer.gateway.onward import carried
 from bessemer.gateway.outer import Services
 from bessemer.gateway.route import Pool, Replica
@@ -59,8 +61,11 @@ class KeyEntry:
     def valid(self, now: float) -> bool:
         return self.expires_at is None or now < self.expires_at
 
-    def may_use(self, endpoint: str) -> bool:
-        return not self.endpoints or endpoint in self.endpoints
+    def may_use(self, endpoint: str, adapter: str = "") -> bool:
+        """Whose key it is of an endpoint may use its adapters; one of ``ENDPOINT:ADAPTER`` opens that adapter alone."""
+        if not self.endpoints or endpoint in self.endpoints:
+            return True
+        return bool(adapter) and f"{endpoint}:{adapter}" in self.endpoints
 
     def reachable(self, peer: str) -> bool:
         """Whether it is taken from who connects from that address; one that is none is in no network."""
@@ -97,6 +102,8 @@ class EndpointEntry:
     answers: tuple[str, ...] = ()
     hosts: frozenset[str] = frozenset()
     """From where what a request names by its address is fetched for it."""
+    logging: LogPlace | None = None
+    """Where what it is asked and answers goes, for a tenant who wants that."""
 
     @property
     def replicas(self) -> dict[str, Replica]:
@@ -142,9 +149,12 @@ def _adapt(replica: Replica, *, project: str, intent: Mapping[str, Any], detail:
 class Tables:
     """The tables. Each ``apply`` takes one change of its kind; ``forget`` clears what a new list no longer names."""
 
-    def __init__(self, folder_of: FolderOf = nowhere, services: Services | None = None) -> None:
+    def __init__(
+        self, folder_of: FolderOf = nowhere, services: Services | None = None, *, logbook: Logbook | None = None
+    ) -> None:
         self._folder_of = folder_of
         self._services = services
+        self._logbook = logbook
         self._refused: dict[str, str] = {}
         self.keys: dict[str, KeyEntry] = {}
         self.endpoints: dict[tuple[str, str], EndpointEntry] = {}
@@ -249,6 +259,7 @@ class Tables:
             embeds=spec.get("task") == "embed",
             models={one["revision"]: one["template"]["model"] for one in revisions},
             hosts=frozenset((spec.get("addresses") or {}).get("hosts", ())),
+            logging=self._logbook.follow(uid, body) if self._logbook is not None else None,
         )
         if self._services is not None:
             self._services.follow(uid, body, pool=pool)
@@ -258,6 +269,8 @@ class Tables:
         """An endpoint is gone: whoever answered for it elsewhere is asked nothing more."""
         if self._services is not None:
             self._services.forget(uid, pool)
+        if self._logbook is not None:
+            self._logbook.forget(uid)
         self.left(pool)
 
     def _apply_claim(self, uid: str, body: Mapping[str, Any], *, gone: bool) -> None:

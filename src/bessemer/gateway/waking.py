@@ -3,7 +3,7 @@
 Who is held was let in like anybody: its key may use the endpoint, and what it may cost is held. They are bounded in
 number and bytes, of one tenant to a part of those; past that, and when the time is over that the endpoint says, it is
 503 with Retry-After. A client that leaves is held no more, nor is anybody once the endpoint is gone. Once a replica is
-there all go on, and queue for its slots as others do.
+there, of it or of one that stands in for it, all go on, and queue for its slots as others do.
 """
 
 from __future__ import annotations
@@ -83,12 +83,16 @@ class Waking:
         return True
 
     def arrived(self, pool: Pool) -> None:
-        """A replica is there: all that wait for one go on, once what is being done is done."""
-        if pool in self._held:
+        """A replica is there: all that wait for one go on, once what is being done is done, and so do those for whom it
+        may stand in."""
+        if self._held:
             asyncio.get_running_loop().call_soon(self._go_on, pool)
 
     def _go_on(self, pool: Pool) -> None:
-        for held in list(self._held.get(pool, ())):
+        if not pool.replicas:
+            return  # it has gone again
+        over = [held for other, there in self._held.items() if other is not pool for held in there if held.may(pool)]
+        for held in (*self._held.get(pool, ()), *over):
             self.let_go(held)
             try:
                 stands = self._stands(held.exchange.call, held.exchange.key)
@@ -146,7 +150,23 @@ class Held:
         """Somebody is there."""
         exchange = self.exchange
         exchange.headers += HEADER % (now - exchange.held_since)
-        self._asking.go_on()
+        if exchange.endpoint.pool.replicas or not self._over(now, slow(exchange)):
+            self._asking.go_on()
+
+    def may(self, pool: Pool) -> bool:
+        """Whether whoever is there may stand in."""
+        chain = self.exchange.chain
+        return chain is not None and chain.reaches(pool)
+
+    def _over(self, now: float, refused: Refused) -> bool:
+        """Ask those who stand in, from the first; whether any of them has somebody."""
+        exchange = self.exchange
+        chain = exchange.chain.afresh(now) if exchange.chain is not None else None
+        if chain is None:
+            return False
+        exchange.chain = chain
+        self._asking.elsewhere(refused, now)
+        return True
 
     def refuse(self) -> None:
         """Who asked is nobody any more."""
@@ -173,9 +193,10 @@ class Held:
         """No replica came in time."""
         exchange = self.exchange
         self._waking.let_go(self)
-        if self._waking._clock.monotonic() >= exchange.until:
+        now = self._waking._clock.monotonic()
+        if now >= exchange.until:
             exchange.refuse(errors.deadline_passed())
-        else:
+        elif not self._over(now, slow(exchange)):
             exchange.refuse(slow(exchange))
 
     def flow(self, paused: bool) -> None:

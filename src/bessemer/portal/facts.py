@@ -129,6 +129,8 @@ class EndpointFact(Workload):
     updated: int = 0
     revisions: tuple[Revision, ...] = ()
     scaling: Scaling | None = None
+    logged: str = ""
+    """Where what it is asked and answers is logged, for how long, and what is wrong with that."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from bessemer.core.money import Prices, said_of
 from bessemer.core.resource import Key
 from bessemer.kinds.fields import at
 from bessemer.kinds.fleet.host import FAKE_TAINT
+from bessemer.kinds.inference.endpoint.prompts import logged_to
 from bessemer.kinds.inference.endpoint.revisions import MODEL_OF, TEMPLATE
 from bessemer.portal.facts import (
     ClaimFact,
@@ -135,6 +136,7 @@ def endpoint(body: Body) -> EndpointFact:
         updated=status.get("updatedReplicas", 0),
         revisions=tuple(_revision(one) for one in status.get("revisions") or ()),
         scaling=_scaling(spec, status),
+        logged=logged_to(spec["logging"], status) if spec.get("logging") else "",
     )
 
 

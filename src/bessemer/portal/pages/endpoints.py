@@ -193,7 +193,8 @@ def keys(desk: Desk, fact: EndpointFact) -> list[Part]:
     found = [
         key
         for key in desk.all(KeyFact)
-        if key.project == fact.project and (not key.endpoints or fact.name in key.endpoints)
+        if key.project == fact.project
+        and (not key.endpoints or fact.name in {name.partition(":")[0] for name in key.endpoints})
     ]
     if not found:
         text = "No key yet. An application shows a key; it is shown once, when it is made, and stored as a hash."
@@ -226,6 +227,7 @@ def facts(fact: EndpointFact) -> list[Part]:
         ("Flavor", fact.flavor or "none of its own"),
         ("Context", f"{fact.context_tokens:,} tokens a request"),
         ("Requests", f"{fact.slots} at a time on each replica"),
+        ("Prompts", f"are logged to {fact.logged}" if fact.logged else "are not logged"),
         ("UID", fact.uid),
     ]
     of = {"Model": f"/in/{fact.project}/models/{fact.model}"} if fact.model else {}
