@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -16,7 +17,7 @@ import orjson
 import pytest
 
 from bessemer.gateway.errors import Refused
-from bessemer.gateway.request import ROUTES, read
+from bessemer.gateway.request import READ_BYTES_MAX, ROUTES, SEPARATORS_MAX, read
 from bessemer.gateway.unsound import GRAMMAR_LENGTH_MAX, GRAMMAR_PARENTHESES_MAX, LOOKED_BACK_MAX, check
 from bessemer.gateway.upstream import WHOLE_BYTES_MAX
 from tests.drivers.engine.conftest import RealHost, model_path, ready, real_host
@@ -55,6 +56,7 @@ async def ask(to: Rig, path: str = "chat/completions", **body: Any) -> tuple[int
         ("/v1/chat/completions", {"dry_penalty_last_n": 1e9}),
         ("/v1/chat/completions", {"top_logprobs": 100_000}),
         ("/v1/completions", {"n_probs": 100_000}),
+        ("/v1/chat/completions", {"repeat_last_n": [[]] * 40_000}),
         ("/v1/embeddings", {"content": "steel"}),
         ("/v1/embeddings", {"content": ["steel"], "input": None}),
         ("/v1/embeddings", {"content": ["steel"], "messages": ASK}),
@@ -85,6 +87,41 @@ def test_what_breaks_an_engine_reaches_none(path: str, body: dict[str, Any]) -> 
 def test_what_an_engine_refuses_itself_is_left_to_it(path: str, body: dict[str, Any]) -> None:
     wanted = read(orjson.dumps({"model": "words", **body}), ROUTES[path])
     check(wanted.fields or {}, generates=wanted.generates)
+
+
+MANY = b"[" + b"[]," * (READ_BYTES_MAX // 3) + b"[]]"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"model":%b}' % MANY,
+        b'{"model":"m","stream":%b}' % MANY,
+        b'{"model":"m","n":%b}' % MANY,
+        b'{"model":"m","timings_per_token":%b}' % MANY,
+        b'{"model":"m","stream":true,"stream_options":{"a":%b}}' % MANY,
+        b'{"model":"m","input":[%b[]]}' % (b"[]," * (SEPARATORS_MAX + 1)),
+        b'{"model":"m","prompt":[%b""]}' % (b'"",' * (SEPARATORS_MAX + 1)),
+    ],
+    ids=["model", "stream", "n", "timings", "options", "input", "prompt"],
+)
+def test_no_body_is_made_into_more_than_it_is(raw: bytes) -> None:
+    """A list of ten million lists is 30 MB, and 700 when it is read."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(Refused) as refused:
+            read(raw, ROUTES["/v1/completions"])
+        assert tracemalloc.get_traced_memory()[1] < 2 * len(raw) + (1 << 20)
+    finally:
+        tracemalloc.stop()
+    assert str(refused.value.words.param) in raw.decode()
+
+
+def test_what_was_read_before_is_read_yet() -> None:
+    for text, streams in (("[]", False), ("{}", False), ("0", False), ('"false"', True), ("1", True), ("true", True)):
+        assert read(b'{"model":"m","stream":%b}' % text.encode(), ROUTES["/v1/completions"]).stream is streams
+    texts = orjson.dumps({"model": "m", "input": ["a, b" * 8000] * 64})
+    assert read(texts, ROUTES["/v1/embeddings"]).sequences == 64
 
 
 @asynccontextmanager

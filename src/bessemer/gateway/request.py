@@ -26,12 +26,17 @@ TEXTS_MAX = 2048
 """How many texts it may have embedded, as OpenAI has it."""
 NAMES_MAX, NAME_CHARACTERS_MAX = 256, 256
 """Outermost names of a body: all that is asked of each is done while nobody else is served."""
+READ_BYTES_MAX = 64 << 10
+"""Of what is read of a body: a number, a name, a few words. Of the rest nothing is made."""
+SEPARATORS_MAX = 1 << 20
+"""Within a list of inputs that are counted."""
 _MODEL_CHARACTERS_MAX = 253
 
 _NAME = re.compile(rb'\s*("(?:[^"\\]|\\.)*")\s*:\s*', re.DOTALL)
 _BEHIND = re.compile(rb"\s*([,}])")
 _TOKENS = re.compile(rb"\[\s*[0-9]{1,18}\s*[,\]]")
 _DIGITS_MAX = 18
+_WORD_BYTES = 6
 _USAGE = b',"stream_options":{"include_usage":true,"continuous_usage_stats":true}'
 _TIMINGS = b',"timings_per_token":true}'
 _DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -116,7 +121,7 @@ def read(raw: bytes, route: Route) -> Wanted:
         raw = _bounded(fields, writes, route=route)
     said, tier = fields.get("stream"), _tier(fields) if "service_tier" in fields else ""
     timings = "timings_per_token" in fields and bool(_value(fields, "timings_per_token"))
-    if said is None or not route.streams or not _truth(bytes(said)):
+    if said is None or not route.streams or not _truth(fields, "stream"):
         return Wanted(name, False, False, timings, raw, writes, sequences, False, route.streams, tier, fields)
     options = _value(fields, "stream_options")
     options = options if isinstance(options, dict) else {}
@@ -183,6 +188,8 @@ def _asking(raw: bytes, fields: dict[str, msgspec.Raw], *, options: Mapping[str,
 def _value(fields: Mapping[str, msgspec.Raw], name: str) -> Any:
     """What a name holds; None where it is not there. Raises Refused."""
     said = fields.get(name)
+    if said is not None and len(said) > READ_BYTES_MAX:
+        raise malformed(f"`{name}` holds more than {READ_BYTES_MAX} bytes.", name)
     return None if said is None else _read(said)
 
 
@@ -198,8 +205,9 @@ def _tier(fields: Mapping[str, msgspec.Raw]) -> str:
     return _TIERS.get(bytes(fields["service_tier"]), "")
 
 
-def _truth(said: bytes) -> bool:
-    return said == b"true" or (said not in (b"false", b"null") and bool(_read(msgspec.Raw(said))))
+def _truth(fields: Mapping[str, msgspec.Raw], name: str) -> bool:
+    said = bytes(fields[name]) if len(fields[name]) < _WORD_BYTES else b""
+    return said == b"true" or (said not in (b"false", b"null") and bool(_value(fields, name)))
 
 
 def _writes(fields: Mapping[str, msgspec.Raw], route: Route) -> tuple[int | None, bool]:
@@ -241,7 +249,7 @@ def _sequences(fields: Mapping[str, msgspec.Raw], route: Route) -> int:
     name, inputs = "", 1
     for said_name in route.many:
         said = fields.get(said_name)
-        if said is not None and memoryview(said)[:1].tobytes() == b"[" and (found := _inputs(said)) > inputs:
+        if said is not None and memoryview(said)[:1].tobytes() == b"[" and (found := _inputs(said, said_name)) > inputs:
             name, inputs = said_name, found  # which of two an engine reads is its own affair
     each: float = 1
     for said_name in _ANSWERS:
@@ -260,10 +268,12 @@ def _sequences(fields: Mapping[str, msgspec.Raw], route: Route) -> int:
     return inputs * math.ceil(each)
 
 
-def _inputs(said: msgspec.Raw) -> int:
-    """Of a list: how many texts, or lists of tokens; a list of tokens itself is one."""
+def _inputs(said: msgspec.Raw, name: str) -> int:
+    """Of a list: how many texts, or lists of tokens; a list of tokens itself is one. Raises Refused."""
     if _TOKENS.match(said):
         return 1  # however many: nobody counts them
+    if len(said) > SEPARATORS_MAX and bytes(said).count(b",") > SEPARATORS_MAX:
+        raise malformed(f"`{name}` holds more than {SEPARATORS_MAX} values.", name)
     return len(msgspec.json.decode(said, type=list[msgspec.Raw])) or 1
 
 

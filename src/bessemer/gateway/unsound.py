@@ -20,6 +20,7 @@ GRAMMAR_LENGTH_MAX, GRAMMAR_PARENTHESES_MAX = 256 << 10, 4096
 LOOKED_BACK_MAX = 1 << 16
 """Tokens."""
 
+NUMBER_LENGTH_MAX = 1024
 LISTED_MAX = 1000
 """Tokens that an event may tell of beside the one that was written."""
 
@@ -45,13 +46,14 @@ def check(fields: Mapping[str, msgspec.Raw], *, generates: bool) -> None:
             raise malformed(f"`{name}` may be at most {most}.", name)
     if "grammar" not in fields:
         return
-    if len(fields["grammar"]) > GRAMMAR_LENGTH_MAX:
-        raise malformed(f"`grammar` may have at most {GRAMMAR_LENGTH_MAX} bytes.", "grammar")
     if str(_read(fields["grammar"], "grammar")).count("(") > GRAMMAR_PARENTHESES_MAX:
         raise malformed(f"`grammar` may have at most {GRAMMAR_PARENTHESES_MAX} parentheses.", "grammar")
 
 
 def _read(said: msgspec.Raw, name: str) -> object:
+    most = GRAMMAR_LENGTH_MAX if name == "grammar" else NUMBER_LENGTH_MAX
+    if len(said) > most:
+        raise malformed(f"`{name}` may have at most {most} bytes.", name)
     try:
         return orjson.loads(memoryview(said))
     except orjson.JSONDecodeError as error:
