@@ -23,7 +23,7 @@ from bessemer.drivers.bucket.fake import FakeBucket, FakeBuckets
 from bessemer.drivers.bucket.real import S3Buckets
 from bessemer.drivers.fetch.protocol import S3Place
 from bessemer.drivers.fetch.reach import Reach
-from bessemer.gateway import Logbook, Reporter, entry, logbook, logplace
+from bessemer.gateway import Logbook, Reporter, entry, logbook, logplace, retention
 from bessemer.gateway.entry import Entry, Facts, Room
 from bessemer.gateway.logbook import KEYS_MARK, MEMORY_BYTES
 from bessemer.gateway.logplace import FLUSH_SECONDS, LogPlace
@@ -386,7 +386,9 @@ async def test_a_batch_that_is_full_is_written_at_once() -> None:
     assert len(lines(bucket)) == 20, "who ends in order writes what waits"
 
 
-async def test_what_is_too_old_goes_and_nothing_else_does() -> None:
+async def test_what_is_too_old_goes_and_nothing_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(retention, "REMOVED_MAX", 15)
     tenant = Tenant()
     bucket = tenant.bucket("logs")
     bucket.page = 3
@@ -408,6 +410,8 @@ async def test_what_is_too_old_goes_and_nothing_else_does() -> None:
     place = book.follow("u1", body_of("acme--lab", "logs", retentionDays=5))
     assert place is not None
     await goes_on(book, clock, 2)
+    assert sum(key in bucket.objects for key in ours) == len(ours) - 15, "so many at once, and no more"
+    await goes_on(book, clock, 61)
     left = [key for key in ours if key in bucket.objects]
     assert left == [key for key in ours if key >= f"{base}2025/06/10/15"]
     assert set(others) < set(bucket.objects)

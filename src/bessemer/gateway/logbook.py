@@ -28,7 +28,7 @@ KEYS_MARK = "bessemer.dev/logging-keys"
 """The annotation of an Endpoint that says that keys were set for its place, and another one when they change."""
 MEMORY_BYTES = 64 << 20
 LOOK_SECONDS = 1.0
-AT_ONCE_MAX = 8
+AT_ONCE_MAX = 4
 """Places of one tenant that are worked for."""
 CLOSE_SECONDS = 1.5
 """For which a gateway that ends tries to write what waits."""
