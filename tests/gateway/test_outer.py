@@ -309,7 +309,7 @@ async def dialled(url: str, *, allowed: str = "", tls: ssl.SSLContext | None = N
     out = outward(Settings(externals_allowed=allowed))
     to = Outer.read({"url": url, "model": "m"}, "")
     try:
-        made = await connect(to, asyncio.Protocol, allows=out.allows, tls=tls or out.tls)
+        made = await connect(to, asyncio.Protocol, by=replace(out, tls=tls or out.tls))
     except (OSError, ValueError) as error:
         return str(error) or type(error).__name__
     assert made is not None

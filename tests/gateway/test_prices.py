@@ -20,6 +20,7 @@ from bessemer.gateway.chains import models_of
 from bessemer.gateway.errors import Refused
 from bessemer.gateway.meter import Counts
 from bessemer.gateway.need import Need
+from bessemer.gateway.record import Batch
 from bessemer.gateway.tables import Tables
 from bessemer.gateway.tickets import Account, Ticket
 from bessemer.gateway.vessels import KNOWN, Row, Vessel
@@ -185,7 +186,7 @@ async def test_an_answer_is_shortened_by_who_may_give_it(store: Store, clock: Fa
         entered = one.admission.enter(FREE, wanted(max_tokens=100_000), endpoint=chat)
         ticket = entered if isinstance(entered, Ticket) else await entered
         writes[model] = ticket.writes
-        one.admission.leave(ticket, Counts())
+        ticket.leave(0)
         await one.admission.say(last=True)
     assert writes["tiny"] is None, "there is room for all of it"
     assert writes["other"] is not None
@@ -235,7 +236,8 @@ async def test_two_of_differing_price_answer_under_one_name(store: Store, clock:
         pending = to.spool.pending()
         assert pending is not None
         records = list(pending.records)
-    await store.ledger.settle(UsageBatch(gateway_uid="g", spool_uid="s", first_sequence=1, records=records))
+    batch = Batch(gateway_uid="g", spool_uid="s", first_sequence=1, records=records)
+    await store.ledger.settle(UsageBatch.model_validate(batch.dump()))
     cost = sum(
         prices.of(one.model).tokens(read=one.input_tokens, cached=one.cached_input_tokens, written=one.output_tokens)
         for one in paid

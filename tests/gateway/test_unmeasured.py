@@ -7,12 +7,12 @@ from typing import Any
 import aiohttp
 import orjson
 import pytest
-from bessemer.gateway.shares import most
 
 from bessemer.core.money import Prices
 from bessemer.gateway import request
 from bessemer.gateway.admission import Room, _smaller
 from bessemer.gateway.books import Books
+from bessemer.gateway.need import most
 from bessemer.gateway.request import Route, Wanted
 from bessemer.gateway.route import Pool, Replica
 from bessemer.gateway.tables import KeyEntry

@@ -10,6 +10,7 @@ import typer
 from bessemer.cli.connection import ProjectOption, run
 from bessemer.cli.output import DOCUMENTS, OutputOption, shown
 from bessemer.core.errors import Invalid
+from bessemer.drivers.engine.protocol import Task
 
 if TYPE_CHECKING:
     from bessemer.client import Client
@@ -19,6 +20,7 @@ OfOption = Annotated[
     str, typer.Option("--project", "-n", help="Of this project; the platform's where not given.", show_default=False)
 ]
 EngineOption = Annotated[str, typer.Option(help="auto, llamacpp or vllm.")]
+TaskOption = Annotated[Task, typer.Option(help="What it is for: generate or embed.")]
 ArgumentOption = Annotated[
     list[str] | None, typer.Option("--argument", metavar="NAME=VALUE", help="Of the engine; repeat for more.")
 ]
@@ -37,6 +39,7 @@ def fit(
     name: ModelArgument,
     *,
     project: OfOption = "",
+    task: TaskOption = "generate",
     engine: EngineOption = "auto",
     argument: ArgumentOption = None,
     output: OutputOption = "table",
@@ -47,7 +50,7 @@ def fit(
     """
     from bessemer.cli.work import vetting as work
 
-    asked: dict[str, Any] = {"project": project, "engine": engine, "arguments": argument or []}
+    asked: dict[str, Any] = {"project": project, "engine": engine, "arguments": argument or [], "task": task}
     found = run(context, lambda client: work.fitting(client, name, **asked))
     typer.echo(shown(found, output, text=lambda within: work.fit_text(found, within=within)))
 
@@ -56,6 +59,7 @@ FlavorOption = Annotated[str, typer.Option(help="The flavor that it is measured 
 ContextOption = Annotated[int, typer.Option("--context", min=64, help="Context of a slot, in tokens.")]
 SlotsOption = Annotated[int, typer.Option(min=1, max=256, help="Requests that it answers at the same time.")]
 FirstOption = Annotated[int, typer.Option(min=0, help="Milliseconds to the first token, of 95 % at most.")]
+EndOption = Annotated[int, typer.Option(min=0, help="Milliseconds to the end of an answer, of 95 % at most.")]
 BetweenOption = Annotated[int, typer.Option(min=0, help="Milliseconds between tokens, of 95 % at most.")]
 ShapeOption = Annotated[str, typer.Option(help="What is asked: chat, code or long.")]
 TraceOption = Annotated[
@@ -80,12 +84,14 @@ def vet(
     flavor: FlavorOption = "",
     project: ProjectOption = "",
     called: Annotated[str, typer.Option("--name", help="What to call it; made of both where not given.")] = "",
+    task: TaskOption = "generate",
     engine: EngineOption = "auto",
     argument: ArgumentOption = None,
     context_tokens: ContextOption = 2048,
     slots: SlotsOption = 4,
     ttft: FirstOption = 0,
     inter_token: BetweenOption = 0,
+    end: EndOption = 0,
     shape: ShapeOption = "chat",
     trace: TraceOption = None,
     shared: SharedOption = 0,
@@ -110,7 +116,7 @@ def vet(
     `bessemer model vet llama --flavor h100.1 -n acme--research --ttft 500 --inter-token 50 --plot llama.html`
     """
     if dry_run:
-        fit(context, name, project=project, engine=engine, argument=argument, output=output)
+        fit(context, name, project=project, task=task, engine=engine, argument=argument, output=output)
         return
     if not flavor or not project:
         raise Invalid("say where: --flavor FLAVOR and -n TENANT--PROJECT")

@@ -16,11 +16,11 @@ from msgspec.structs import replace
 
 from bessemer.core.clock import Clock
 from bessemer.core.money import Prices
-from bessemer.core.values import UsageRecord
 from bessemer.gateway import errors
 from bessemer.gateway.heirs import Left, keep_saying
 from bessemer.gateway.lending import Lacking, Lending
 from bessemer.gateway.need import TEMPLATE_TOKENS, Need, most
+from bessemer.gateway.record import AnyRecord
 from bessemer.gateway.request import Wanted
 from bessemer.gateway.tables import EndpointEntry, KeyEntry
 from bessemer.gateway.tickets import Ticket
@@ -71,7 +71,7 @@ class Admission:
         ticket = self.lending.at_once(key, need)
         return ticket if ticket is not None else self._wait(key, wanted, context=context, need=need)
 
-    def settled(self, records: Sequence[UsageRecord], gone: int) -> None:
+    def settled(self, records: Sequence[AnyRecord], gone: int) -> None:
         """These are in the ledger by now; so many are ``gone`` from the spool."""
         self.lending.settled(records, gone)
 

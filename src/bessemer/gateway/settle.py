@@ -13,16 +13,16 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
+from msgspec.structs import replace
 
 from bessemer.core.clock import Clock
 from bessemer.core.errors import BessemerError, Conflict, Invalid
-from bessemer.core.values import UsageBatch, UsageRecord
-from bessemer.gateway.record import older
+from bessemer.gateway.record import AnyRecord, Batch, older
 from bessemer.gateway.spool import Spool
 
 _log = structlog.get_logger("gateway.settle")
 
-Send = Callable[[UsageBatch], Awaitable[int]]
+Send = Callable[[Batch], Awaitable[int]]
 """Settles a batch; answers the highest sequence stored for the spool."""
 
 
@@ -44,7 +44,7 @@ class Settler:
         clock: Clock,
         gateway_uid: str,
         every_seconds: float = 0.5,
-        settled: Callable[[Sequence[UsageRecord], int], None] = lambda _, __: None,
+        settled: Callable[[Sequence[AnyRecord], int], None] = lambda _, __: None,
     ) -> None:
         self._spool = spool
         self._send = send
@@ -85,7 +85,7 @@ class Settler:
             await asyncio.to_thread(self._spool.sync)
         if pending is None:
             return False
-        batch = UsageBatch(
+        batch = Batch(
             gateway_uid=self._gateway_uid,
             spool_uid=pending.spool_uid,
             first_sequence=pending.first_sequence,
@@ -108,11 +108,11 @@ class Settler:
         self._settled(records, waiting - self._spool.waiting - told)
         return True
 
-    async def _sent(self, batch: UsageBatch) -> int:
+    async def _sent(self, batch: Batch) -> int:
         try:
             return await self._send(batch)
         except Invalid:
             plain = [older(record) for record in batch.records]
             if plain == batch.records:
                 raise
-            return await self._send(batch.model_copy(update={"records": plain}))
+            return await self._send(replace(batch, records=plain))

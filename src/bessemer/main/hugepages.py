@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import errno
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -34,21 +35,24 @@ _MAPS = Path("/proc/self/maps")
 async def bring_together(clock: Clock) -> None:
     """For ever, until the system says that it cannot."""
     system = ctypes.CDLL(None, use_errno=True)
-    can = hasattr(system, "madvise") and hasattr(system, "mincore")
-    while can:
-        await clock.sleep(LOOK_SECONDS)
-        can = await asyncio.to_thread(_bring_all, system)
-
-
-def _bring_all(system: ctypes.CDLL) -> bool:
+    can, end = hasattr(system, "madvise") and hasattr(system, "mincore"), threading.Event()
     try:
-        return bring(system, whole(_MAPS.read_text()))
+        while can:
+            await clock.sleep(LOOK_SECONDS)
+            can = await asyncio.to_thread(_bring_all, system, end)
+    finally:
+        end.set()  # else the process would end only after what is under way
+
+
+def _bring_all(system: ctypes.CDLL, end: threading.Event) -> bool:
+    try:
+        return bring(system, whole(_MAPS.read_text()), end=end)
     except OSError:  # it does not say what is mapped
         return False
 
 
-def bring(system: ctypes.CDLL, starts: Iterable[int]) -> bool:
-    """What begins there, as far as it is in memory. Whether the system does so at all."""
+def bring(system: ctypes.CDLL, starts: Iterable[int], *, end: threading.Event) -> bool:
+    """What begins there, as far as it is in memory, until it is to end. Whether the system does so at all."""
     there = ctypes.create_string_buffer(HUGE_BYTES // _PAGE_BYTES)
     for start in starts:
         at, size = ctypes.c_void_p(start), ctypes.c_size_t(HUGE_BYTES)
@@ -57,7 +61,8 @@ def bring(system: ctypes.CDLL, starts: Iterable[int]) -> bool:
         began = time.perf_counter()
         if system.madvise(at, size, _COLLAPSE) and ctypes.get_errno() == errno.EINVAL:
             return False
-        time.sleep(_REST * (time.perf_counter() - began))
+        if end.wait(_REST * (time.perf_counter() - began)):
+            break
     return True
 
 
