@@ -80,11 +80,14 @@ async def look(ctx: HostContext, claim: Claim, *, process: str, secret: str) -> 
     return {"counted": {**found, "still": same}}
 
 
-async def last(ctx: HostContext, claim: Claim, *, process: str, secret: str) -> dict[str, Any] | None:
-    """What it counted, before it is ended; None where that stands in the status already, or it does not say."""
+def told(claim: Claim, process: str) -> bool:
+    """Whether what it counted stands in the status already, for it is to be ended."""
     kept: Counted | None = claim.status.detail.get("counted")
-    if kept is not None and kept.get("last") == process:
-        return None
+    return kept is not None and kept.get("last") == process
+
+
+async def last(ctx: HostContext, claim: Claim, *, process: str, secret: str) -> dict[str, Any] | None:
+    """What it counted, before it is ended; None where it does not say."""
     said = await _read(ctx, claim, secret=secret)
     if said is None:
         return None

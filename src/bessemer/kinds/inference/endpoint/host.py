@@ -86,15 +86,15 @@ class EndpointHost:
         return this.wait("Preparing", "Preparing", message="the model is brought to the host", again=0.0)
 
     async def remove(self, ctx: HostContext, claim: Claim) -> Outcome:
-        counted = claim.status.detail.get("counted")
-        if (found := await _last(ctx, claim)) is not None:
-            # It stands on the disk before the engine goes: a crash loses none of it.
+        counted, found = claim.status.detail.get("counted"), await _last(ctx, claim)
+        if found is not None and not counting.told(claim, found["process"]):
+            # It stands on the disk before the engine goes: a crash loses none of it, but for what comes from here on.
             status = claim.status.model_copy(update={"detail": {**claim.status.detail, "counted": found}})
             remedy = "Bring the host's agent back."
             return Wait(reason="Counted", message="what it counted is kept", status=status, again=0.0, remedy=remedy)
         outcome = await clear(ctx, claim, ctx.drivers.engine.stop)
-        if counted and isinstance(outcome, Done) and isinstance(outcome.status, ClaimStatus):
-            return replace(outcome, status=outcome.status.model_copy(update={"detail": {"counted": counted}}))
+        if (latest := found or counted) and isinstance(outcome, Done) and isinstance(outcome.status, ClaimStatus):
+            return replace(outcome, status=outcome.status.model_copy(update={"detail": {"counted": latest}}))
         return outcome
 
     def log(self, ctx: HostContext, claim: Claim, *, follow: bool) -> AsyncIterator[bytes]:
@@ -216,7 +216,7 @@ async def _counted(this: _Pass, engine: RunningEngine) -> Mapping[str, Any]:
 
 
 async def _last(ctx: HostContext, claim: Claim) -> dict[str, Any] | None:
-    """What its engine counted, where that is not known yet and can be: it goes, whatever it has counted."""
+    """What its engine has counted up to now, where that can be known: it goes, whatever it has counted."""
     try:
         engine = await ctx.drivers.engine.find(claim.uid)
         if engine is None or claim.status.detail.get("process") != identity(engine):
