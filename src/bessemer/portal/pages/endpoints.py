@@ -92,7 +92,7 @@ def build(desk: Desk, which: Key, *, body: str, gate: code.Gate, settled: int = 
         title=name,
         scope=project,
         crumbs=((words.place(project), ""), ("Endpoints", f"/in/{project}/endpoints"), (name, "")),
-        code=code.endpoint_code(project, name, body=body, gate=gate),
+        code=code.endpoint_code(project, name, body=body, gate=gate, embeds=fact.embeds),
         request=code.path("endpoints", name, project=project),
     )
     fixed: dict[str, Any] = {
@@ -100,9 +100,7 @@ def build(desk: Desk, which: Key, *, body: str, gate: code.Gate, settled: int = 
         "sub": f"Endpoint in {words.place(project)}, {answering(fact, long=True)}.",
         "gateway": gate.url,
         "shell_text": code.shell(project, gate),
-        "curl": code.curl(name, gate),
-        "python": code.python(name, gate),
-        "javascript": code.javascript(name, gate),
+        "calls": code.calls(name, gate, embeds=fact.embeds),
         "choices": playing.choices(fact),
         "playground": f"/in/{project}/playground?model={name}",
         "may_chat": desk.writes(project),
@@ -131,7 +129,12 @@ def figures(desk: Desk, fact: EndpointFact) -> list[Part]:
     """What lives of the row of figures; what the ledger says is fetched beside it."""
     hour = price.of_endpoint(desk, fact)
     plan = price.plan_for(desk, fact.project)
-    tokens = f"{words.money(plan.million_output, plan.currency)} per million tokens out" if plan else ""
+    rate, way = (plan.million_input, "in") if plan and fact.embeds else (plan.million_output if plan else 0, "out")
+    tokens = f"{words.money(rate, plan.currency)} per million tokens {way}" if plan else ""
+    spoken: list[Part] = [
+        Stat(id="stat-out", label="Tokens out", figure="–", note="in the last hour"),
+        Stat(id="stat-first", label="First token", figure="–", note="ask to measure it"),
+    ]
     return [
         Stat(
             id="stat-replicas",
@@ -141,10 +144,9 @@ def figures(desk: Desk, fact: EndpointFact) -> list[Part]:
             note=f"{fact.slots} requests at a time each",
         ),
         Stat(id="stat-price", label="Price", figure=price.shown(hour), unit="/ h", note=tokens),
-        # These three are filled by usage.js and chat.js: from the ledger, and from what this browser measured.
+        # These are filled by usage.js and chat.js: from the ledger, and from what this browser measured.
         Stat(id="stat-requests", label="Requests", figure="–", note="in the last hour"),
-        Stat(id="stat-out", label="Tokens out", figure="–", note="in the last hour"),
-        Stat(id="stat-first", label="First token", figure="–", note="ask to measure it"),
+        *(spoken if not fact.embeds else ()),
     ]
 
 
