@@ -22,7 +22,6 @@ from bessemer.api import listen, server_tls
 from bessemer.core.bounds import OF_QUOTA
 from bessemer.core.clock import SystemClock
 from bessemer.core.resource import Change, Key
-from bessemer.core.values import UsageBatch
 from bessemer.gateway import (
     Admission,
     Gateway,
@@ -33,6 +32,7 @@ from bessemer.gateway import (
     Tables,
 )
 from bessemer.gateway.metrics import GatewayMetrics
+from bessemer.gateway.record import Batch
 from bessemer.main import identities
 from bessemer.main.gateway import serve
 from bessemer.main.process import have_read
@@ -166,7 +166,7 @@ async def _nothing() -> list[str]:
     return []
 
 
-async def _stored(batch: UsageBatch) -> int:
+async def _stored(batch: Batch) -> int:
     """All of it."""
     return batch.first_sequence + len(batch.records) - 1
 

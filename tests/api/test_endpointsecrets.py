@@ -10,7 +10,7 @@ import pytest
 
 from bessemer.api.endpointsecrets import FIELD
 from bessemer.gateway import outer
-from bessemer.kinds.inference.endpoint import forms
+from bessemer.kinds.inference.endpoint import forms, prompts
 from tests.api.world import ADMIN, GATEWAY, World, world
 
 AT = "/apis/bessemer.dev/v1alpha1/namespaces/acme--lab/endpoints"
@@ -114,3 +114,65 @@ async def test_an_endpoint_with_replicas_has_none(w: World) -> None:
 
 def test_gateway_and_api_mean_the_same_mark() -> None:
     assert outer.SECRET_MARK == forms.SECRET_MARK
+
+
+LOGGED: dict[str, Any] = {"s3": {"bucket": "logs", "prefix": "p", "endpoint": "https://s3.example.org"}}
+KEYS = {"accessKey": "AKIA1", "secretKey": "wo/rd"}
+
+
+async def test_keys_of_a_bucket_are_kept_beside_told_to_gateways_and_taken_away(w: World) -> None:
+    merge = "application/merge-patch+json"
+    assert (await w.call("POST", f"{AT}/big/secret", {"logging": KEYS})).code == 422, "it is logged nowhere"
+    assert (await w.call("PATCH", f"{AT}/big", {"spec": {"logging": LOGGED}}, media=merge)).code == 200
+    mia = await w.login("mia")
+    assert (await w.call("POST", f"{AT}/big/secret", {"secret": "sk-one"}, token=mia)).code == 200
+    marks = []
+    for said in (KEYS, {**KEYS, "sessionToken": "s"}, {}):
+        assert (await w.call("POST", f"{AT}/big/secret", {"logging": said}, token=mia)).code == 200
+        reply = await w.call("GET", f"{AT}/big/secret", peer=GATEWAY)
+        assert reply.json["logging"] == {"keys": said, "at": "s3:https://s3.example.org/logs"}
+        assert reply.json["secret"] == "sk-one"
+        seen = await w.call("GET", f"{AT}/big", token=mia)
+        assert b"wo/rd" not in seen.body
+        marks.append(seen.json["metadata"]["annotations"].get(prompts.KEYS_MARK))
+        assert forms.SECRET_MARK in seen.json["metadata"]["annotations"]
+    assert marks[0] != marks[1]
+    assert marks[2] is None
+    assert b"wo/rd" not in (await w.call("GET", "/audit")).body
+    assert (await w.call("POST", f"{AT}/big/secret", {"logging": KEYS}, token=await w.login("eve"))).code in (403, 404)
+
+
+async def test_keys_are_of_the_bucket_that_they_were_set_for(w: World) -> None:
+    merge = "application/merge-patch+json"
+    assert (await w.call("PATCH", f"{AT}/big", {"spec": {"logging": LOGGED}}, media=merge)).code == 200
+    assert (await w.call("POST", f"{AT}/big/secret", {"logging": KEYS})).code == 200
+    for change, told_ in (
+        ({"prefix": "q"}, KEYS),
+        ({"bucket": "thief"}, {}),
+        ({"bucket": "logs", "endpoint": "https://thief.example.org"}, {}),
+        ({"endpoint": "http://s3.example.org"}, {}),
+        ({"endpoint": "https://s3.example.org"}, KEYS),
+    ):
+        assert (await w.call("PATCH", f"{AT}/big", {"spec": {"logging": {"s3": change}}}, media=merge)).code == 200
+        reply = await w.call("GET", f"{AT}/big/secret", peer=GATEWAY)
+        assert reply.json["logging"]["keys"] == told_
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"accessKey": "a"},
+        {"secretKey": "a"},
+        {"accessKey": "a", "secretKey": "a\nb"},
+        {"accessKey": "a", "secretKey": 5},
+        {"other": "x"},
+        [],
+        "",
+        None,
+    ],
+)
+async def test_what_are_no_keys_is_refused(w: World, said: Any) -> None:
+    merge = "application/merge-patch+json"
+    assert (await w.call("PATCH", f"{AT}/big", {"spec": {"logging": LOGGED}}, media=merge)).code == 200
+    assert (await w.call("POST", f"{AT}/big/secret", {"logging": said})).code == 400
+    assert (await w.call("POST", f"{AT}/big/secret", {"logging": KEYS, "secret": "x"})).code == 400

@@ -87,9 +87,18 @@ class Gateway:
         entered = self.admission.enter(of, what, endpoint=ENDPOINT)
         return entered if isinstance(entered, Ticket) else await entered
 
-    def end(self, of: KeyEntry, ticket: Ticket, *, read: int = 0, written: int = 0, answered: bool = True) -> Counts:
+    def end(
+        self,
+        of: KeyEntry,
+        ticket: Ticket,
+        *,
+        read: int = 0,
+        written: int = 0,
+        answered: bool = True,
+        model: str = "words",
+    ) -> Counts:
         """The answer is over: its record is in the spool, and its ticket given back. What of it is billed."""
-        counts = ticket.billed(Counts(read, 0, written))
+        counts = ticket.billed(Counts(read, 0, written), model)
         if answered:
             record = UsageRecord(
                 at=int(self.clock.now()),
@@ -98,7 +107,7 @@ class Gateway:
                 endpoint="chat",
                 endpoint_uid="uid-chat",
                 api_key=of.name,
-                model="words",
+                model=model,
                 status=200,
                 input_tokens=counts.input_tokens,
                 output_tokens=counts.output_tokens,
@@ -107,8 +116,8 @@ class Gateway:
                 held_bounds=ticket.names,
             )
             self.spool.append(record)
-            self.admission.spend(ticket, record)
-        self.admission.leave(ticket, counts)
+            self.admission.lending.spend(ticket, record)
+        ticket.leave(counts.input_tokens + counts.output_tokens)
         return counts
 
     async def serve(self, of: KeyEntry, what: request.Wanted, *, read: int = 0, written: int = 0) -> Counts:

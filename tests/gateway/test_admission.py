@@ -181,7 +181,7 @@ async def test_a_bound_that_comes_is_heard_with_the_key_and_one_above_within_a_m
     await restate(store, "Project", PROJECT, limits={"concurrent": 0})
     await clock.advance(61)
     await one.serve(free, wanted())  # beside which it is heard
-    await asyncio.sleep(0.01)
+    await asyncio.gather(*(known.again for known in one.admission.lending._known.values() if known.again is not None))
     with pytest.raises(Refused):
         await one.serve(free, wanted())
 

@@ -159,7 +159,7 @@ async def test_a_service_is_asked_in_its_own_words_and_billed_by_its_own_count()
             assert "bsk_good" not in str(headers), "what the client showed us stays here"
             assert "authorization" not in headers, "none was set"
             assert headers["host"].startswith("127.0.0.1:")
-        assert billed(to)[0] == ("big", "big-1", 9, 3)
+        assert billed(to)[0] == ("big", "external/big-1", 9, 3)
         assert to.tables.endpoints[PROJECT, "big"].context_tokens == 4096
 
 
@@ -170,7 +170,7 @@ async def test_a_stream_is_asked_for_its_usage_and_for_nothing_that_it_would_ref
             status, text = await ask(to, "big", stream=True, **words)
             assert (status, "st" in text, '"usage"' in text) == (200, True, shown)
             assert there.bodies[-1]["stream_options"] == {"include_usage": True}
-        assert billed(to) == [("big", "big-1", 9, 3)] * 2
+        assert billed(to) == [("big", "external/big-1", 9, 3)] * 2
 
 
 async def test_what_tells_no_usage_is_billed_nothing() -> None:
@@ -178,7 +178,7 @@ async def test_what_tells_no_usage_is_billed_nothing() -> None:
         there.usage = False
         to.tables.apply(outer("big", there.url))
         assert (await ask(to, "big"))[0] == (await ask(to, "big", stream=True))[0] == 200
-        assert billed(to) == [("big", "big-1", 0, 0)] * 2
+        assert billed(to) == [("big", "external/big-1", 0, 0)] * 2
 
 
 async def test_many_are_asked_at_once_of_whom_nobody_knows_how_many_it_takes() -> None:

@@ -24,7 +24,7 @@ def spooled(to: Rig) -> list[UsageRecord]:
     """What its spool has, as the api hears it."""
     pending = to.spool.pending(most=to.spool.waiting)
     records = pending.records if pending is not None else ()
-    return [UsageRecord.model_validate(one.model_dump(include=set(UsageRecord.model_fields))) for one in records]
+    return [UsageRecord.model_validate_json(one.line()) for one in records]
 
 
 async def test_a_budget_is_never_passed_whichever_the_kernel_chooses(store: Store, clock: FakeClock) -> None:

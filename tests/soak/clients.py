@@ -127,8 +127,9 @@ async def converse(
             asked = await ask(session, dice.choice(plant.urls), token=plant.keys[key], key=key, wish=wish)
             plant.asked.append(asked)
             tries += 1
-            if asked.status in (200, *FAILED) or tries >= TRIES or until.is_set():
+            if asked.status in (200, *FAILED) or until.is_set():
                 break
+            assert tries < TRIES, ("it was tried in vain", asked)
             await asyncio.sleep(dice.uniform(0.2, 0.6))
         with suppress(TimeoutError):
             await asyncio.wait_for(until.wait(), dice.uniform(0.2, 1.8) * pause)

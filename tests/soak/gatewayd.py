@@ -62,7 +62,7 @@ async def main(state: str, doors: str) -> None:
     loop.add_signal_handler(signal.SIGUSR1, jump, 2.0)
     loop.add_signal_handler(signal.SIGUSR2, jump, -5.0)
     gateway.SystemClock = lambda: clock  # type: ignore[assignment,misc]
-    note = os.open(f"{state}.settled", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    note = os.open(f"{state}.settled", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     gateway.Settler = partial(Noting, note=note)  # type: ignore[assignment,misc]
     gateway.doors_of = lambda *_: lambda _host: Path(doors)  # type: ignore[assignment]
     running = asyncio.ensure_future(gateway.run_gateway(paths, load(paths), stop=asyncio.Event()))

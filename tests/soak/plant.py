@@ -41,8 +41,8 @@ ROOT = Path(__file__).parents[2]
 CONTEXT = 512
 PRICES = {"millionInputTokens": 1_000_000, "millionCachedInputTokens": 1_000_000, "millionOutputTokens": 3_000_000}
 """A token that is read costs one millionth, one that is written three."""
-READY_SECONDS = 60.0
-ENDED_SECONDS = 30.0
+READY_SECONDS = 180.0
+ENDED_SECONDS = 90.0
 _BILLED = """SELECT api_key, SUM(requests), SUM(input_tokens), SUM(output_tokens) FROM ledger WHERE kind = 'tokens'
 GROUP BY api_key"""
 _BOUND = """SELECT bound, used, (SELECT coalesce(SUM(amount), 0) FROM levels

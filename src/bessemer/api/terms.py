@@ -34,7 +34,7 @@ async def require_terms(call: Call, target: Target, *, body: Body, old: Body | N
     causes = toleration_causes(body, old, tenant=tenant, bearable=terms.bearable)
     causes += priority_causes(body, old, tenant=tenant, most=terms.max_priority)
     before = {(path, name) for path, _, name in _named(target, old)}
-    for path, kind, name in _named(target, body):
+    for path, kind, name in _named(target, body if terms.allowed else None):
         among = terms.allowed.get(kind.lower())
         if (
             among is not None

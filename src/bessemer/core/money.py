@@ -83,9 +83,9 @@ class Prices:
     @classmethod
     def heard(cls, said: Mapping[str, Any]) -> Self:
         """From what `told` says; an api of another release may say more, or nothing of models."""
-        read, cached, written = said.get("general") or (said["input"], said["cached"], said["output"])
+        read, cached, written = said.get("general") or (said.get(sort, 0) for sort in ("input", "cached", "output"))
         models = {name: (rate[0], rate[1], rate[2]) for name, rate in said.get("models", {}).items()}
-        return cls(currency=said["currency"], input=read, cached=cached, output=written, models=models)
+        return cls(currency=said.get("currency", "EUR"), input=read, cached=cached, output=written, models=models)
 
     def told(self) -> dict[str, Any]:
         """What a gateway is told of tokens. One of a release that knows of no models reads the first four alone: it

@@ -14,6 +14,7 @@ from bessemer.gateway.follow import Follower
 from bessemer.gateway.front import Front
 from bessemer.gateway.gauge import Reporter
 from bessemer.gateway.lending import Lending
+from bessemer.gateway.logbook import Logbook
 from bessemer.gateway.pulse import Pulse
 from bessemer.gateway.settle import Settler
 from bessemer.gateway.spool import Spool
@@ -27,6 +28,7 @@ __all__ = [
     "Gateway",
     "GatewayFacts",
     "Lending",
+    "Logbook",
     "Patience",
     "Pulse",
     "Reporter",

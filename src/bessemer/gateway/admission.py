@@ -16,11 +16,9 @@ from msgspec.structs import replace
 
 from bessemer.core.clock import Clock
 from bessemer.core.money import Prices
-from bessemer.core.values import UsageRecord
 from bessemer.gateway import errors
 from bessemer.gateway.heirs import Left, keep_saying
 from bessemer.gateway.lending import Lacking, Lending
-from bessemer.gateway.meter import Counts
 from bessemer.gateway.need import TEMPLATE_TOKENS, Need, most
 from bessemer.gateway.record import AnyRecord
 from bessemer.gateway.request import Wanted
@@ -47,7 +45,7 @@ class Room:
         """Whether there is room for so much."""
         if self.tokens is not None and need.tokens > self.tokens:
             return False
-        return all(prices.most(need.tokens, writes=need.writes) <= micro for micro, prices in self.money)
+        return all(need.cost(prices) <= micro for micro, prices in self.money)
 
 
 class Admission:
@@ -57,24 +55,23 @@ class Admission:
         self.lending = lending or Lending()
 
     def enter(
-        self, key: KeyEntry, wanted: Wanted, *, endpoint: EndpointEntry, context_tokens: int = 0
+        self,
+        key: KeyEntry,
+        wanted: Wanted,
+        *,
+        endpoint: EndpointEntry,
+        context_tokens: int = 0,
+        models: tuple[str, ...] = (),
     ) -> Ticket | Awaitable[Ticket]:
         """A ticket, at once where nobody has to be asked; ``context_tokens`` are the most of whoever may answer, 0 the
-        endpoint's. Raises Refused, now or where it is awaited."""
+        endpoint's, and ``models`` what records may say of them, none the endpoint's. Raises Refused, now or where it is
+        awaited."""
         context = context_tokens or endpoint.context_tokens
-        need = most(wanted, context)
+        need = most(wanted, context, models=models or endpoint.answers)
         ticket = self.lending.at_once(key, need)
         return ticket if ticket is not None else self._wait(key, wanted, context=context, need=need)
 
-    def spend(self, ticket: Ticket, record: AnyRecord) -> None:
-        """The record of it is in the spool."""
-        self.lending.spend(ticket, record)
-
-    def leave(self, ticket: Ticket, counts: Counts) -> None:
-        """It is over, and came to so much: what it did not use is the next one's. Once for each ticket."""
-        ticket.leave(counts.input_tokens + counts.output_tokens)
-
-    def settled(self, records: Sequence[UsageRecord], gone: int) -> None:
+    def settled(self, records: Sequence[AnyRecord], gone: int) -> None:
         """These are in the ledger by now; so many are ``gone`` from the spool."""
         self.lending.settled(records, gone)
 
@@ -133,11 +130,11 @@ def _smaller(room: Room, wanted: Wanted, *, context: int, below: Need) -> Need |
     high = min(high, beside) if beside > 0 else high
     while low < high:
         middle = (low + high + 1) // 2
-        if room.holds(most(replace(wanted, writes=middle), context)):
+        if room.holds(most(replace(wanted, writes=middle), context, models=below.models)):
             low = middle
         else:
             high = middle - 1
-    found = most(replace(wanted, writes=low), context)
+    found = most(replace(wanted, writes=low), context, models=below.models)
     return found if low >= 1 and room.holds(found) else None
 
 

@@ -11,6 +11,7 @@ import orjson
 
 from bessemer.gateway import errors
 from bessemer.gateway.exchange import Exchange
+from bessemer.gateway.logged import Hearing
 from bessemer.gateway.meter import EVENT_BYTES_MAX, EventStream, metered
 from bessemer.gateway.upstream import WHOLE_BYTES_MAX, Endless, Link, Lost, Silent
 
@@ -114,6 +115,8 @@ class Answering:
         events = self._events = EventStream(
             show_usage=wanted.show_usage, show_timings=wanted.show_timings, show_counts=wanted.show_counts
         )
+        if exchange.log is not None:
+            events = self._events = Hearing(events, exchange.log)
         exchange.counts = events.counts
         exchange.status = status
         exchange.call.start(status, extra=exchange.headers)
@@ -125,6 +128,8 @@ class Answering:
         if 200 <= status < 300:
             body = metered(body, exchange.counts, show_timings=exchange.wanted.show_timings)
         exchange.status = status
+        if exchange.log is not None:
+            exchange.log.answered(body)
         exchange.well()
         now = exchange.first_byte = exchange.means.clock.monotonic()
         exchange.end(now)

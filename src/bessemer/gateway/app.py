@@ -11,14 +11,17 @@ from typing import NamedTuple
 import orjson
 
 from bessemer.core.clock import Clock
+from bessemer.core.money import said_of
 from bessemer.gateway import errors, naming, request, seeking, unsound
 from bessemer.gateway.admission import Admission
 from bessemer.gateway.asking import Asking, Entering
 from bessemer.gateway.attaching import Attaching
 from bessemer.gateway.books import Books
-from bessemer.gateway.chains import Chain, context_of
+from bessemer.gateway.chains import Chain, context_of, models_of
+from bessemer.gateway.entry import Entry
 from bessemer.gateway.exchange import Exchange, Means, Patience
 from bessemer.gateway.front import Front
+from bessemer.gateway.logged import Logged
 from bessemer.gateway.metrics import GatewayMetrics
 from bessemer.gateway.outer import Outward
 from bessemer.gateway.people import PERSONS, People, Person, Vouch, Vouching, refuse_early
@@ -43,6 +46,7 @@ class _Asked(NamedTuple):
     adapter: str
     started: float
     late: float
+    log: Entry | None
 
 
 _HEALTH = ("/healthz", "/livez", "/readyz")
@@ -174,7 +178,8 @@ class Gateway:
         call.answer(200, orjson.dumps(said))
 
     def _complete(self, call: Call) -> None:
-        wanted = request.read(call.body(), ROUTES[call.path])
+        raw = call.body()
+        wanted = request.read(raw, ROUTES[call.path])
         key, endpoint, adapter = naming.named(self._tables.endpoints, call.key, model=wanted.model)
         if endpoint.embeds and wanted.generates:
             raise errors.only_embeds(endpoint.name)
@@ -182,7 +187,8 @@ class Gateway:
         if not call.id:
             call.name()
         started = self._clock.monotonic()
-        asked = _Asked(call, wanted, key, endpoint, adapter, started, seeking.until(call.headers, started))
+        log = endpoint.logging.entry(raw) if endpoint.logging is not None else None
+        asked = _Asked(call, wanted, key, endpoint, adapter, started, seeking.until(call.headers, started), log)
         bringing = self._attaching.look(call, wanted, endpoint=endpoint)
         if bringing is None:
             self._enter(asked)
@@ -191,28 +197,34 @@ class Gateway:
 
     def _enter(self, asked: _Asked) -> None:
         """Let it in; whatever it named is in its body. Raises Refused."""
-        call, wanted, key, endpoint, adapter, started, late = asked
+        call, wanted, key, endpoint, adapter, started, late, log = asked
         wanted.unmeasured = unmeasured(wanted.fields or {})
-        chain, context = None, endpoint.context_tokens
+        chain, context, models = None, endpoint.context_tokens, endpoint.answers
         if endpoint.split is not None or endpoint.fallbacks:
-            chain, context = self._chain(call, wanted, endpoint=endpoint, adapter=adapter)
+            chain = self._chain(call, wanted, endpoint=endpoint, adapter=adapter)
+            context, models = context_of(self._tables.endpoints, endpoint), models_of(self._tables.endpoints, endpoint)
             found = chain.next(started)
             if found is None and chain.unfit:
                 raise errors.only_embeds(endpoint.name)
             endpoint = found or endpoint
-        ticket = self._means.books.enter(key, wanted, endpoint=endpoint, request_id=call.id, context_tokens=context)
+        if adapter:
+            models = tuple(said_of(model, adapter=adapter) for model in models)
+        ticket = self._means.books.enter(
+            key, wanted, endpoint=endpoint, request_id=call.id, context_tokens=context, models=models
+        )
         exchange = Exchange(self._means, call, key, endpoint, wanted, started, until=late, adapter=adapter, chain=chain)
+        if log is not None:
+            exchange = Logged.of(exchange, log)
         if isinstance(ticket, Ticket):
             Asking(exchange).begin(ticket)
         else:
             Entering(exchange, ticket)
 
-    def _chain(self, call: Call, wanted: Wanted, *, endpoint: EndpointEntry, adapter: str) -> tuple[Chain, int]:
-        """Those who may answer for it, and the largest context of theirs."""
+    def _chain(self, call: Call, wanted: Wanted, *, endpoint: EndpointEntry, adapter: str) -> Chain:
+        """Those who may answer for it."""
         session = seeking.session(wanted, call.headers, project=endpoint.project)
         endpoints, writes = self._tables.endpoints, wanted.generates
-        chain = Chain(endpoints, endpoint, adapter=adapter, session=session, writes=writes)
-        return chain, context_of(endpoints, endpoint)
+        return Chain(endpoints, endpoint, adapter=adapter, session=session, writes=writes)
 
 
 def _model(name: str, of: EndpointEntry) -> dict[str, str | int]:

@@ -93,8 +93,17 @@ class Chain:
 def context_of(endpoints: Endpoints, asked: EndpointEntry) -> int:
     """The largest context of whoever may answer for it: what has to be held for a request, so that it can go to any of
     them."""
-    alone = (entry.context_tokens for entry in reached(endpoints, asked) if entry.split is None)
-    return max(alone, default=0) or asked.context_tokens
+    return max((entry.context_tokens for entry in _alone(endpoints, asked)), default=0) or asked.context_tokens
+
+
+def models_of(endpoints: Endpoints, asked: EndpointEntry) -> tuple[str, ...]:
+    """Whoever may answer for it, as records say them."""
+    return tuple(dict.fromkeys(name for entry in _alone(endpoints, asked) for name in entry.answers))
+
+
+def _alone(endpoints: Endpoints, asked: EndpointEntry) -> Iterator[EndpointEntry]:
+    """Those that have replicas, or may have."""
+    return (entry for entry in reached(endpoints, asked) if entry.split is None)
 
 
 def reached(endpoints: Endpoints, asked: EndpointEntry) -> Iterator[EndpointEntry]:

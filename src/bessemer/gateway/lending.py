@@ -26,7 +26,6 @@ from bessemer.core.clock import Clock
 from bessemer.core.errors import BessemerError
 from bessemer.core.money import STATED_MAX, Prices
 from bessemer.core.units import show_price
-from bessemer.core.values import UsageRecord
 from bessemer.gateway import errors
 from bessemer.gateway.lasting import FORGET_SECONDS
 from bessemer.gateway.need import Need
@@ -115,7 +114,7 @@ class Lending:
         if owed is not None:
             self._owed[record.request_id] = owed
 
-    def settled(self, records: Sequence[UsageRecord], gone: int) -> None:
+    def settled(self, records: Sequence[AnyRecord], gone: int) -> None:
         """These are in the ledger by now, and no more held; so many are ``gone`` from the spool."""
         self._before = max(0, self._before - gone)
         for record in records:

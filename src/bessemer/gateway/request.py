@@ -114,20 +114,21 @@ def read(raw: bytes, route: Route) -> Wanted:
     model = _value(fields, "model")
     if not isinstance(model, str) or not model:
         raise malformed("you must provide a model parameter")
-    name, sequences = model[:_MODEL_CHARACTERS_MAX], _sequences(fields, route)
-    writes = _writes(fields, route)
-    if writes is not None and route.streams and not _heeded(fields, route):
+    name = model if len(model) <= _MODEL_CHARACTERS_MAX else model[:_MODEL_CHARACTERS_MAX]
+    sequences = 1 if _MANY.isdisjoint(fields) else _sequences(fields, route)
+    writes, heeded = _writes(fields, route)
+    if writes is not None and not heeded:
         raw = _bounded(fields, writes, route=route)
-    said = fields.get("stream")
+    said, tier = fields.get("stream"), _tier(fields) if "service_tier" in fields else ""
     timings = "timings_per_token" in fields and bool(_value(fields, "timings_per_token"))
     if said is None or not route.streams or not _truth(fields, "stream"):
-        return Wanted(name, False, False, timings, raw, writes, sequences, False, route.streams, _tier(fields), fields)
+        return Wanted(name, False, False, timings, raw, writes, sequences, False, route.streams, tier, fields)
     options = _value(fields, "stream_options")
     options = options if isinstance(options, dict) else {}
     shown, counts = bool(options.get("include_usage")), bool(options.get("continuous_usage_stats"))
     onward = _asking(raw, fields, options=options, usage=route.usage_if_asked)
     shown = shown or not route.usage_if_asked
-    return Wanted(name, True, shown, timings, onward, writes, sequences, counts, True, _tier(fields), fields)
+    return Wanted(name, True, shown, timings, onward, writes, sequences, counts, True, tier, fields)
 
 
 def _fields(raw: bytes) -> dict[str, msgspec.Raw]:
@@ -201,8 +202,7 @@ def _read(said: msgspec.Raw) -> Any:
 
 def _tier(fields: Mapping[str, msgspec.Raw]) -> str:
     """What OpenAI calls flex waits behind the others; more than its key's is not a client's to choose (`seeking`)."""
-    said = fields.get("service_tier")
-    return "" if said is None else _TIERS.get(bytes(said), "")
+    return _TIERS.get(bytes(fields["service_tier"]), "")
 
 
 def _truth(fields: Mapping[str, msgspec.Raw], name: str) -> bool:
@@ -210,31 +210,28 @@ def _truth(fields: Mapping[str, msgspec.Raw], name: str) -> bool:
     return said == b"true" or (said not in (b"false", b"null") and bool(_value(fields, name)))
 
 
-def _writes(fields: Mapping[str, msgspec.Raw], route: Route) -> int | None:
-    """What of an answer the client bounds itself; embeddings write nothing."""
+def _writes(fields: Mapping[str, msgspec.Raw], route: Route) -> tuple[int | None, bool]:
+    """What of an answer the client bounds itself, None where it does not; and whether, where it does, each engine reads
+    a bound in that, and none that is larger than was read here. One heeds names that another has never heard of, or
+    takes what is no whole number for one, or for none at all. Embeddings write nothing."""
     if not route.streams:
-        return 0
-    most = None
+        return 0, True
+    most, heeded, odd = None, False, False
     for name in route.bounds:
-        if name in fields and _whole(said := bytes(fields[name])):
-            most = int(said) if most is None else max(most, int(said))
-    return most
+        if (value := fields.get(name)) is None:
+            continue
+        said = bytes(value)
+        if said.isdigit() and len(said) <= _DIGITS_MAX:
+            number = int(said)
+            most = number if most is None or number > most else most
+            heeded = heeded or name in route.heeded
+        else:
+            odd = odd or said != b"null"
+    return most, heeded and not odd
 
 
 def _whole(said: bytes) -> bool:
     return said.isdigit() and len(said) <= _DIGITS_MAX
-
-
-def _heeded(fields: Mapping[str, msgspec.Raw], route: Route) -> bool:
-    """Whether each engine reads a bound in it, and none that is larger than was read here. One heeds names that another
-    has never heard of, or takes what is no whole number for one, or for none at all."""
-    heeded = False
-    for name in route.bounds:
-        if name in fields and (said := bytes(fields[name])) != b"null":
-            if not _whole(said):
-                return False
-            heeded = heeded or name in route.heeded
-    return heeded
 
 
 def _bounded(fields: dict[str, msgspec.Raw], writes: int, *, route: Route) -> bytes:
@@ -249,8 +246,6 @@ def _bounded(fields: dict[str, msgspec.Raw], writes: int, *, route: Route) -> by
 
 def _sequences(fields: Mapping[str, msgspec.Raw], route: Route) -> int:
     """How many answers to how many inputs; what is no number is the engine's to refuse. Raises Refused."""
-    if _MANY.isdisjoint(fields):
-        return 1
     name, inputs = "", 1
     for said_name in route.many:
         said = fields.get(said_name)

@@ -89,7 +89,9 @@ class Known:
 
     def hear(self, vessels: tuple[Vessel, ...], *, ends: float, of: bytes | None) -> None:
         """So it is until then."""
-        self.row, self.ends, self.of = Row(vessels), ends, of
+        if vessels != self.row.vessels:
+            self.row = Row(vessels)
+        self.ends, self.of = ends, of
         self.good = -math.inf
 
     def take(self, need: Need, *, prices: Prices, now: float) -> Ticket | None:
@@ -99,7 +101,7 @@ class Known:
             self.good = min((one.good for one in row.vessels), default=math.inf)
             if now >= self.good:
                 return None
-        micro = prices.most(need.tokens, writes=need.writes) if row.priced else 0
+        micro = need.cost(prices) if row.priced else 0
         if not row.take(need.tokens, micro):
             return None
         self.used = True
@@ -141,14 +143,16 @@ class Ticket(msgspec.Struct, eq=False):
         self.spent = True
         read, written, tokens, micro = record.input_tokens, record.output_tokens, self.need.tokens, 0
         if row.priced and self.prices is not None:
-            micro = self.prices.tokens(read=read, cached=record.cached_input_tokens, written=written)
+            due = self.prices.of(record.model)
+            micro = due.tokens(read=read, cached=record.cached_input_tokens, written=written)
             micro = min(micro, self.micro)
         tokens = min(tokens, read + written)
         row.spend(self.need.tokens - tokens, self.micro - micro)
         return row, tokens, micro
 
     def leave(self, tokens: int) -> None:
-        """The request is over, and came to so many tokens; what it has spent is owed by now."""
+        """The request is over, and came to so many tokens: what it did not use is the next one's. What it has spent is
+        owed by now. Once."""
         row, account = self.row, self.account
         if account is None:
             return
@@ -157,14 +161,18 @@ class Ticket(msgspec.Struct, eq=False):
             row.spare()
         row.leave(self.need.tokens - tokens, minute=self.minute == account.minute)
 
-    def billed(self, counts: Counts) -> Counts:
-        """What of an answer is billed: where it is bounded, no more than was held for it, whatever its engine says."""
+    def billed(self, counts: Counts, model: str = "") -> Counts:
+        """What of an answer of that ``model`` is billed: where it is bounded, no more than was held for it, whatever
+        its engine says, and whoever came to answer since."""
         if not self.row.spends:
             return counts
-        need = self.need
+        need, prices = self.need, self.prices
         written, read = counts.output_tokens, counts.input_tokens
-        if written <= need.writes and read <= need.tokens - written:
-            return counts
-        written = min(written, need.writes)
-        read = min(read, need.tokens - written)
-        return Counts(read, min(counts.cached_input_tokens, read), written)
+        if written > need.writes or read > need.tokens - written:
+            written = min(written, need.writes)
+            read = min(read, need.tokens - written)
+            counts = Counts(read, min(counts.cached_input_tokens, read), written)
+        if prices is not None and prices.models and self.row.priced and model not in need.models:
+            held, cached = prices.over(need.models), counts.cached_input_tokens
+            return Counts(*prices.of(model).within(held, read=read, cached=cached, written=written))
+        return counts

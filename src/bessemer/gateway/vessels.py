@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -21,7 +21,8 @@ AHEAD = 8
 """What is asked for is at least this part of what is left: a call to the api serves several requests."""
 
 REQUESTS_AHEAD = 64
-"""It is asked for no more requests than these, as large as the present one: what others have shrinks by it."""
+"""It is asked for no more requests than these, as large as the present one, but of a minute, of which nobody holds
+anything for long: what others have shrinks by it."""
 
 SLACK_SECONDS = 5.0
 """By which two answers may disagree about when a period ends: what calls to the api take."""
@@ -70,14 +71,14 @@ class Lent:
             number=said["number"],
             stands=said["stands"],
             words=said["words"],
-            prices=Prices(**known(Prices, said["prices"])),
+            prices=Prices.heard(said["prices"]),
             bounds=[Said(**known(Said, one)) for one in said["bounds"] if one["meter"] in KNOWN],
         )
 
 
 def known(of: Any, said: Mapping[str, Any]) -> dict[str, Any]:
     """What a dataclass has fields for: an api of a newer release may say more."""
-    return {one.name: said[one.name] for one in fields(of) if one.name in said}
+    return {name: said[name] for name in of.__dataclass_fields__ if name in said}
 
 
 @dataclass(slots=True, eq=False)
@@ -129,8 +130,8 @@ class Vessel:
 
     def wants(self, amount: int, *, ahead: bool) -> int:
         """How much more is asked for where ``amount`` is needed."""
-        missing = amount - self.have
-        return max(missing, min(self.left // AHEAD, REQUESTS_AHEAD * amount)) if ahead else missing
+        missing, part = amount - self.have, self.left // AHEAD
+        return max(missing, part if self.given else min(part, REQUESTS_AHEAD * amount)) if ahead else missing
 
     def hear(self, said: Said, *, asked_at: float) -> bool:
         """What the api says of it. Whether another minute has begun, maybe while this was asked: what is left of the
@@ -158,25 +159,27 @@ class Vessel:
         """What a request needs of it."""
         if self.unit == "tokens":
             return need.tokens
-        return prices.most(need.tokens, writes=need.writes) if self.unit == "micro" else 1
+        return need.cost(prices) if self.unit == "micro" else 1
 
 
 class Row:
     """The vessels of whoever asks, by what a request needs of each: one, its tokens, its money; and by what becomes of
-    that. ``names`` are those that a record names, None where there are none; ``money``: a quota's is among them."""
+    that. ``names`` are those that a record names, None where there are none; ``money``: a quota's is among them;
+    ``priced``: any is; ``spends``: there are some of which it is settled what a request came to."""
 
     __slots__ = (
         "_given_tokens",
         "_held_ones",
         "_micro",
         "_ones",
-        "_requests",
         "_spent_micro",
         "_spent_ones",
         "_spent_tokens",
         "_tokens",
+        "_told",
         "money",
         "names",
+        "priced",
         "spends",
         "vessels",
     )
@@ -187,42 +190,42 @@ class Row:
         for one in vessels:
             units[one.unit].append(one)
         spent = [one for one in vessels if one.meter.way == "spent"]
-        self._requests = tuple(units["requests"])
-        self._ones = (*self._requests, *units["concurrent"])
+        told = (units["requests"], _REQUESTS), (units["tokens"], _TOKENS)
+        self._told = [(those[0], tuple(those[1:]), *words) for those, words in told if those]
+        self._ones = (*units["requests"], *units["concurrent"])
         self._tokens, self._micro = tuple(units["tokens"]), tuple(units["micro"])
         self._held_ones = tuple(units["concurrent"])
         self._given_tokens = tuple([one for one in self._tokens if one.given])
         self._spent_ones = tuple([one for one in spent if one.unit == "requests"])
         self._spent_tokens = tuple([one for one in spent if one.unit == "tokens"])
         self._spent_micro = self._micro
-        self.spends = bool(spent)
+        self.spends, self.priced = bool(spent), bool(self._micro)
         self.money = any(one.meter.name == MONEY for one in spent)
         named = [one for one in spent if one.meter.name != MONEY]
         self.names = [f"{one.scope.partition('/')[0]} {one.meter.name}" for one in named] or None
 
-    @property
-    def priced(self) -> bool:
-        """Whether money is bounded."""
-        return bool(self._micro)
-
     def take(self, tokens: int, micro: int) -> bool:
         """Hold what a request needs of all of them, where that is here."""
+        short = False
         for one in self._ones:
-            if one.have < 1:
-                return False
+            one.have = have = one.have - 1
+            if have < 0:
+                short = True
         for one in self._tokens:
-            if one.have < tokens:
-                return False
+            one.have = have = one.have - tokens
+            if have < 0:
+                short = True
         for one in self._micro:
-            if one.have < micro:
-                return False
-        for one in self._ones:
-            one.have -= 1
-        for one in self._tokens:
-            one.have -= tokens
-        for one in self._micro:
-            one.have -= micro
-        return True
+            one.have = have = one.have - micro
+            if have < 0:
+                short = True
+        if short:
+            self._put_back(tokens, micro)
+        return not short
+
+    def _put_back(self, tokens: int, micro: int) -> None:
+        for one in self.vessels:
+            one.have += {"tokens": tokens, "micro": micro}.get(one.unit, 1)
 
     def spend(self, tokens: int, micro: int) -> None:
         """So much less than was taken of what is spent is owed; the rest is free."""
@@ -257,27 +260,24 @@ class Row:
     def lines(self, now: float) -> bytes:
         """What OpenAI's clients read: of requests and of tokens the bound of which the least is left."""
         said = b""
-        if self._requests:
-            said = _told(self._requests, _REQUESTS, now=now)
-        if self._tokens:
-            said += _told(self._tokens, _TOKENS, now=now)
+        for first, others, words, ending in self._told:
+            least = first
+            remaining = least.have + least.left
+            for one in others:
+                left = one.have + one.left
+                if left < remaining:
+                    least, remaining = one, left
+            remaining = max(remaining, 0)
+            ends = least.ends
+            if ends == math.inf:
+                said += words % (least.bound, remaining)
+            else:
+                said += ending % (least.bound, remaining, _duration(int(ends - now) + 1))
         return said
 
 
 NOBODYS = Row(())
 """Of whom nothing is bounded."""
-
-
-def _told(vessels: Sequence[Vessel], words: tuple[bytes, bytes], *, now: float) -> bytes:
-    least = vessels[0]
-    remaining = least.have + least.left
-    for one in vessels[1:]:
-        if one.have + one.left < remaining:
-            least, remaining = one, one.have + one.left
-    remaining = max(remaining, 0)
-    if least.ends == math.inf:
-        return words[0] % (least.bound, remaining)
-    return words[1] % (least.bound, remaining, _duration(int(least.ends - now) + 1))
 
 
 @lru_cache(maxsize=128)

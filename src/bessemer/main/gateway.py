@@ -23,6 +23,7 @@ from bessemer.client import Ask as Request
 from bessemer.client import Client, HttpTransport, tls_context
 from bessemer.core.clock import Clock, SystemClock
 from bessemer.drivers.addresses import Address, literal
+from bessemer.drivers.bucket.real import S3Buckets
 from bessemer.drivers.engine.doors import default_folder
 from bessemer.drivers.fetch.reach import Reach
 from bessemer.gateway import (
@@ -33,6 +34,7 @@ from bessemer.gateway import (
     Gateway,
     GatewayFacts,
     Lending,
+    Logbook,
     Patience,
     Pulse,
     Reporter,
@@ -95,7 +97,8 @@ async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event, 
     accounts = Accounts(paths, settings, folder=folder, clock=clock)
     client, transport, admission = accounts.client, accounts.transport, accounts.admission
     services = Services(client.agents.endpoint_secret, clock)
-    tables = Tables(doors_of(paths, settings), services)
+    logbook = book_of(client, settings, name=accounts.holder, clock=clock)
+    tables = Tables(doors_of(paths, settings), services, logbook=logbook)
     follower = Follower(client, tables, clock=clock)
     facts = GatewayFacts(
         tables=tables,
@@ -113,14 +116,20 @@ async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event, 
     pulse = Pulse(lambda: transport.request(_ALIVE), transport.close, listen=transport.listen, clock=clock)
     app = Gateway(facts, follower.ready)
     reporter = Reporter(
-        lambda: list(tables.endpoints.values()), client.agents.loads, holder=accounts.holder, clock=clock
+        lambda: list(tables.endpoints.values()),
+        client.agents.loads,
+        holder=accounts.holder,
+        clock=clock,
+        logs=logbook.said,
     )
     app.waking.rouse = reporter.soon
+    facts.metrics.logged, facts.metrics.log_bytes = logbook.tally, lambda: logbook.room.held
     _log.info("gateway listens", address=settings.listen, port=settings.gateway_port, number=number)
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(follower.run())
             group.create_task(services.run())
+            group.create_task(logbook.run())
             group.create_task(accounts.settler.run())
             group.create_task(pulse.run())
             group.create_task(reporter.run())
@@ -130,7 +139,7 @@ async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event, 
             shown = server_tls(identities.pair_of(paths, identities.GATEWAY))
             group.create_task(serve(app, clock=clock, on=on, tls=shown, stop=stop))
     finally:
-        await accounts.close(reporter.say(last=True))
+        await accounts.close(reporter.say(last=True), logbook.close())
 
 
 async def serve(
@@ -169,6 +178,13 @@ def outward(settings: Settings) -> Outward:
         return reach.names(host, literal(host)) if address is None else reach.allows(host, address)
 
     return Outward(allows, ssl.create_default_context())
+
+
+def book_of(client: Client, settings: Settings, *, name: str, clock: Clock) -> Logbook:
+    """What tenants want logged, in their own places. A process begun anew gives its objects other names."""
+    buckets = S3Buckets(Reach.of(settings.externals_allowed), ssl.create_default_context())
+    name = f"{name[:8]}-{uuid.uuid4().hex[:8]}"
+    return Logbook(buckets.open, client.workloads.kept_keys, clock=clock, name=name)
 
 
 def doors_of(paths: Paths, settings: Settings) -> FolderOf:

@@ -153,9 +153,12 @@ def require(tx: Tx, project: str, *, tenant: str) -> None:
 
 
 def _bounded(tx: Tx, project: str, *, tenant: str) -> bool:
-    """Whether either has a bound: two reads by key, which a group asks once."""
-    stated = (bound for look in asked(project, tenant=tenant) for (bound,) in tx.look(look.statement, **look.values))
-    return any(bound is not None for bound in stated)
+    """Whether either has a bound: `asked`, which a group asks once."""
+    for scope in (f"project/{project}", f"tenant/{tenant}"):
+        for (bound,) in tx.look(_STATED, of_scope=scope, of_meter=METER):
+            if bound is not None:
+                return True
+    return False
 
 
 def asked(project: str, *, tenant: str) -> Iterator[Look]:

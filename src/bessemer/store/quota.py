@@ -84,13 +84,17 @@ def take(tx: Tx, project: str, *, tenant: str, amounts: Mapping[str, int]) -> No
     for scope in scopes(project, tenant):
         for meter, amount in amounts.items():
             if amount:
-                _take(tx, scope, meter=meter, amount=_with_devices(tx, scope, meter=meter, by=amount))
+                _with_devices(tx, scope, meter=meter, by=amount)
+                _take(tx, scope, meter=meter, amount=amount)
 
 
 def _take(tx: Tx, scope: str, *, meter: str, amount: int) -> None:
     place = {"of_scope": scope, "of_meter": meter}
     used, bound = 0, None
-    for used, bound in (rows := tx.look(LOOK, **place)):
+    rows = tx.known.at(LOOK, (scope, meter))
+    if rows is None:
+        rows = tx.look(LOOK, **place)
+    for used, bound in rows:
         if bound is not None and used + amount > bound:
             raise exceeded(scope, meter, amount=amount, left=bound - used, bound=bound)
     look, after = Look(LOOK, place), [(used + amount, bound)]
@@ -105,20 +109,19 @@ def give(tx: Tx, project: str, *, tenant: str, amounts: Mapping[str, int]) -> No
     for scope in scopes(project, tenant):
         for meter, amount in amounts.items():
             if amount:
-                _give(tx, scope, meter=meter, amount=-_with_devices(tx, scope, meter=meter, by=-amount))
+                _with_devices(tx, scope, meter=meter, by=-amount)
+                _give(tx, scope, meter=meter, amount=amount)
 
 
-def _with_devices(tx: Tx, scope: str, *, meter: str, by: int) -> int:
-    """Parts of devices count as devices too: as many as are begun by all of them. Answers ``by``."""
-    devices = devices_of(meter)
-    if devices:
+def _with_devices(tx: Tx, scope: str, *, meter: str, by: int) -> None:
+    """Parts of devices count as devices too: as many as are begun by all of them."""
+    if devices := devices_of(meter):
         used = next((used for used, _ in tx.look(LOOK, of_scope=scope, of_meter=meter)), 0)
         more = begun(max(used + by, 0)) - begun(used)
         if more > 0:
             _take(tx, scope, meter=devices, amount=more)
         elif more < 0:
             _give(tx, scope, meter=devices, amount=-more)
-    return by
 
 
 def _give(tx: Tx, scope: str, *, meter: str, amount: int) -> None:

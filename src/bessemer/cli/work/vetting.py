@@ -1,4 +1,4 @@
-"""What the command line does for vettings: what fits where, a vetting's course as a bar, its report and its prices."""
+"""What the command line does for vettings: what fits where, a vetting's course as a bar, and its report."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from bessemer.core.errors import BessemerError, Invalid, NotFound
 from bessemer.core.ports import Scope
 from bessemer.core.resource import Key
 from bessemer.core.units import show_bytes, show_money
+from bessemer.drivers.engine.protocol import Task
 from bessemer.kinds.inference.endpoint.spec import EngineChoice
 from bessemer.kinds.inference.fitting import device_bytes, fit_table
 from bessemer.kinds.inference.vetting.shape import quantiles_of
@@ -42,12 +43,13 @@ _COLUMNS = (("ContextTokens", "GeneratedTokens"), ("input_length", "output_lengt
 
 def spec_of(said: Mapping[str, Any]) -> dict[str, Any]:
     """The Vetting's spec, out of the command's options by their names. Raises Invalid."""
-    target = {"ttftMs": said["ttft"], "interTokenMs": said["inter_token"]}
+    target = {"ttftMs": said["ttft"], "interTokenMs": said["inter_token"], "endMs": said["end"]}
     return {
         "model": said["name"],
         "flavor": said["flavor"],
         "slots": said["slots"],
         "contextTokens": said["context_tokens"],
+        **({"task": said["task"]} if said["task"] != "generate" else {}),
         "target": {name: most for name, most in target.items() if most},
         "load": load_of(said),
         "marginPercent": said["margin"],
@@ -83,7 +85,8 @@ def load_of(options: Mapping[str, Any]) -> dict[str, Any]:
         said["rates"] = list(options["rate"])
     if options["trace"] is not None:
         inputs, outputs = lengths_of(options["trace"])
-        said |= {"inputTokens": quantiles_of(inputs), "outputTokens": quantiles_of(outputs)}
+        said |= {"inputTokens": quantiles_of(inputs)}
+        said |= {"outputTokens": quantiles_of(outputs)} if options["task"] != "embed" else {}
     return said
 
 
@@ -120,7 +123,13 @@ def name_of(model: str, flavor: str) -> str:
 
 
 async def fitting(
-    client: Client, name: str, *, project: str = "", engine: str = "auto", arguments: Sequence[str] = ()
+    client: Client,
+    name: str,
+    *,
+    project: str = "",
+    engine: str = "auto",
+    arguments: Sequence[str] = (),
+    task: Task = "generate",
 ) -> dict[str, Any]:
     """For each flavor and context how many slots; of the project's model of that name where it has one. Raises Invalid
     where the model's files do not say enough."""
@@ -130,7 +139,7 @@ async def fitting(
     with suppress(BessemerError):  # for whoever may read them
         hosts = await list_all(client, Scope(kind="Host"))
     flavors = await list_all(client, Scope(kind="Flavor"))
-    table = fit_table(body, flavors, devices=device_bytes(hosts), choice=choice)
+    table = fit_table(body, flavors, devices=device_bytes(hosts), choice=choice, task=task)
     rows = [
         {
             "flavor": row.name,
@@ -237,29 +246,37 @@ def _parts(body: Mapping[str, Any], *, within: int) -> Iterator[str]:
         beside = f", {show_bytes(estimate)} estimated" if estimate else ""
         yield f"Memory: {show_bytes(status['memoryBytes'])} at most{beside}"
     if vetted := status.get("vetted"):
-        yield f"It bears {vetted['rate']:g} requests a second: {vetted['outputPerSecond']:g} tokens written a second."
+        yield f"It bears {vetted['rate']:g} requests a second: {_tokens(vetted)} a second."
     if prices := status.get("prices"):
         yield _prices(prices)
 
 
+def _tokens(vetted: Mapping[str, Any]) -> str:
+    if vetted.get("task") == "embed":
+        return f"{vetted['inputPerSecond']:g} tokens read"
+    return f"{vetted['outputPerSecond']:g} tokens written"
+
+
 def _row(one: Mapping[str, Any]) -> list[str]:
     seconds = one["seconds"] or 1.0
-    times = (one[name] for name in ("ttftP50", "ttftP95", "interTokenP50", "interTokenP95", "endP95"))
+    # What embeds writes nothing, and has no first token.
+    streams = bool(one["written"])
+    names = ("ttftP50", "ttftP95", "interTokenP50", "interTokenP95", "endP95")
+    times = ("-" if not streams and name != "endP95" else _ms(one[name]) for name in names)
     counts = ((one["read"] + one["cached"]) / seconds, one["written"] / seconds)
     first = [f"{one['rate']:g}", str(one["requests"]), str(one["failed"]), "yes" if one["held"] else "no"]
-    return [*first, *(f"{ms:.0f} ms" if ms >= 100 else f"{ms:.1f} ms" for ms in times), *(f"{n:.1f}" for n in counts)]
+    return [*first, *times, *(f"{n:.1f}" for n in counts)]
+
+
+def _ms(ms: float) -> str:
+    return f"{ms:.0f} ms" if ms >= 100 else f"{ms:.1f} ms"
 
 
 def _prices(prices: Mapping[str, Any]) -> str:
     currency = prices["currency"]
-    rows = [
-        [word, show_money(prices[field], currency)]
-        for word, field in (
-            ("input", "millionInputTokens"),
-            ("cached input", "millionCachedInputTokens"),
-            ("output", "millionOutputTokens"),
-        )
-    ]
+    sorts = [("input", "millionInputTokens"), ("cached input", "millionCachedInputTokens")]
+    sorts += [("output", "millionOutputTokens")] if prices["millionOutputTokens"] else []  # what embeds writes none
+    rows = [[word, show_money(prices[field], currency)] for word, field in sorts]
     hour = show_money(prices["claimHourMicro"], currency)
     words = f"An hour of the claim costs {hour}; at {prices['targetLoadPercent']} % of that load it earns "
     words += f"{show_money(prices['hourMicro'], currency)}, {prices['marginPercent']} % more."
@@ -275,31 +292,11 @@ def charts_of(body: Mapping[str, Any]) -> Iterator[Chart]:
         drawn = [{"name": name, "colour": COLOURS[n], "values": values} for n, (name, values) in enumerate(lines)]
         return {"title": title, "along": "requests a second", "x": rates, "lines": drawn, "unit": unit}
 
-    written = [round(one["written"] / (one["seconds"] or 1.0), 2) for one in points]
-    yield chart("Throughput against offered load", "tokens written a second", ("written", written))
-    for title, name in (("To the first token", "ttft"), ("Between two tokens", "interToken"), ("To the end", "end")):
+    streams = body["spec"].get("task") != "embed"
+    word, counts = ("written", ("written",)) if streams else ("read", ("read", "cached"))
+    tokens = [round(sum(one[name] for name in counts) / (one["seconds"] or 1.0), 2) for one in points]
+    yield chart("Throughput against offered load", f"tokens {word} a second", (word, tokens))
+    times = (("To the first token", "ttft"), ("Between two tokens", "interToken")) if streams else ()
+    for title, name in (*times, ("To the end", "end")):
         lines = [(half, [one[f"{name}{half}"] for one in points]) for half in ("P50", "P95")]
         yield chart(title, "ms", *lines)
-
-
-# --- its prices -------------------------------------------------------------------------------------------------
-
-
-async def priced(client: Client, model: str, *, vettings: Sequence[str], project: str, plan: str) -> dict[str, Any]:
-    """A PricePlan as ``plan`` is, with prices of tokens of these vettings, the dearest of each sort. Raises Invalid for
-    one that is of another model, of a fake host, or in another currency, or has none."""
-    fields = ("millionInputTokens", "millionCachedInputTokens", "millionOutputTokens")
-    body = await read(client, Key("PricePlan", "", plan))
-    spec, most = body["spec"], dict.fromkeys(fields, 0)
-    for name in vettings:
-        found = await read(client, Key("Vetting", project, name))
-        prices = found.get("status", {}).get("prices")
-        if found["spec"]["model"] != model:
-            raise Invalid(f"vetting {name} is of model {found['spec']['model']}")
-        if prices is None or found["status"].get("fake"):
-            raise Invalid(f"vetting {name} {'ran on a fake host' if prices else 'has found no prices'}")
-        if prices["currency"] != spec.get("currency", "EUR"):
-            raise Invalid(f"vetting {name} is in {prices['currency']}, plan {plan} in {spec.get('currency', 'EUR')}")
-        most = {field: max(most[field], prices[field]) for field in fields}
-    said = {**spec, "rates": {**spec.get("rates", {}), **most}}
-    return {**an_object(Key("PricePlan", "", ""), said)}

@@ -13,7 +13,7 @@ from bessemer.core.inference import ModelFacts
 from bessemer.drivers.engine.protocol import Task
 from bessemer.kinds.fleet.flavor import FlavorSpec
 from bessemer.kinds.inference.endpoint.spec import EngineChoice, sort_of
-from bessemer.kinds.inference.footprint import Fit, contexts_of, fits, footprint
+from bessemer.kinds.inference.footprint import Fit, contexts_of, fits, footprint, told
 
 Body = Mapping[str, Any]
 
@@ -55,17 +55,24 @@ def fit_table(
     if sort is None:
         raise Invalid(f"engine {choice.name} does not serve Model {name}, whose format is {status.get('format')}")
     facts, arguments = ModelFacts.model_validate(status.get("facts") or {}), choice.arguments
-    made = footprint(facts, engine=sort.name, arguments=arguments)
+    made = footprint(facts, engine=sort.name, arguments=arguments, task=task)
     if made is None:
         raise Invalid(f"Model {name} does not say enough of itself; is it here? `bessemer model show {name}`")
     contexts = contexts_of(facts)
     rows = []
     for flavor in flavors:
         spec = _with_memory(FlavorSpec.model_validate(flavor["spec"]), devices)
-        each = [fits(made, spec, engine=sort.name, arguments=arguments, context=size) for size in contexts]
+        each = [_fit(facts, spec, engine=sort.name, choice=choice, task=task, context=size) for size in contexts]
         of = f"{spec.devices.count} {spec.devices.model}".strip() if spec.devices else ""
         rows.append(FlavorFit(flavor["metadata"]["name"], spec.memory, of, each))
     return FitTable(sort.name, made.weights, made.cache(1), made.fixed, contexts, rows)
+
+
+def _fit(facts: ModelFacts, flavor: FlavorSpec, *, engine: str, choice: EngineChoice, task: Task, context: int) -> Fit:
+    arguments = told(choice.arguments, flavor, engine=engine, task=task, context=context)
+    made = footprint(facts, engine=engine, arguments=arguments, task=task)
+    assert made is not None
+    return fits(made, flavor, engine=engine, arguments=arguments, context=context)
 
 
 def device_bytes(hosts: Iterable[Body]) -> Mapping[str, int]:

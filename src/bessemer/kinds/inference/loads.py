@@ -21,6 +21,7 @@ from bessemer.core.errors import BessemerError
 from bessemer.core.loads import LOADS, EndpointLoad, LoadReport, Sums
 from bessemer.core.ports import Leases
 from bessemer.core.resource import Key
+from bessemer.kinds.inference.logs import Logs
 from bessemer.kinds.inference.scaling import Means, Scale, Scaler, Sight, Verdict
 
 LOOK_SECONDS = 2.0
@@ -76,6 +77,8 @@ class Scalers:
 
     def __init__(self) -> None:
         self._known: dict[str, _Known] = {}
+        self.logs = Logs()
+        """What gateways say of prompts that are logged."""
 
     def name(self, uid: str, key: Key, *, standing: Standing, now: float) -> tuple[Verdict | None, str]:
         """What was decided last of an endpoint that stands so, and what lacks of the reports; None where nothing was
@@ -110,7 +113,7 @@ class Scalers:
             elif one.overdue < CUT_SECONDS:
                 cut.append(one)
         self._count(live)
-        woken = []
+        woken = self.logs.look(live, now=now)
         for uid, known in list(self._known.items()):
             if now - known.named_at > _FORGOTTEN_SECONDS:
                 del self._known[uid]

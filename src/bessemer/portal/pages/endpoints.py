@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from bessemer.core.money import OUTSIDE
 from bessemer.core.resource import Key, tenant_of
 from bessemer.portal import code, words
 from bessemer.portal.desk import Desk
@@ -127,11 +128,27 @@ def acts(fact: EndpointFact) -> Acts:
     return Acts("acts-all", f"/in/{fact.project}/endpoints/{fact.name}", (delete,))
 
 
+def tokens_of(desk: Desk, fact: EndpointFact) -> str:
+    """What a million tokens out cost of whoever answers; nothing where a plan has rates of models and it is not known
+    yet who that is."""
+    plan = price.plan_for(desk, fact.project)
+    if plan is None:
+        return ""
+    claims = (desk.find(ClaimFact, replica.claim, project=fact.project) for replica in fact.replicas)
+    who = {claim.answers for claim in claims if claim is not None and claim.answers}
+    if fact.external[0]:
+        who = {OUTSIDE + fact.external[1]}
+    if plan.tokens.models and not who:
+        return ""
+    due = {plan.tokens.of(model).output for model in who} or {plan.tokens.output}
+    most = "up to " if len(due) > 1 else ""
+    return f"{most}{words.money(max(due), plan.currency)} per million tokens out"
+
+
 def figures(desk: Desk, fact: EndpointFact) -> list[Part]:
     """What lives of the row of figures; what the ledger says is fetched beside it."""
     hour = price.of_endpoint(desk, fact)
-    plan = price.plan_for(desk, fact.project)
-    tokens = f"{words.money(plan.million_output, plan.currency)} per million tokens out" if plan else ""
+    tokens = tokens_of(desk, fact)
     return [
         Stat(
             id="stat-replicas",
@@ -210,6 +227,7 @@ def facts(fact: EndpointFact) -> list[Part]:
         ("Flavor", fact.flavor or "none of its own"),
         ("Context", f"{fact.context_tokens:,} tokens a request"),
         ("Requests", f"{fact.slots} at a time on each replica"),
+        ("Prompts", f"are logged to {fact.logged}" if fact.logged else "are not logged"),
         ("UID", fact.uid),
     ]
     of = {"Model": f"/in/{fact.project}/models/{fact.model}"} if fact.model else {}

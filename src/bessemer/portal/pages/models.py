@@ -10,6 +10,7 @@ import orjson
 
 from bessemer.core.errors import Invalid
 from bessemer.core.resource import Key
+from bessemer.drivers.engine.protocol import Task
 from bessemer.kinds.inference.endpoint.spec import EngineChoice
 from bessemer.kinds.inference.fitting import FitTable, FlavorFit, fit_table
 from bessemer.kinds.inference.vetting.report import Point, knee
@@ -93,7 +94,8 @@ def fit_of(model: Body, flavors: Sequence[Body], *, devices: Mapping[str, int], 
     choice = EngineChoice.model_validate(chosen["spec"].get("engine", {}) if chosen is not None else {})
     offered = [one for one in flavors if one["spec"].get("offered", True)]
     try:
-        return fit_table(model, offered, devices=devices, choice=choice)
+        task: Task = "embed" if chosen is not None and chosen["spec"].get("task") == "embed" else "generate"
+        return fit_table(model, offered, devices=devices, choice=choice, task=task)
     except Invalid as error:
         return error.message
 

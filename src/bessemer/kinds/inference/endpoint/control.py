@@ -13,7 +13,7 @@ from bessemer.kinds import turns, workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.inference import models
-from bessemer.kinds.inference.endpoint import elsewhere, revisions, scaled
+from bessemer.kinds.inference.endpoint import elsewhere, logged, revisions, scaled
 from bessemer.kinds.inference.endpoint.engines import (
     adapter_keys,
     keep_adapters,
@@ -61,7 +61,9 @@ REMEDIES: Mapping[str, str] = {
 
 async def reconcile(ctx: Context, endpoint: Endpoint) -> Outcome:
     after = scaled.decided(ctx, endpoint)
-    return scaled.told(ctx, await _converge(ctx, after), before=endpoint, after=after)
+    outcome = scaled.told(ctx, await _converge(ctx, after), before=endpoint, after=after)
+    heard = ctx.scalers.logs.of(endpoint.uid, now=ctx.clock.monotonic())
+    return logged.told(outcome, endpoint.spec.logging, heard=heard, now=ctx.clock.now())
 
 
 async def _converge(ctx: Context, endpoint: Endpoint) -> Outcome:

@@ -31,6 +31,7 @@ from bessemer.kinds.inference.endpoint.forms import (
     problems,
     update_problems,
 )
+from bessemer.kinds.inference.endpoint.prompts import PromptLog, log_problems
 from bessemer.kinds.inference.scaling import Scale, Scaling, scale_problems
 from bessemer.kinds.turns import Turned, WaitingStatus
 
@@ -92,6 +93,11 @@ class EndpointSpec(Turned):
         None,
         exclude_if=nothing,
         description="From where images and sound are fetched for requests that name them by address; nothing: nowhere.",
+    )
+    logging: PromptLog | None = Field(
+        None,
+        exclude_if=nothing,
+        description="Where what is asked and answered is logged, at a place of the tenant's; nothing: nowhere.",
     )
     restarted_at: str = Field(
         "",
@@ -288,6 +294,7 @@ def validate(new: Endpoint, old: Endpoint | None) -> Sequence[Cause]:
     causes += _engine_problems(new.spec)
     causes += scale_problems(new.spec.scale)
     causes += address_problems(new.spec.addresses)
+    causes += log_problems(new.spec.logging)
     if old is None:
         causes += label_problems(new.metadata.name)
     return causes

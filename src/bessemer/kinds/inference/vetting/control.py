@@ -18,12 +18,13 @@ from bessemer.core.units import parse_bytes
 from bessemer.kinds import turns, workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
+from bessemer.kinds.fleet.flavor import FlavorSpec
 from bessemer.kinds.fleet.outline import Hindrance
 from bessemer.kinds.inference import models
 from bessemer.kinds.inference.endpoint.engines import beyond, engine_of
 from bessemer.kinds.inference.endpoint.placing import intent_of
 from bessemer.kinds.inference.endpoint.spec import Endpoint, EndpointSpec
-from bessemer.kinds.inference.footprint import footprint, idle_bytes
+from bessemer.kinds.inference.footprint import footprint, idle_bytes, told
 from bessemer.kinds.inference.model import Weights
 from bessemer.kinds.inference.vetting import pricing
 from bessemer.kinds.inference.vetting.host import measured
@@ -120,6 +121,7 @@ def as_endpoint(vetting: Vetting) -> Endpoint:
             slots=spec.slots,
             context_tokens=spec.context_tokens,
             tolerations=spec.tolerations,
+            task=spec.task,
         ),
     )
 
@@ -165,18 +167,20 @@ async def _place(ctx: Context, vetting: Vetting) -> Outcome:
     message = f"a place on Host {decision.host} is taken"
     status = _blank(vetting, message, claim=workload.claim_key(vetting).name, host=decision.host, fake=decision.fake)
     status = status.model_copy(
-        update={"estimate_bytes": _estimate(vetting, model, engine=engine.name, memory=flavor.spec.memory)}
+        update={"estimate_bytes": _estimate(vetting, model, engine=engine.name, flavor=flavor.spec)}
     )
     return _wait(status, "Starting", reason="Placed", message=message, again=30.0)
 
 
-def _estimate(vetting: Vetting, model: Weights, *, engine: str, memory: str) -> int:
+def _estimate(vetting: Vetting, model: Weights, *, engine: str, flavor: FlavorSpec) -> int:
     """Memory by what its files say, prompts of idle slots among it; 0 where they do not say enough."""
     spec, facts = vetting.spec, model.status.facts
-    made = footprint(facts, engine=engine, arguments=spec.engine.arguments) if facts is not None else None
+    arguments = told(spec.engine.arguments, flavor, engine=engine, task=spec.task, context=spec.context_tokens)
+    made = footprint(facts, engine=engine, arguments=arguments, task=spec.task) if facts is not None else None
     if made is None:
         return 0
-    idle = idle_bytes(parse_bytes(memory), engine=engine, arguments=spec.engine.arguments)
+    # What embeds keeps no prompts: the next text is another.
+    idle = idle_bytes(parse_bytes(flavor.memory), engine=engine, arguments=arguments) if spec.task != "embed" else 0
     return made.needs(slots=spec.slots, context=spec.context_tokens) + idle
 
 
@@ -192,6 +196,7 @@ def _plan(vetting: Vetting) -> PlanIntent:
         seconds=load.seconds,
         ttft_ms=target.ttft_ms,
         inter_token_ms=target.inter_token_ms,
+        end_ms=target.end_ms,
     )
 
 
@@ -228,7 +233,7 @@ async def _fold(ctx: Context, vetting: Vetting, *, claim: Claim, host: HostView)
 async def _finished(ctx: Context, vetting: Vetting, *, status: VettingStatus, claim: Claim) -> Outcome:
     """All is measured: say what came of it, in money too."""
     target, known = vetting.spec.target, measured(claim.status)
-    bounded = target.ttft_ms is not None or target.inter_token_ms is not None
+    bounded = any(most is not None for most in (target.ttft_ms, target.inter_token_ms, target.end_ms))
     best = knee(status.points, bounded=bounded)
     checks = [one for one in status.checks if one.name != "target"]
     if best is None:
