@@ -1,6 +1,6 @@
 """Runs the programs and writes docs/performance.md from what they say: ``make performance``, or for some of them
-``python bench/_report.py NAME …``. Some stand on other pages (`PAGES`, docs/performance-NAME.md); `placement` and
-`size` have one each in a form of their own.
+``python bench/_report.py NAME …``. Some stand on other pages (`PAGES`, docs/performance-NAME.md); `placement`,
+`scaling` and `size` have one each in a form of their own.
 
 What each program said last is kept in docs/performance.json, with the machine, the day and what the program said of
 itself then, so that one can be run again without the others; one that fails keeps what it said before. No figure in the
@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import _filled
+import _scaled
+import _size
 from _common import Figure, environment, table
 from _page import machine
-from _size import page
 
 HERE = Path(__file__).resolve().parent
 DOCS = HERE.parent / "docs"
@@ -33,11 +34,17 @@ PAGES = {
     "fleet": ("Performance of deciding and taking", ("rivals", "turns", "commit")),
     "gateway": ("Performance of the gateway", ("gateway", "path", "affinity")),
     "serving": ("Performance of serving", ("throughput", "firsttoken", "waking")),
-    "scaling": ("Performance of scaling", ("scaling",)),
 }
 """By name: what a page is called, and whose figures stand there."""
 
-APART = (*(name for _, names in PAGES.values() for name in names), "placement", "size")
+FORMS = {
+    "placement": ("performance-placement.md", _filled.page),
+    "scaling": ("performance-scaling.md", _scaled.page),
+    "size": ("size.md", _size.page),
+}
+"""Those that have a page and a form of their own."""
+
+APART = (*(name for _, names in PAGES.values() for name in names), *FORMS)
 PROGRAMS = (
     "control_plane",
     "reconcile",
@@ -105,15 +112,10 @@ def _write(kept: dict[str, Any]) -> None:
     for where, (title, names) in PAGES.items():
         if any(name in kept for name in names):
             (DOCS / f"performance-{where}.md").write_text(_page(title, kept, names))
-    if "placement" in kept:
-        about = _about("placement", kept)
-        figures = [Figure(**row) for row in kept["placement"]["figures"]]
-        how = _how(kept["placement"])
-        (DOCS / "performance-placement.md").write_text(_filled.page(figures, about=about, how=how))
-    if "size" in kept:
-        about = _about("size", kept)
-        figures = [Figure(**row) for row in kept["size"]["figures"]]
-        (DOCS / "size.md").write_text(page(figures, about=about, how=_how(kept["size"])))
+    for name, (where, form) in FORMS.items():
+        if name in kept:
+            figures = [Figure(**row) for row in kept[name]["figures"]]
+            (DOCS / where).write_text(form(figures, about=_about(name, kept), how=_how(kept[name])))
 
 
 def _run(name: str, *more: str, quick: bool) -> dict[str, Any]:

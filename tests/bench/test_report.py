@@ -66,7 +66,7 @@ def test_one_that_fails_keeps_what_it_said_and_the_rest_is_run(report: Callable[
     words = ("waking", "scaling", "gateway", "--traces", "/data", "--gateway-peer", "/peer")
     pages = report(*words, before={"waking": kept(1.0, "2026-01-01")})
     assert "2026-01-01" in pages["performance-serving.md"]
-    assert "2026-02-02" in pages["performance-scaling.md"]
+    assert "2026-02-02" in pages["performance-scaling.md"], "in a form of its own"
     assert pages["status"] == "Failed: waking"
     said = [["waking"], ["scaling", "--data", "/data"], ["gateway", "--peer", "/peer"]]
     assert json.loads(pages["said"]) == said

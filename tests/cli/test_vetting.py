@@ -138,6 +138,58 @@ def test_a_vetting_is_asked_for_as_it_was_said(model: Cli, tmp_path: Path) -> No
     assert json.loads(model("model", "show", "llama", "-o", "json").raw)["spec"]["vettedIn"] == PROJECT
 
 
+def test_one_that_embeds_is_asked_for_and_shown_as_such(model: Cli, tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text(AZURE)
+    words = [
+        "--flavor",
+        "serve",
+        "-n",
+        PROJECT,
+        "--name",
+        "e",
+        "--task",
+        "embed",
+        "--end",
+        "200",
+        "--trace",
+        str(trace),
+    ]
+    assert model("model", "vet", "llama", *words, "--no-wait").code == 0
+    spec = json.loads(model("get", "vetting", "e", "-n", PROJECT, "-o", "json").raw)["spec"]
+    assert (spec["task"], spec["target"], "outputTokens" in spec["load"]) == ("embed", {"endMs": 200}, False)
+    refused = model("model", "vet", "llama", *words[:6], "--task", "embed", "--ttft", "5", "--no-wait")
+    assert "spec.target.ttftMs" in refused.err
+    from bessemer.cli.work import vetting as work
+
+    points = [{**one, "written": 0} for one in POINTS]
+    prices = {**PRICES, "millionOutputTokens": 0, "millionCachedInputTokens": PRICES["millionInputTokens"]}
+    found = {**VETTED, "task": "embed", "outputPerSecond": 0.0}
+    status = {"phase": "Succeeded", "checks": [], "points": points, "prices": prices, "vetted": found}
+    body = {"metadata": {"name": "e"}, "spec": spec, "status": status}
+    said = work.text(body)
+    assert "It bears 2 requests a second: 60 tokens read a second." in said
+    assert re.search(r"^1 +10 +0 +yes +- +- +- +- +12\.5 ms", said, re.MULTILINE)
+    assert "output" not in said.split("TOKENS")[1]
+    assert [chart["title"] for chart in work.charts_of(body)] == ["Throughput against offered load", "To the end"]
+    fit = json.loads(model("model", "fit", "llama", "--task", "embed", "-o", "json").raw)
+    assert fit["flavors"][0]["slots"]["2048"] < 16, "each token of a text has numbers of its own"
+
+
+def test_a_model_of_the_project_is_meant_before_the_platforms(model: Cli) -> None:
+    model("model", "add", "hub:tiny/mine", "--no-wait")
+    words = ("--flavor", "serve", "-n", PROJECT, "--publish", "--no-wait")
+
+    def vetted_in() -> str:
+        assert model("model", "vet", "mine", *words).code == 0
+        return str(json.loads(model("model", "show", "mine", "-o", "json").raw)["spec"].get("vettedIn", ""))
+
+    model("model", "add", "hub:tiny/mine", "-n", PROJECT, "--no-wait")
+    assert vetted_in() == "", "the project's own says by itself what was found"
+    assert "Model mine does not say enough" in model("model", "fit", "mine", "-n", PROJECT, "--engine", "llamacpp").err
+    assert model("model", "fit", "llama", "-n", PROJECT).code == 0, "without one of its own the platform's is meant"
+
+
 @pytest.mark.parametrize(
     ("words", "why"),
     [

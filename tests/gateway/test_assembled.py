@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import orjson
@@ -68,7 +69,7 @@ def whole(index: int, said: dict[str, Any]) -> dict[str, Any]:
 
 
 @given(st.lists(CHOICE, min_size=1, max_size=3), st.randoms(use_true_random=False))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_a_chat_is_put_together(choices: list[dict[str, Any]], random: Any) -> None:
     """Events of several choices come in any order, each one's own in theirs, any number at once."""
     lines = [streamed(index, said) for index, said in enumerate(choices)]
@@ -81,7 +82,7 @@ def test_a_chat_is_put_together(choices: list[dict[str, Any]], random: Any) -> N
         count = random.randint(1, len(events))
         made.feed(b"".join(events[:count]))
         del events[:count]
-    assert made.answer() == {
+    assert orjson.loads(orjson.dumps(made.answer())) == {
         "id": "c1", "object": "chat.completion", "created": 7, "model": "m", "usage": {"prompt_tokens": 3},
         "choices": [whole(index, said) for index, said in enumerate(choices)],
     }  # fmt: skip
@@ -128,7 +129,7 @@ JSON = st.recursive(
 @given(
     st.lists(st.one_of(st.dictionaries(st.sampled_from(["id", "choices", "type", "response", "usage"]), JSON), JSON))
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_whatever_an_engine_says_can_be_written(events: list[Any]) -> None:
     made = Assembled(2000)
     for said in events:
@@ -171,3 +172,20 @@ def test_what_is_too_deep_or_no_json_is_left_out() -> None:
     for _ in range(3):
         made.feed(event({"choices": [{"index": 0, "delta": {"content": deep}}]}))
     made.answer()
+
+
+def test_what_is_held_of_a_stream_is_about_what_it_said() -> None:
+    made = Assembled(MOST)
+    events = b"".join(event({"choices": [{"index": 0, "delta": {"content": "word "}}]}) for _ in range(1000))
+    tracemalloc.start()
+    try:
+        for _ in range(30):
+            made.feed(events)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    answer = made.answer()
+    assert answer is not None
+    assert answer["choices"][0]["message"]["content"] == "word " * 30_000
+    assert 150_000 <= made.size <= 160_000
+    assert held < 2 * made.size

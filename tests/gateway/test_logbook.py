@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -14,17 +15,20 @@ import orjson
 import pytest
 from structlog.testing import capture_logs
 
-from bessemer.core.clock import FakeClock, settle
-from bessemer.core.errors import Unavailable
-from bessemer.core.loads import EndpointLog
+from bessemer.core.clock import FakeClock, SystemClock, settle
+from bessemer.core.errors import Malformed, Unavailable
+from bessemer.core.loads import EndpointLog, LoadReport
 from bessemer.core.resource import Change, Key
 from bessemer.drivers.bucket.fake import FakeBucket, FakeBuckets
+from bessemer.drivers.bucket.real import S3Buckets
 from bessemer.drivers.fetch.protocol import S3Place
-from bessemer.gateway import Logbook, entry, logbook, logplace
+from bessemer.drivers.fetch.reach import Reach
+from bessemer.gateway import Logbook, Reporter, entry, logbook, logplace, retention
 from bessemer.gateway.entry import Entry, Facts, Room
 from bessemer.gateway.logbook import KEYS_MARK, MEMORY_BYTES
 from bessemer.gateway.logplace import FLUSH_SECONDS, LogPlace
 from bessemer.kinds.inference.endpoint import prompts
+from tests.drivers.bucket.server import KEYS, Server
 from tests.gateway.harness import PROJECT, Rig, api_key, endpoint, rig
 
 ASK = [{"role": "user", "content": "What is a converter?"}]
@@ -116,6 +120,7 @@ async def written(book: Logbook, clock: FakeClock) -> None:
 async def goes_on(book: Logbook, clock: FakeClock, seconds: float) -> None:
     """Time passes, and what is due meanwhile is done."""
     await clock.advance(seconds)
+    book.look()
     await idle(book)
 
 
@@ -381,7 +386,9 @@ async def test_a_batch_that_is_full_is_written_at_once() -> None:
     assert len(lines(bucket)) == 20, "who ends in order writes what waits"
 
 
-async def test_what_is_too_old_goes_and_nothing_else_does() -> None:
+async def test_what_is_too_old_goes_and_nothing_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(retention, "REMOVED_MAX", 15)
     tenant = Tenant()
     bucket = tenant.bucket("logs")
     bucket.page = 3
@@ -400,10 +407,11 @@ async def test_what_is_too_old_goes_and_nothing_else_does() -> None:
         bucket.objects[key] = b""
     clock = FakeClock()  # 2025-06-15 15:06
     book = tenant.book(clock)
-    running = asyncio.ensure_future(book.run())
     place = book.follow("u1", body_of("acme--lab", "logs", retentionDays=5))
     assert place is not None
     await goes_on(book, clock, 2)
+    assert sum(key in bucket.objects for key in ours) == len(ours) - 15, "so many at once, and no more"
+    await goes_on(book, clock, 61)
     left = [key for key in ours if key in bucket.objects]
     assert left == [key for key in ours if key >= f"{base}2025/06/10/15"]
     assert set(others) < set(bucket.objects)
@@ -418,7 +426,6 @@ async def test_what_is_too_old_goes_and_nothing_else_does() -> None:
     await goes_on(book, clock, 2)
     assert [key for key in ours if key in bucket.objects] == ours[-1:]
     assert not place.said().expires
-    running.cancel()
     await book.close()
 
 
@@ -490,3 +497,77 @@ def test_gateway_and_api_mean_the_same_mark_and_bound() -> None:
     assert prompts.KEYS_MARK == KEYS_MARK
     assert prompts.DAYS == logplace.DAYS
     assert MEMORY_BYTES == 64 << 20
+
+
+async def test_how_it_stands_is_reported_also_to_an_api_that_knows_nothing_of_it() -> None:
+    tenant = Tenant()
+    clock, sent = FakeClock(), list[LoadReport]()
+    book = tenant.book(clock)
+    knows = [True]
+
+    async def send(report: LoadReport, *, last: bool) -> None:
+        if report.logs and not knows[0]:
+            raise Malformed("a report is of a gateway's endpoints")
+        sent.append(report)
+
+    reporter = Reporter(list, send, holder="g1", clock=clock, logs=book.said)
+    await reporter.say()
+    assert sent == [], "there is nothing to be said"
+    book.follow("u1", body_of("acme--lab", "logs"))
+    for knows[0], said in ((True, ["u1"]), (False, [])):
+        await clock.advance(20)
+        await reporter.say()
+        assert [log.uid for log in sent[-1].logs] == said
+        LoadReport.model_validate_json(orjson.dumps(sent[-1].dump()))
+    assert "logs" not in sent[-1].dump(), "what an older one does not know is not said where there is none"
+    await book.close()
+
+
+async def test_a_tenant_with_many_places_is_worked_for_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logbook, "CLOSE_SECONDS", 0.1)
+    tenant = Tenant()
+    tenant.bucket("logs").hangs = True
+    fine = tenant.bucket("fine", project="zeta--lab")
+    book = tenant.book(FakeClock())
+    for number in range(50):
+        book.follow(f"u{number}", body_of("acme--lab", "logs"))
+    book.follow("other", body_of("zeta--lab", "fine"))
+    for _ in range(3):
+        book.look()
+    working = [place.whose for place in book._places.values() if place.working is not None]
+    assert (working.count("acme"), working.count("zeta")) == (logbook.AT_ONCE_MAX, 1)
+    async with asyncio.timeout(5):
+        while not fine.expiring:
+            await asyncio.sleep(0.002)
+    await book.close()
+
+
+async def test_a_server_of_s3_is_written_to_and_nothing_of_it_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with Server("logs") as server:
+        place = S3Place(bucket="logs", endpoint=server.url)
+
+        async def fetch(_key: Key) -> tuple[Mapping[str, str], str]:
+            return KEYS, place.audience
+
+        opens = S3Buckets(Reach.of("127.0.0.1"), ssl.create_default_context()).open
+        book = Logbook(opens, fetch, clock=SystemClock(), name="g1")
+        async with rig(logbook=book) as to:
+            said = {"s3": {"bucket": "logs", "prefix": "/p/", "endpoint": server.url}}
+            to.tables.apply(words(said))
+            await to.replica("r", of="words")
+            with capture_logs() as told:
+                await ask(to, messages=[{"role": "user", "content": "a secret prompt"}])
+                server.status = 403
+                book.look()
+                await idle(book)
+                (log,) = book.said()
+                assert log.reason == "PlaceRefused"
+                server.status = 0
+                await book.close()
+        assert "secret" not in str(told) + str(log) + caplog.text
+        ((key, data),) = server.objects.items()
+        assert key.startswith("p/acme--lab/words/20")
+        assert b"a secret prompt" in gzip.decompress(data)
+        assert server.rules is None, "who was refused had not come to that"

@@ -33,9 +33,9 @@ async def own(t: Town, project: str, name: str, *, digest: str = DIGEST, **spec:
     return Key("ProjectModel", project, name)
 
 
-async def vetting(t: Town, project: str, name: str, model: str, *, digest: str = DIGEST) -> Key:
+async def vetting(t: Town, project: str, name: str, model: str, *, digest: str = DIGEST, **more: Any) -> Key:
     key = Key("Vetting", project, name)
-    spec = {"model": model, "flavor": "serve-small"}
+    spec = {"model": model, "flavor": "serve-small", **more}
     made = {"kind": "Vetting", "metadata": {"name": name, "namespace": project}, "spec": spec}
     await t.put(made, **vetting_status(digest))
     return key
@@ -117,6 +117,27 @@ async def test_one_that_no_engine_serves_says_so(t: Town) -> None:
         assert "engine auto does not serve Model odd, whose format is onnx" in page.text
         assert "bessemer model vet odd --flavor FLAVOR" in page.text
     await gone(t, made)
+
+
+async def test_one_that_embeds_has_no_tokens_that_are_written(t: Town) -> None:
+    made = await own(t, LAB, "vectors")
+    measured = await vetting(t, LAB, "vectors-small", "vectors", task="embed")
+    status = vetting_status(DIGEST)
+    zero = {"written": 0, "ttftP50": 0.0, "ttftP95": 0.0, "interTokenP50": 0.0, "interTokenP95": 0.0}
+    points = [{**one, **zero} for one in status["points"]]
+    none = {"outputPerSecond": 0.0, "ttftMs": 0.0, "interTokenMs": 0.0, "outputSeconds": 0.0}
+    await t.status(measured, points=points, vetted={**status["vetted"], **none, "task": "embed", "endMs": 812.0})
+    async with caller(t, "ada") as ada:
+        page = (await ada.get(f"/in/{LAB}/models/vectors")).text
+        assert 'id="load-end"' in page
+        assert 'id="load-first"' not in page
+        text = plain(page)
+        assert "Reads 15.5 tokens/s" in text
+        assert "An answer 812 ms" in text
+        assert "First token –" not in text
+        assert "Input € 0.67" in text
+        assert "Output €" not in text
+    await gone(t, made, measured)
 
 
 @pytest.mark.real

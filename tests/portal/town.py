@@ -34,6 +34,7 @@ from bessemer.core.ports import CONTROLLER, Writer
 from bessemer.core.resource import Key
 from bessemer.core.units import GIB
 from bessemer.core.values import ClaimSpec, Placement, UsageBatch, UsageRecord, WorkloadRef
+from bessemer.drivers.engine.fake_server import FakeModel
 from bessemer.drivers.inspect.fake import FakeInspect
 from bessemer.drivers.weights.fake import SMALL
 from bessemer.kinds.fleet.host import FAKE_TAINT
@@ -104,9 +105,28 @@ class StubGateway:
         self.asked: list[dict[str, Any]] = []
         self.stopped = 0
         self.heads: dict[str, str] = {}
-        self.app = Starlette(routes=[Route("/v1/chat/completions", self.answer, methods=["POST"])])
+        paths = {"/v1/chat/completions": self.answer, "/v1/embeddings": self.embed}
+        self.app = Starlette(routes=[Route(path, answer, methods=["POST"]) for path, answer in paths.items()])
 
     async def answer(self, request: Request) -> Response:
+        body, key = await self._known(request)
+        if key is None:
+            return JSONResponse({"error": {"message": "Incorrect API key provided: bsk_.", "code": "no"}}, 401)
+        events = self.tokens(body, key)
+        return StreamingResponse(events, media_type="text/event-stream", headers=self.heads)
+
+    async def embed(self, request: Request) -> Response:
+        body, key = await self._known(request)
+        if key is None:
+            return JSONResponse({"error": {"message": "Incorrect API key provided: bsk_.", "code": "no"}}, 401)
+        return JSONResponse(self.vectors(body))
+
+    def vectors(self, body: dict[str, Any]) -> dict[str, Any]:
+        """What a text becomes."""
+        return FakeModel(body["model"], embeds=True).embed(body)
+
+    async def _known(self, request: Request) -> tuple[dict[str, Any], str | None]:
+        """What is asked, and by which key; none that the store knows."""
         import hashlib
 
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
@@ -114,12 +134,11 @@ class StubGateway:
         page = await self.world.store.objects.list(_scope("ApiKey"))
         keys = [orjson.loads(item.body) for item in page.items]
         key = next((k for k in keys if k.get("status", {}).get("digest") == digest), None)
+        body: dict[str, Any] = await request.json()
         if key is None:
-            return JSONResponse({"error": {"message": "Incorrect API key provided: bsk_.", "code": "no"}}, 401)
-        body = await request.json()
+            return body, None
         self.asked.append({**body, "key": key["metadata"]["name"]})
-        events = self.tokens(body, key["metadata"]["name"])
-        return StreamingResponse(events, media_type="text/event-stream", headers=self.heads)
+        return body, str(key["metadata"]["name"])
 
     async def tokens(self, body: Mapping[str, Any], key: str) -> AsyncIterator[bytes]:
         words = ANSWER.split(" ")

@@ -18,6 +18,7 @@ _ONCE = frozenset(("role", "id", "type", "name", "object", "index", "finish_reas
 """Said whole, and maybe again."""
 _WHOLE = {"chat.completion.chunk": "chat.completion"}
 _ENDS = frozenset(("response.completed", "response.incomplete", "response.failed"))
+_PIECES_MAX = 128
 _ITEM_BYTES = 64
 """That a name or a place in a list counts for, whatever it holds."""
 
@@ -32,8 +33,8 @@ class Assembled:
         self._most = most
         self._body: dict[str, Any] = {}
         self._choices: dict[int, dict[str, Any]] = {}
-        self._response: dict[str, Any] | None = None
-        self._texts: dict[tuple[int, int], list[str]] = {}
+        self._response: bytes | None = None
+        self._texts: dict[tuple[int, int], _Text] = {}
         self.size = 0
         self.cut = False
 
@@ -64,7 +65,7 @@ class Assembled:
             if not isinstance(event, dict):
                 self.cut = True
             elif isinstance(event.get("type"), str) and event["type"].startswith("response."):
-                self._respond(event, size=len(said))
+                self._respond(event)
             else:
                 self._chunk(event)
         except (orjson.JSONDecodeError, orjson.JSONEncodeError, RecursionError):  # or read, and too deep to be written
@@ -126,8 +127,8 @@ class Assembled:
         elif isinstance(value, dict) and isinstance(before, dict):
             self._merge(before, value, depth=depth + 1)
         elif isinstance(value, str) and isinstance(before, _Text):
-            if self._room(len(value)):
-                before.parts.append(value)
+            if self._room(_weight(value)):
+                before.add(value)
         elif isinstance(before, _Text | list | dict):
             self.cut = self.cut or value is not None
         else:
@@ -144,40 +145,55 @@ class Assembled:
                 known = next((one for one in into if isinstance(one, dict) and one.get("index") == place), None)
             if known is not None:
                 self._merge(known, item, depth=depth + 1)
-            elif self._room(_ITEM_BYTES + _weight(item)):
-                into.append({k: _kept(v, k) for k, v in item.items()} if isinstance(item, dict) else item)
+            elif type(place) is int and self._room(_ITEM_BYTES + _weight(item)):
+                into.append(_kept(item, ""))
+            elif type(place) is not int and self._room(_ITEM_BYTES + len(text := orjson.dumps(item))):
+                into.append(orjson.Fragment(text))
 
-    def _respond(self, event: dict[str, Any], *, size: int) -> None:
+    def _respond(self, event: dict[str, Any]) -> None:
         """An event of the responses API: its last one says all; until then, texts as they come."""
         kind, response = event["type"], event.get("response")
-        if kind in _ENDS and isinstance(response, dict):
-            self._texts.clear()
-            self.size = 0
-            if self._room(size):
-                self._response = response
-        elif self._response is None and isinstance(response, dict) and self._room(size):
-            self._response = response
-        elif kind.endswith(".delta") and isinstance(event.get("delta"), str):
+        if isinstance(response, dict) and (kind in _ENDS or self._response is None):
+            if kind in _ENDS:
+                self._texts.clear()
+                self.size = 0
+            if self._room(len(text := orjson.dumps(response))):
+                self._response = text
+        elif kind.endswith(".delta") and isinstance(delta := event.get("delta"), str):
             place = (_index(event.get("output_index")), _index(event.get("content_index")))
-            if self._room(len(event["delta"]) + (0 if place in self._texts else _ITEM_BYTES)):
-                self._texts.setdefault(place, []).append(event["delta"])
+            if place not in self._texts and self._room(_ITEM_BYTES):
+                self._texts[place] = _Text("")
+            if place in self._texts and self._room(_weight(delta)):
+                self._texts[place].add(delta)
 
     def _responded(self) -> dict[str, Any]:
-        response = dict(self._response or {"object": "response"})
+        response: dict[str, Any] = (
+            orjson.loads(self._response) if self._response is not None else {"object": "response"}
+        )
         if self._texts:
-            texts = [{"type": "output_text", "text": "".join(self._texts[at])} for at in sorted(self._texts)]
+            texts = [{"type": "output_text", "text": str(self._texts[at])} for at in sorted(self._texts)]
             response["output"] = [{"type": "message", "role": "assistant", "content": texts}]
             response["status"] = "incomplete"
         return response
 
 
 class _Text:
-    """A text that may go on."""
+    """A text that goes on, in pieces of which each would be larger alone than what it says."""
 
-    __slots__ = ("parts",)
+    __slots__ = ("_joined", "_pieces")
 
     def __init__(self, text: str) -> None:
-        self.parts = [text]
+        self._joined: list[str] = []
+        self._pieces = [text]
+
+    def add(self, piece: str) -> None:
+        self._pieces.append(piece)
+        if len(self._pieces) > _PIECES_MAX:
+            self._joined.append("".join(self._pieces))
+            self._pieces = []
+
+    def __str__(self) -> str:
+        return "".join([*self._joined, *self._pieces])
 
 
 def _kept(value: Any, name: str) -> Any:
@@ -192,7 +208,7 @@ def _kept(value: Any, name: str) -> Any:
 def _finished(value: Any) -> Any:
     """As JSON has it; tool calls say no place where they are not streamed."""
     if isinstance(value, _Text):
-        return "".join(value.parts)
+        return str(value)
     if isinstance(value, list):
         return [_finished(one) for one in value]
     if isinstance(value, dict):
@@ -212,7 +228,7 @@ def _unplaced(call: Any) -> Any:
 def _weight(value: Any) -> int:
     """About how many bytes it takes."""
     if isinstance(value, str):
-        return len(value)
+        return len(value) if value.isascii() else 4 * len(value)
     if isinstance(value, dict | list):
         return len(orjson.dumps(value))
     return 8

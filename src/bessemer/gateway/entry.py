@@ -18,7 +18,7 @@ from bessemer.gateway.assembled import Assembled
 
 BYTES_MAX = 1 << 20
 """Of what was asked, and of what was answered: what is longer is cut there, and says so."""
-FOLD_BYTES = 16 << 10
+FOLD_BYTES = 8 << 10
 """Of events of a stream, until they are put together."""
 OVERHEAD_BYTES = 1 << 10
 """That an entry takes beside what it holds."""
@@ -143,6 +143,7 @@ class Entry:
             return
         self._fresh.append(events)
         self._fresh_bytes += len(events)
+        self._grow(len(events))
         if self._fresh_bytes >= FOLD_BYTES:
             self._fold()
 
@@ -190,14 +191,14 @@ class Entry:
         return self._assembled.answer(), self._assembled.cut
 
     def _fold(self) -> None:
-        fresh, self._fresh, self._fresh_bytes = self._fresh, [], 0
+        fresh, size, self._fresh, self._fresh_bytes = self._fresh, self._fresh_bytes, [], 0
         if not fresh or self.lost:
             return
         if self._assembled is None:
             self._assembled = Assembled(BYTES_MAX)
         before = self._assembled.size
         self._assembled.feed(b"".join(fresh))
-        self._grow(self._assembled.size - before)
+        self._grow(self._assembled.size - before - size)
 
     def _grow(self, size: int) -> None:
         """It holds so much more; where there is no room for that, it is lost."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from bessemer.core.clock import Clock
-from bessemer.core.errors import BessemerError
+from bessemer.core.errors import BessemerError, Malformed
 from bessemer.core.loads import (
     ALIVE_SECONDS,
     ENDPOINTS_MAX,
@@ -146,9 +146,18 @@ class Reporter:
         self._sent_at, self._said_anything = now, True
         try:
             async with asyncio.timeout(SEND_SECONDS):
-                await self._send(report, last=last)
+                await self._sent(report, last=last)
         except (BessemerError, TimeoutError) as error:
             _log.info("what is asked cannot be said", error=str(error))
+
+    async def _sent(self, report: LoadReport, *, last: bool) -> None:
+        try:
+            await self._send(report, last=last)
+        except Malformed:
+            if not report.logs:
+                raise
+            # A replica of an older release knows nothing of prompts that are logged.
+            await self._send(report.model_copy(update={"logs": []}), last=last)
 
     def _report(self) -> tuple[LoadReport, bool]:
         loads: list[EndpointLoad] = []

@@ -8,6 +8,7 @@ machine's disk, in a log, or told to the api; a process that is killed loses wha
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
@@ -27,6 +28,8 @@ KEYS_MARK = "bessemer.dev/logging-keys"
 """The annotation of an Endpoint that says that keys were set for its place, and another one when they change."""
 MEMORY_BYTES = 64 << 20
 LOOK_SECONDS = 1.0
+AT_ONCE_MAX = 4
+"""Places of one tenant that are worked for."""
 CLOSE_SECONDS = 1.5
 """For which a gateway that ends tries to write what waits."""
 
@@ -80,8 +83,11 @@ class Logbook:
     def look(self) -> None:
         """Begin what is due; each place is worked for by itself, so that none waits for another."""
         now = self._means.clock.monotonic()
-        for place in [*self._places.values(), *self._leaving]:
-            if place.due(now):
+        places = [*self._places.values(), *self._leaving]
+        busy = Counter(place.whose for place in places if place.working is not None)
+        for place in places:
+            if busy[place.whose] < AT_ONCE_MAX and place.due(now):
+                busy[place.whose] += 1
                 place.working = asyncio.ensure_future(place.work())
                 place.working.add_done_callback(partial(self._worked, place))
 

@@ -12,8 +12,10 @@ from datetime import UTC, datetime
 
 from bessemer.drivers.bucket.protocol import Bucket
 
-REMOVED_MAX, PAGES_MAX = 2000, 50
+REMOVED_MAX, PAGES_MAX = 200, 50
 """Of one sweep."""
+PAUSE_SECONDS = 0.05
+"""Between two that are removed: a place may name as many as it likes, and each is a connection."""
 CALL_SECONDS = 60.0
 """That a place may take for anything, whatever its driver bounds."""
 _HOUR = 3600.0
@@ -41,6 +43,7 @@ async def sweep(bucket: Bucket, base: str, *, oldest: float) -> bool:
                 return False
             await asyncio.wait_for(bucket.remove(key), CALL_SECONDS)
             removed += 1
+            await asyncio.sleep(PAUSE_SECONDS)
         if not page:
             return True
         after = page[-1]

@@ -114,6 +114,8 @@ class EndpointFact(Workload):
     KIND = "Endpoint"
 
     model: str = ""
+    embeds: bool = False
+    """It only makes texts into vectors, and answers nothing."""
     slots: int = 0
     context_tokens: int = 0
     wanted: int = 0

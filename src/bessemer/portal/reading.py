@@ -113,6 +113,7 @@ def endpoint(body: Body) -> EndpointFact:
     return EndpointFact(
         **_workload(body),
         model=spec.get("model", ""),
+        embeds=spec.get("task") == "embed",
         slots=spec.get("slots", 4),
         context_tokens=spec.get("contextTokens", 2048),
         wanted=wanted,

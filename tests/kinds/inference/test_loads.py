@@ -121,12 +121,12 @@ def test_what_a_reconcile_leaves_behind_is_decided_by_at_once() -> None:
     scalers = Scalers()
     scalers.name("u", KEY, standing=Standing(Scale(max=5), 4, 1, 1, 0), now=0.0)
     scalers.name("u", KEY, standing=Standing(Scale(max=5), 4, 1, 1, 0), now=10.0)
-    scalers.stands("u", wanted=2, ready=1, now=10.0)
-    scalers.stands("u", wanted=2, ready=2, now=14.0)
+    scalers.stands("u", wanted=2, ready=1, cache_share=None, now=10.0)
+    scalers.stands("u", wanted=2, ready=2, cache_share=0.9, now=14.0)
     known = scalers._known["u"]
-    assert (known.standing.ready, known.standing.starting) == (2, 0)
+    assert (known.standing.ready, known.standing.starting, known.standing.cache_share) == (2, 0, 0.9)
     assert known.scaler.means.start_seconds == 12.0, "20 s were thought, and 4 it took"
-    scalers.stands("unheard-of", wanted=1, ready=1, now=20.0)
+    scalers.stands("unheard-of", wanted=1, ready=1, cache_share=None, now=20.0)
 
 
 async def said(world: World, **said: int) -> None:

@@ -175,6 +175,15 @@ def test_where_no_time_is_said_a_share_of_the_slots_decides() -> None:
     assert (verdicts[-1].replicas, verdicts[-1].why) == (4, "28 requests at a time")
 
 
+@pytest.mark.parametrize(("full", "target", "wanted"), [(0.9, None, 5), (1.0, None, 5), (0.7, None, 4), (0.7, 0.5, 6)])
+def test_caches_that_are_nearly_full_want_more_replicas(full: float, target: float | None, wanted: int) -> None:
+    policy = Scaler(Scale(min=4, max=50, target=ScaleTarget(cache_share=target)), Means(slots=100))
+    steady = [replace(sight, kv_share=full) for sight in sights([1.0] * 10, ready=4, busy=40)]
+    verdict = [policy.decide(sight, present=4) for sight in steady][-1]
+    assert verdict.replicas == wanted
+    assert (wanted > 4) == ("caches of keys and values" in verdict.why)
+
+
 def test_steps_are_bounded_and_so_is_what_is_wanted() -> None:
     policy, seen = Scaler(Scale(min=1, max=50), Means(slots=1)), []
     for sight in sights([1.0] * 12, ready=1, busy=1000):

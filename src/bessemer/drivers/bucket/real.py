@@ -7,6 +7,7 @@ give it whole, or refuses, nothing is written. Who else writes it at the same mo
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import ssl
@@ -33,6 +34,7 @@ SECONDS = 30.0
 """That one question may take, its answer, too."""
 ANSWER_BYTES_MAX = 4 << 20
 _LINE_BYTES_MAX = 8190
+_LARGE_BYTES = 1 << 16
 _MINIMUM = "x-amz-transition-default-minimum-object-size"
 """Amazon says it with the rules, and forgets it where it is not said again."""
 _TYPE = "application/x-ndjson"
@@ -143,7 +145,7 @@ class S3Bucket:
             method=asked.method,
             query=asked.query,
             headers=asked.headers,
-            payload=hashlib.sha256(asked.body).hexdigest(),
+            payload=await _digest(asked.body),
         )
         signed = sigv4.signed(self._keys, question, now=self._of.now()) if self._keys is not None else {}
         try:
@@ -198,6 +200,12 @@ def _inner(host: str) -> DriverError:
 
 def _md5(body: bytes) -> str:
     return base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
+
+
+async def _digest(body: bytes) -> str:
+    if len(body) > _LARGE_BYTES:  # nobody waits for it
+        return (await asyncio.to_thread(hashlib.sha256, body)).hexdigest()
+    return hashlib.sha256(body).hexdigest()
 
 
 async def _body(answer: aiohttp.ClientResponse) -> bytes:

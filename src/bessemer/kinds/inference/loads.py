@@ -38,13 +38,14 @@ log = structlog.get_logger(__name__)
 @dataclass(frozen=True, slots=True)
 class Standing:
     """What a reconcile knows of an endpoint: its ``scale`` and ``slots``, how many are ``wanted``, ``ready`` and
-    ``starting``."""
+    ``starting``, and how full their caches are (None where nobody says it)."""
 
     scale: Scale
     slots: int
     wanted: int
     ready: int
     starting: int
+    cache_share: float | None = None
 
 
 @dataclass(slots=True)
@@ -92,11 +93,13 @@ class Scalers:
         known.standing, known.named_at = standing, now
         return known.verdict, known.silence
 
-    def stands(self, uid: str, *, wanted: int, ready: int, now: float) -> None:
+    def stands(self, uid: str, *, wanted: int, ready: int, cache_share: float | None, now: float) -> None:
         """What a reconcile left behind, of one that it named: the next may be long in coming."""
         known = self._known.get(uid)
         if known is not None:
-            standing = replace(known.standing, wanted=wanted, ready=ready, starting=max(0, wanted - ready))
+            starting = max(0, wanted - ready)
+            before = known.standing
+            standing = replace(before, wanted=wanted, ready=ready, starting=starting, cache_share=cache_share)
             self._started(known, standing, now=now)
             known.standing = standing
 
@@ -148,6 +151,7 @@ class Scalers:
             ready=standing.ready,
             starting=standing.starting,
             sums=known.sums,
+            kv_share=standing.cache_share,
         )
         verdict = known.scaler.decide(sight, present=standing.wanted)
         if verdict.replicas < standing.wanted and not may_fall:

@@ -93,7 +93,7 @@ def build(desk: Desk, which: Key, *, body: str, gate: code.Gate, settled: int = 
         title=name,
         scope=project,
         crumbs=((words.place(project), ""), ("Endpoints", f"/in/{project}/endpoints"), (name, "")),
-        code=code.endpoint_code(project, name, body=body, gate=gate),
+        code=code.endpoint_code(project, name, body=body, gate=gate, embeds=fact.embeds),
         request=code.path("endpoints", name, project=project),
     )
     fixed: dict[str, Any] = {
@@ -101,9 +101,7 @@ def build(desk: Desk, which: Key, *, body: str, gate: code.Gate, settled: int = 
         "sub": f"Endpoint in {words.place(project)}, {answering(fact, long=True)}.",
         "gateway": gate.url,
         "shell_text": code.shell(project, gate),
-        "curl": code.curl(name, gate),
-        "python": code.python(name, gate),
-        "javascript": code.javascript(name, gate),
+        "calls": code.calls(name, gate, embeds=fact.embeds),
         "choices": playing.choices(fact),
         "playground": f"/in/{project}/playground?model={name}",
         "may_chat": desk.writes(project),
@@ -129,8 +127,8 @@ def acts(fact: EndpointFact) -> Acts:
 
 
 def tokens_of(desk: Desk, fact: EndpointFact) -> str:
-    """What a million tokens out cost of whoever answers; nothing where a plan has rates of models and it is not known
-    yet who that is."""
+    """What a million tokens out cost of whoever answers, or in, of one that embeds; nothing where a plan has rates of
+    models and it is not known yet who that is."""
     plan = price.plan_for(desk, fact.project)
     if plan is None:
         return ""
@@ -140,15 +138,20 @@ def tokens_of(desk: Desk, fact: EndpointFact) -> str:
         who = {OUTSIDE + fact.external[1]}
     if plan.tokens.models and not who:
         return ""
-    due = {plan.tokens.of(model).output for model in who} or {plan.tokens.output}
-    most = "up to " if len(due) > 1 else ""
-    return f"{most}{words.money(max(due), plan.currency)} per million tokens out"
+    rates = [plan.tokens.of(model) for model in who] or [plan.tokens]
+    due = {rate.input if fact.embeds else rate.output for rate in rates}
+    most, way = "up to " if len(due) > 1 else "", "in" if fact.embeds else "out"
+    return f"{most}{words.money(max(due), plan.currency)} per million tokens {way}"
 
 
 def figures(desk: Desk, fact: EndpointFact) -> list[Part]:
     """What lives of the row of figures; what the ledger says is fetched beside it."""
     hour = price.of_endpoint(desk, fact)
     tokens = tokens_of(desk, fact)
+    spoken: list[Part] = [
+        Stat(id="stat-out", label="Tokens out", figure="–", note="in the last hour"),
+        Stat(id="stat-first", label="First token", figure="–", note="ask to measure it"),
+    ]
     return [
         Stat(
             id="stat-replicas",
@@ -158,10 +161,9 @@ def figures(desk: Desk, fact: EndpointFact) -> list[Part]:
             note=f"{fact.slots} requests at a time each",
         ),
         Stat(id="stat-price", label="Price", figure=price.shown(hour), unit="/ h", note=tokens),
-        # These three are filled by usage.js and chat.js: from the ledger, and from what this browser measured.
+        # These are filled by usage.js and chat.js: from the ledger, and from what this browser measured.
         Stat(id="stat-requests", label="Requests", figure="–", note="in the last hour"),
-        Stat(id="stat-out", label="Tokens out", figure="–", note="in the last hour"),
-        Stat(id="stat-first", label="First token", figure="–", note="ask to measure it"),
+        *(spoken if not fact.embeds else ()),
     ]
 
 

@@ -13,7 +13,7 @@ from bessemer.kinds import turns, workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.inference import models
-from bessemer.kinds.inference.endpoint import elsewhere, logged, revisions, scaled
+from bessemer.kinds.inference.endpoint import caching, elsewhere, logged, revisions, scaled
 from bessemer.kinds.inference.endpoint.engines import (
     adapter_keys,
     keep_adapters,
@@ -266,6 +266,7 @@ def _replica(claim: Claim, host: HostView, *, revision: str) -> ReplicaStatus:
         reason=reason,
         message=message,
         revision=revision,
+        cache_share=caching.said(claim) if phase == "Running" else None,
     )
 
 

@@ -197,6 +197,11 @@ class ReplicaStatus(ApiModel):
     reason: str = Field("", description="Why it does not, in one CamelCase word.")
     message: str = Field("", description="Why, in a sentence.")
     revision: str = Field("", exclude_if=nothing, description="The revision that it is of.")
+    cache_share: float | None = Field(
+        None,
+        exclude_if=nothing,
+        description="How full its engine's cache of keys and values is, by tenths from half full on, where it says so.",
+    )
 
 
 EndpointPhase = Literal[

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 from bessemer.kinds.inference.scaling.learning import MISSED_SHARE, Lead, Mean, Pace, Rate, Rushes, Trust
 from bessemer.kinds.inference.scaling.sight import Sight, Verdict
-from bessemer.kinds.inference.scaling.spec import BUSY_SHARE, Scale
+from bessemer.kinds.inference.scaling.spec import BUSY_SHARE, CACHE_SHARE, Scale
 
 _LEARNT_TOKENS = 2000.0
 """From which on a pace is believed."""
@@ -90,6 +90,7 @@ class Scaler:
         """How many, and why. ``present`` is what was wanted last, and stays where nothing is known."""
         self._learn(sight)
         wished, why = self._wish(sight)
+        wished, why = self._roomy(sight, wished, why=why)
         wanted, why = self._steady(sight.at, wished, present=present, why=why)
         return self._bounded(sight, wanted, why=why)
 
@@ -155,6 +156,16 @@ class Scaler:
         wished = math.ceil((rate + over) / can - 1e-9)
         behind = f", {sight.waiting:.0f} wait" if sight.waiting >= 1 else ""
         return wished, f"{rate:.2f} requests/s come{behind}, one replica answers {can:.2f} {words}"
+
+    def _roomy(self, sight: Sight, wished: int, *, why: str) -> tuple[int, str]:
+        """As many as leave room in the caches of keys and values, where more are wanted for that: an engine whose cache
+        is full keeps requests waiting while it has slots (Kwon et al.: PagedAttention, SOSP 2023)."""
+        most = self.scale.target.cache_share or CACHE_SHARE
+        if sight.kv_share is None or sight.kv_share <= most:
+            return wished, why
+        needed = math.ceil(sight.ready * sight.kv_share / most - 1e-9)
+        words = f"the caches of keys and values are {sight.kv_share:.0%} full, and {most:.0%} are meant"
+        return (needed, words) if needed > wished else (wished, why)
 
     def _coming(self, sight: Sight) -> float | None:
         """Requests a second, by when a replica that is asked for now would answer."""
