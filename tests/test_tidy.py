@@ -30,6 +30,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ("few_parameters", "core/kept.py::Sealed.put"): PORT,
     ("few_parameters", "core/ports.py::Events.emit"): PORT,
     ("few_parameters", "drivers/judged.py::Judged.resolve"): "the resolver's signature is aiohttp's",
+    ("few_parameters", "gateway/lookups.py::Resolver.resolve"): "the resolver's signature is aiohttp's",
     ("few_parameters", "core/resource.py::set_condition"): "conditions, name, value: as one says it",
     ("few_parameters", "client/calls.py::Projects.invoice"): "whose, from, to: as one says it",
     ("few_parameters", "client/calls.py::Projects.ledger"): "whose, from, to: as one says it",

@@ -48,10 +48,10 @@ class Lookups:
             asked = asyncio.get_running_loop().run_in_executor(self._threads, self._resolve, host, port)
             self._asked[name] = asked
             self._of[tenant] += 1
-            asked.add_done_callback(partial(self._found, name, tenant))
+            asked.add_done_callback(partial(self._found, name=name, tenant=tenant))
         return await asyncio.shield(asked)
 
-    def _found(self, name: tuple[str, int], tenant: str, asked: asyncio.Future[Sequence[str]]) -> None:
+    def _found(self, asked: asyncio.Future[Sequence[str]], *, name: tuple[str, int], tenant: str) -> None:
         del self._asked[name]
         self._of[tenant] -= 1
         if not self._of[tenant]:
