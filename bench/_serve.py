@@ -19,23 +19,20 @@ import uvloop
 from prometheus_client import CollectorRegistry
 
 from bessemer.api import listen, server_tls
+from bessemer.core.bounds import OF_QUOTA
 from bessemer.core.clock import SystemClock
-from bessemer.core.money import Prices, Wish
 from bessemer.core.resource import Change, Key
-from bessemer.core.values import UsageBatch
 from bessemer.gateway import (
     Admission,
-    Bound,
     Gateway,
     GatewayFacts,
-    Given,
     Lending,
     Settler,
-    Shares,
     Spool,
     Tables,
 )
 from bessemer.gateway.metrics import GatewayMetrics
+from bessemer.gateway.record import Batch
 from bessemer.main import identities
 from bessemer.main.gateway import serve
 from bessemer.main.process import have_read
@@ -143,28 +140,24 @@ def given(paths: Paths, socket: Path, *, name: str) -> tuple[GatewayFacts, async
         clock=clock,
         metrics=GatewayMetrics(CollectorRegistry()),
         secret=identities.key_of(paths, identities.GATEWAY_KEY) if secret.exists() else bytes(32),
-        admission=Admission(Shares(_bounded, clock=clock), Lending(_lent, clock=clock)),
+        admission=Admission(Lending(_lent, clock=clock)),
     )
     ready.set()
     return facts, ready
 
 
-async def _bounded(_project: str, tokens: int, *, money: Wish) -> Given:
-    """There is a bound of tokens and one of money, and plenty of both."""
-    bound = Bound(Prices(input=1_000_000, cached=500_000, output=2_000_000), (money.after or 0) + 1, True, PLENTY)
-    return Given(tokens, 60.0, PLENTY, money=bound)
-
-
 async def _lent(project: str, *, bounds: Mapping[str, Any]) -> Mapping[str, Any]:
-    """There are limits and a budget of the key, and plenty of each."""
+    """There are limits and a budget of the key, bounds of tokens and of money above it, and plenty of each."""
     scope, meters = f"key/{project}/{bounds['key']}", ("requests/minute", "tokens/day", "micro/month", "concurrent")
-    said = {"scope": scope, "bound": PLENTY, "left": PLENTY, "seconds": 60.0}
+    places = [*((scope, meter) for meter in meters), *((f"project/{project}", meter) for meter in OF_QUOTA)]
+    said = {"bound": PLENTY, "left": PLENTY, "seconds": 60.0}
     return {
         "number": (bounds["after"] or 0) + 1,
         "stands": True,
         "words": "",
+        "quota": True,
         "prices": {"currency": "EUR", "input": 1_000_000, "cached": 500_000, "output": 2_000_000},
-        "bounds": [{**said, "meter": meter} for meter in meters],
+        "bounds": [{**said, "scope": scope, "meter": meter} for scope, meter in places],
     }
 
 
@@ -173,7 +166,7 @@ async def _nothing() -> list[str]:
     return []
 
 
-async def _stored(batch: UsageBatch) -> int:
+async def _stored(batch: Batch) -> int:
     """All of it."""
     return batch.first_sequence + len(batch.records) - 1
 

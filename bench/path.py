@@ -202,7 +202,7 @@ async def _one(rounds: int) -> Ran:
 
 
 def _turn(tree: Path, rounds: int) -> Ran:
-    argv = [sys.executable, __file__, "one", str(rounds)]
+    argv = [sys.executable, str(tree / "bench" / Path(__file__).name), "one", str(rounds)]
     env = {**environment(), "PYTHONPATH": str(tree / "src")}
     said = subprocess.run(argv, env=env, stdout=subprocess.PIPE, check=True).stdout
     return Ran(*orjson.loads(said))

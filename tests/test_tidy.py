@@ -40,6 +40,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {
     ): "a command's options are its signature, as typer reads them",
     ("few_parameters", "cli/vetting.py::fit"): "a command's options are its signature, as typer reads them",
     ("few_parameters", "cli/vetting.py::vet"): "a command's options are its signature, as typer reads them",
+    ("few_parameters", "cli/vetting.py::price"): "a command's options are its signature, as typer reads them",
     ("few_parameters", "cli/models.py::bring"): "a command's options are its signature, as typer reads them",
     ("few_parameters", "cli/objects.py::get"): "a command's options are its signature, as typer reads them",
     ("few_parameters", "cli/keys.py::create"): "a command's options are its signature, as typer reads them",

@@ -250,21 +250,45 @@ def test_prices_become_a_plan_to_be_applied(model: Cli) -> None:
     measured(model, "v")
     measured(model, "w", prices={**PRICES, "millionInputTokens": 90_000, "millionOutputTokens": 1})
     measured(model, "f", fake=True)
-    said = model("model", "price", "llama", "--from-vetting", "v", "--from-vetting", "w", "-n", PROJECT)
+    words = ("model", "price", "llama", "-n", PROJECT)
+    said = model(*words, "--from-vetting", "v", "--from-vetting", "w", "-o", "yaml")
     found = yaml.safe_load(said.raw)
     assert found["metadata"] == {"name": "standard-llama"}
-    rates = found["spec"]["rates"]
-    assert (rates["millionInputTokens"], rates["millionOutputTokens"], rates["coreHour"]) == (90_000, 400_000, 7)
-    applied = model("apply", "-f", "-", stdin=said.raw)
-    assert applied.code == 0
-    measured(model, "w", prices={**PRICES, "millionOutputTokens": 0})
-    said = model("model", "price", "llama", "--from-vetting", "w", "-n", PROJECT)
-    assert yaml.safe_load(said.raw)["spec"]["rates"]["millionOutputTokens"] == 1, "what embeds says nothing of these"
-    fake = model("model", "price", "llama", "--from-vetting", "f", "-n", PROJECT)
+    rates = {"millionInputTokens": 90_000, "millionCachedInputTokens": 3_000, "millionOutputTokens": 400_000}
+    assert found["spec"]["models"] == {"llama": rates}
+    all_others = found["spec"]["rates"]
+    assert (all_others["coreHour"], all_others["millionInputTokens"], all_others["millionOutputTokens"]) == (7, 0, 1)
+    assert model("apply", "-f", "-", stdin=said.raw).code == 0
+    fake = model(*words, "--from-vetting", "f")
     assert (fake.code, "fake host" in fake.err) == (1, True)
     other = model("model", "price", "other", "--from-vetting", "v", "-n", PROJECT)
     assert "is of model llama" in other.err
     assert "say whose" in model("model", "price", "llama", "--from-vetting", "v").err
+    assert "no vetting in" in model("model", "price", "other", "-n", PROJECT).err
+
+
+def test_what_was_derived_is_shown_beside_what_is_asked_and_taken(model: Cli) -> None:
+    rates = {"millionInputTokens": 60_000, "millionOutputTokens": 400_000}
+    made = {"apiVersion": "bessemer.dev/v1alpha1", "kind": "PricePlan", "metadata": {"name": "list"}}
+    model("apply", "-f", "-", stdin=json.dumps({**made, "spec": {"rates": rates}}))
+    for name, more in (("p", {}), ("q", {"fake": True, "prices": {**PRICES, "millionInputTokens": 1 << 40}})):
+        model("model", "vet", "priced", "--flavor", "serve", "-n", PROJECT, "--name", name, "--no-wait")
+        measured(model, name, **more)
+    words = ("model", "price", "priced", "-n", PROJECT, "--plan", "list")
+    shown = model(*words).raw
+    assert "model priced by vetting p; PricePlan list asks those of any model" in shown
+    lines = {line.split("EUR")[0].strip(): line.split() for line in shown.splitlines() if "EUR 0" in line}
+    assert lines["input"][-5:] == ["EUR", "0.030000", "EUR", "0.060000", "-50%"]
+    assert lines["cached input"][-3:] == ["free", "until", "now"]
+    assert lines["output"][-2:] == ["the", "same"]
+    assert "Nothing is changed" in shown
+    assert model("get", "priceplan", "dear").code == 1
+    assert "priceplan/dear created" in model(*words, "--name", "dear", "--yes").raw
+    assert "has these prices already" in model(*words, "--name", "dear", "--yes").raw
+    again = model(*words[:-1], "dear").raw
+    assert "PricePlan dear asks its own" in again
+    assert again.count("the same") == 3
+    assert "never change" in model(*words, "--name", "list", "--yes").err
 
 
 def test_lengths_of_traces(tmp_path: Path) -> None:

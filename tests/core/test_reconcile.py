@@ -35,6 +35,10 @@ def replica(
         ({"tokens": [1900, 7]}, {"unpaid": (1, 0, 0)}, "unexplained"),
         ({"tokens": [90, 50], "before": [0, 0], "unseen": 1}, {"whole": (3, 100, 50)}, "explained"),
         ({"tokens": [110, 50], "unseen": 1}, {"whole": (3, 100, 50)}, "unexplained"),
+        ({"tokens": [60, 0], "busy": 1}, {"whole": (3, 100, 50)}, "explained"),
+        ({"tokens": [60, 0], "busy": 1, "context": 30}, {"whole": (3, 100, 50)}, "unexplained"),
+        ({"tokens": [90, 40]}, {"whole": (2, 90, 40), "cut": (1, 10, 10)}, "explained"),
+        ({"tokens": [90, 40]}, {"whole": (2, 90, 40), "cancelled": (1, 10, 10)}, "unexplained"),
         (None, {"whole": (3, 100, 50)}, "unknown"),
     ],
 )

@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from bessemer.gateway.journal import Progress, Start
+from bessemer.gateway.journal import Progress, Start, unpaid_of
 from bessemer.gateway.record import Record
 from bessemer.gateway.spool import Spool
 
@@ -26,10 +26,10 @@ SEGMENT_BYTES = 9_000
 CALLS = ("pwrite", "posix_fallocate", "fsync", "fdatasync", "unlink", "write")
 
 LIFE = (
-    "start a;start b;note a 5;start c;drop c;end a 9;settle;start d;note b 3;again d;note b 6;note d 1;end d 2;"
-    "start e;note e 1;settle;end b 8;start f;note f 4;start g;note g 2;end f 4;settle;end g 7"
+    "start a;start b;note a 5;start c;drop c;end a 9;settle;start d;note b 3;aside d;again d/2;note b 6;note d/2 1;"
+    "end d/2 2;start e;note e 1;settle;end b 8;start f;note f 4;start g;note g 2;end f 4;settle;end g 7"
 )
-"""`again`: another replica is asked. e is under way at the end."""
+"""`aside`: a replica was lost before it answered; `again`: another is asked. e is under way at the end."""
 
 
 def start(name: str, replica: str = "r1") -> Start:
@@ -80,8 +80,12 @@ def live(spool: Spool, api: Api, *, say: Callable[[str], None]) -> None:
             case "start":
                 spool.reserve()
                 slots[name] = spool.journal.start(start(name))
+            case "aside":
+                spool.reserve()
+                spool.append(unpaid_of(start(name), at=1, status=499), slots.pop(name))
+                spool.release()
             case "again":
-                spool.journal.start(start(name, "r2"), slots[name])
+                slots[name] = spool.journal.start(start(name, "r2"))
             case "note":
                 spool.journal.note(slots[name], progress(int(number)))
             case "drop":

@@ -33,7 +33,7 @@ def _owed(said: list[str]) -> dict[str, set[int | None]]:
     for number, what in enumerate(said):
         verb, name, count = (*what.split(), "", "")[:3]
         begun = what != "ok" and said[number + 1 : number + 2] != ["ok"]
-        if verb in ("start", "again", "drop"):
+        if verb in ("start", "aside", "again", "drop"):
             may[name] = {None}
         elif verb in ("note", "end"):
             may[name] = {int(count)} | (may[name] if begun else set())
@@ -59,7 +59,7 @@ def test_killed_at_each_write_every_request_is_settled_once(tmp_path: Path) -> N
         ended |= {how for *_, how in life["stored"]}
     assert ended == {"", "killed", "unpaid"}
     whole = {name: tokens for _, _, name, tokens, _ in lives[-1]["stored"]}
-    assert whole == {"a": 9, "b": 8, "d": 2, "e": 1, "f": 4, "g": 7}
+    assert whole == {"a": 9, "b": 8, "d": 0, "d/2": 2, "e": 1, "f": 4, "g": 7}
 
 
 def left(folder: Path) -> list[tuple[str, int, str | None]]:

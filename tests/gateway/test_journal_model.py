@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from bessemer.core.errors import DriverError
 from bessemer.gateway import Spool
+from bessemer.gateway.journal import unpaid_of
 from tests.gateway.killed import SEGMENT_BYTES, progress, record, start
 
 TOKENS = st.integers(1, 50)
@@ -80,6 +81,26 @@ class Lives(RuleBasedStateMachine):
         with self.disk():
             self.spool.journal.drop(self.busy.pop(name))
         self.spool.release()
+
+    @precondition(lambda self: any(self.may[name] == {None} for name in self.busy))
+    @rule(data=st.data())
+    def another(self, data: st.DataObject) -> None:
+        """A replica is lost before it answered, which is recorded, and another is asked."""
+        name = data.draw(st.sampled_from([name for name in sorted(self.busy) if self.may[name] == {None}]))
+        again, slot = f"{name}/2", self.busy.pop(name)
+        with self.disk():
+            with suppress(DriverError):
+                self.spool.reserve()
+                self.spool.append(unpaid_of(start(name), at=1, status=499), slot)
+                self.spool.release()
+                slot = 0
+            try:
+                self.busy[again] = self.spool.journal.start(start(again, "r2"), slot)
+                self.may[again] = {None}
+            except OSError:
+                if slot:
+                    self.spool.journal.drop(slot)
+                self.spool.release()
 
     @rule(most=st.integers(1, 4), heard=st.booleans())
     def settle(self, *, most: int, heard: bool) -> None:

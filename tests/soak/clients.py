@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +15,10 @@ import orjson
 from tests.soak.plant import CONTEXT, Asked, Plant
 
 NUMBERS = itertools.count(1)
-SECONDS = 60.0
+SECONDS = 120.0
+"""Longer than a gateway waits for anybody: whoever waits for so long was forgotten."""
+
+LATE = 408
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +30,7 @@ class Wish:
 
 
 async def ask(session: aiohttp.ClientSession, url: str, *, token: str, key: str, wish: Wish) -> Asked:
-    """Ask once; what came of it. A status of 0 is a connection that broke."""
+    """Ask once; what came of it. A status of 0 is a connection that broke, 408 an answer that never came."""
     name = f"q{next(NUMBERS)}"
     words = " ".join([name, *wish.body["messages"][0]["content"].split()])
     said = {**wish.body, "messages": [{"role": "user", "content": words}]}
@@ -35,7 +39,7 @@ async def ask(session: aiohttp.ClientSession, url: str, *, token: str, key: str,
     try:
         async with asyncio.timeout(SECONDS if wish.leaves != 0 else 0.01):
             async with session.post(f"{url}/chat/completions", data=orjson.dumps(said), headers=headers) as answer:
-                found = replace(found, status=answer.status)
+                found = replace(found, status=answer.status, request=answer.headers.get("x-request-id", ""))
                 if answer.status != 200:
                     await answer.read()
                 elif said.get("stream"):
@@ -43,7 +47,9 @@ async def ask(session: aiohttp.ClientSession, url: str, *, token: str, key: str,
                 else:
                     usage = orjson.loads(await answer.read())["usage"]
                     found = replace(found, whole=True, read=usage["prompt_tokens"], wrote=usage["completion_tokens"])
-    except (aiohttp.ClientError, OSError, TimeoutError):
+    except TimeoutError:
+        return found if wish.leaves == 0 else replace(found, status=LATE)
+    except (aiohttp.ClientError, OSError):
         pass
     return found
 
@@ -121,12 +127,14 @@ async def converse(
             asked = await ask(session, dice.choice(plant.urls), token=plant.keys[key], key=key, wish=wish)
             plant.asked.append(asked)
             tries += 1
-            if asked.status in (200, *FAILED) or tries >= TRIES or until.is_set():
+            if asked.status in (200, *FAILED) or until.is_set():
                 break
+            assert tries < TRIES, ("it was tried in vain", asked)
             await asyncio.sleep(dice.uniform(0.2, 0.6))
-        await asyncio.sleep(dice.uniform(0.2, 1.8) * pause)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(until.wait(), dice.uniform(0.2, 1.8) * pause)
 
 
 TRIES = 60
-FAILED = (400, 401, 403, 404, 429, 500, 502, 504)
+FAILED = (400, 401, 403, 404, LATE, 429, 500, 502, 504)
 """None of these may come of anything that befell: where nothing was sent, somebody else is asked."""

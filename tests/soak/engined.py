@@ -66,7 +66,7 @@ class Telling(FakeServer):
 async def main(door: str, log: str, secret: str, context: str) -> None:
     with suppress(FileNotFoundError):
         os.unlink(door)  # of one that was killed
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     model = Greedy(alias="smol", behaviour=Behaviour(), log=descriptor, context=int(context))
     await Telling(model, secret=secret).open(Path(door))
     await asyncio.Event().wait()

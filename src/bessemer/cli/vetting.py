@@ -157,21 +157,35 @@ def price(
     name: ModelArgument,
     *,
     vetting: Annotated[
-        list[str], typer.Option("--from-vetting", help="The Vetting; repeat for more: the dearest counts.")
-    ],
+        list[str] | None,
+        typer.Option(
+            "--from-vetting", help="The Vetting; repeat for more: the dearest counts. All, where none is said."
+        ),
+    ] = None,
     project: ProjectOption = "",
-    plan: Annotated[str, typer.Option(help="The PricePlan whose other rates are kept.")] = "standard",
+    plan: Annotated[str, typer.Option(help="The PricePlan; that of the project's tenant, where none is said.")] = "",
     called: Annotated[str, typer.Option("--name", help="What the new plan is called.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Make the new plan.")] = False,
+    output: OutputOption = "table",
 ) -> None:
-    """Print a PricePlan with the prices of tokens that vettings found, to be applied and named in a Tenant: what a plan
-    costs never changes, so it is a new one.
+    """Show what a model's tokens must cost, as vettings found it, beside what a plan asks now. With --yes these prices
+    are taken: what a plan costs never changes, so into a new one, which is as that plan but for this model. As yaml or
+    json the new plan is printed, to be applied.
 
-    Example: `bessemer model price smollm2-135m --from-vetting smollm2-small -n acme--research | bessemer apply -f -`
+    Examples: `bessemer model price smollm2-135m -n acme--research` ·
+    `bessemer model price smollm2-135m --from-vetting smollm2-small -n acme--research --name list-2026 --yes`
     """
-    from bessemer.cli.work import vetting as work
+    from bessemer.cli.work import prices as work
 
     if not project:
         raise Invalid("say whose: -n TENANT--PROJECT")
-    made = run(context, lambda client: work.priced(client, name, vettings=vetting, project=project, plan=plan))
-    made["metadata"]["name"] = called or f"{plan}-{name}"
-    typer.echo(shown(made, "yaml", text=str))
+
+    async def go(client: Client) -> tuple[work.Priced, str]:
+        found = await work.priced(client, name, vettings=vetting or [], project=project, plan=plan)
+        return found, await work.take(client, found, called=called) if yes else ""
+
+    found, done = run(context, go)
+    typer.echo(shown(found.body(called), output, text=lambda _: found.text()))
+    if output not in DOCUMENTS:
+        made = found.body(called)["metadata"]["name"]
+        typer.echo(f"\n{done or f'Nothing is changed: --yes makes PricePlan {made} of it.'}")

@@ -18,7 +18,8 @@ from bessemer.core.resource import ApiModel
 
 TAIL_TOKENS = 64
 """The most that an engine writes of an answer behind the last count that arrived, until it notices that nobody reads:
-what it makes in a tenth of a second, several of them at a time."""
+what it makes in a tenth of a second, several of them at a time. How many they are tells `tests/gateway/test_tails.py`.
+"""
 
 UNTOLD_TOKENS = 64
 """The most that was sent behind what a gateway had written down when it was killed."""
@@ -119,7 +120,7 @@ def judge(of: Replica) -> Verdict:
     causes = list(_causes(of, counted))
     may_read, may_write = sum(one.read for one in causes), sum(one.wrote for one in causes)
     # Of a process that ended unseen more may have been billed than was read of its counters.
-    least = -(1 << 62) if counted.unseen else 0
+    least = -(1 << 62) if counted.unseen else -sum(one.missed for one in causes)
     fine = least <= read <= may_read and least <= wrote <= may_write
     words = tuple(one.words for one in causes)
     state = "explained" if fine else "unexplained"
@@ -133,9 +134,12 @@ def _in_use(of: Replica, counted: Counted) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Cause:
+    """``read`` and ``wrote`` may have been counted and not billed, ``missed`` of each the other way about."""
+
     words: str
     read: int = 0
     wrote: int = 0
+    missed: int = 0
 
 
 def _causes(of: Replica, counted: Counted) -> Iterator[_Cause]:
@@ -147,6 +151,10 @@ def _causes(of: Replica, counted: Counted) -> Iterator[_Cause]:
     ):
         many = of.billed[how].requests if how in of.billed else 0
         if many:
-            yield _Cause(f"{many} {words}", many * read, many * wrote)
+            # It may be its host that cut it off, once its engine's counters were read for the last time.
+            missed = many * counted.context if of.gone and how == "cut" else 0
+            yield _Cause(f"{many} {words}", many * read, many * wrote, missed)
+    if of.gone and counted.busy:
+        yield _Cause(f"{counted.busy} under way when it was last heard", missed=counted.busy * counted.context)
     if counted.unseen:
         yield _Cause(f"{counted.unseen} engines ended unseen")

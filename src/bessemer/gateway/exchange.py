@@ -12,8 +12,10 @@ import msgspec
 import structlog
 
 from bessemer.core.clock import Clock
+from bessemer.core.money import said_of
 from bessemer.gateway.books import Books
 from bessemer.gateway.chains import Chain
+from bessemer.gateway.entry import Entry
 from bessemer.gateway.errors import Refused
 from bessemer.gateway.journal import Progress, Start, unpaid_of
 from bessemer.gateway.meter import Counts
@@ -23,9 +25,9 @@ from bessemer.gateway.reply import Call
 from bessemer.gateway.request import Wanted
 from bessemer.gateway.route import Replica, Sought
 from bessemer.gateway.tables import EndpointEntry, KeyEntry
+from bessemer.gateway.tickets import Ticket
 from bessemer.gateway.turns import Turns
 from bessemer.gateway.upstream import Link, Links
-from bessemer.gateway.vessels import Ticket
 from bessemer.gateway.waking import Waking
 
 UNTOLD_MAX = 32
@@ -61,13 +63,21 @@ class Means:
     waking: Waking
 
 
+def forsake(exchange: Exchange) -> None:
+    """Its replica answers nothing, though it may have read what it was asked: that is recorded by itself, for what
+    another answers is another record."""
+    if exchange.slot and exchange.heard and exchange.means.books.aside(exchange._unpaid(), slot=exchange.slot):
+        exchange.slot = 0
+
+
 class Exchange(msgspec.Struct, eq=False):
     """``status`` 0 is one that no replica has answered; ``replica`` is who is asked, and counts as busy for it, and as
     reading ``tokens``; ``link`` the connection to it; ``until`` is when its client wants it no more. Whoever has a
     ``ticket`` has to give it back: `end`, once. ``slot`` is where the journal has its ``start``, 0 nowhere. ``untold``
     chunks may come, and answers be as long as ``told`` tokens, until it is to be written how far it has come.
     ``adapter`` is the one that it asks for, by name; ``chain`` are those who may answer where there are several, of
-    which it is ``endpoint`` that is asked. ``held_since`` is since when it waited for a first replica."""
+    which it is ``endpoint`` that is asked. ``held_since`` is since when it waited for a first replica. ``asks`` counts
+    replicas that it was asked of; the present one ``heard`` of it where it may have."""
 
     means: Means
     call: Call
@@ -93,6 +103,10 @@ class Exchange(msgspec.Struct, eq=False):
     adapter: str = ""
     chain: Chain | None = None
     held_since: float = 0.0
+    asks: int = 0
+    heard: bool = False
+    log: Entry | None = None
+    """Where what is asked and answered is to be logged."""
 
     @property
     def patience(self) -> float:
@@ -110,13 +124,16 @@ class Exchange(msgspec.Struct, eq=False):
     def ask(self, replica: Replica, sought: Sought, *, now: float) -> None:
         """It is this one's to answer, and the journal says so. Raises Refused where that cannot be written."""
         self.replica = replica
+        self.asks, self.heard = self.asks + 1, False
+        if self.start is not None:
+            self.start.request_id = f"{self.call.id}/{self.asks}"
         self.tokens, self.asked = sought.cost, now
         self.probe = self.endpoint.pool.began(replica, sought.cost)
         start = self.start
         if start is None:
             start = self.start = self._start(replica)
         else:
-            start.replica, start.model = replica.claim_uid, replica.model or self.endpoint.model
+            start.replica, start.model = replica.claim_uid, _model(self, replica)
         self.slot = self.means.books.start(start, self.slot)
 
     def was_read(self) -> None:
@@ -145,12 +162,8 @@ class Exchange(msgspec.Struct, eq=False):
             self._tell()
 
     def well(self) -> None:
-        """The replica has answered, all of it: with an error of its own, maybe."""
-        if self.replica is None:
-            return
-        if self.status >= 500:
-            self.endpoint.pool.erred(self.replica, self.means.clock.monotonic())
-        else:
+        """The replica has answered, all of it. An error of 5xx says nothing of it alone (`blame`)."""
+        if self.replica is not None and self.status < 500:
             self.endpoint.pool.answered(self.replica)
 
     def unwell(self, event: str, error: Exception) -> None:
@@ -179,7 +192,7 @@ class Exchange(msgspec.Struct, eq=False):
             if ended is not None and self.first_byte is None:
                 self.counts = Counts()
             self._account(ticket, now or means.clock.monotonic(), ended=ended)
-        if self.slot and (ended is not None or not 200 <= self.status < 500):
+        if self.slot and self.heard and (ended is not None or not 200 <= self.status < 500):
             # It pays nothing, and the replica's own counters may have some of it: they are compared with what is said.
             slot, self.slot = self.slot, 0
             means.books.unpaid(self._unpaid(), slot=slot)
@@ -190,14 +203,14 @@ class Exchange(msgspec.Struct, eq=False):
         assert ticket is not None
         return Start(
             int(self.means.clock.now()),
-            self.call.id,
+            f"{self.call.id}/{self.asks}" if self.asks > 1 else self.call.id,
             endpoint.project,
             endpoint.name,
             endpoint.uid,
             key.name,
-            replica.model or endpoint.model,
+            _model(self, replica),
             replica.claim_uid,
-            ticket.held.micro or None,
+            ticket.held_micro,
             key.owner or None,
             ticket.names,
             self.chain.instead(self.endpoint) if self.chain is not None else "",
@@ -209,7 +222,7 @@ class Exchange(msgspec.Struct, eq=False):
         if ticket is None or not self.slot or not 200 <= self.status < 300:
             return
         self.untold, self.told = UNTOLD_MAX, self.counts.output_tokens + UNTOLD_MAX
-        counts, now = ticket.billed(self.counts), clock.monotonic()
+        counts, now = _billed(self, ticket), clock.monotonic()
         elapsed, first = now - self.started, (self.first_byte or now) - self.started
         progress = Progress(
             int(clock.now()),
@@ -222,23 +235,18 @@ class Exchange(msgspec.Struct, eq=False):
         self.means.books.note(self.slot, progress)
 
     def _account(self, ticket: Ticket, now: float, *, ended: Ended | None) -> None:
-        metrics = self.means.metrics
-        self.endpoint.pool.waiting.took(now - self.asked)
-        counts = self.counts = ticket.billed(self.counts)
+        means, pool, status, first = self.means, self.endpoint.pool, self.status, self.first_byte
+        pool.waiting.took(now - self.asked)
+        counts = self.counts = _billed(self, ticket)
+        whole, until_first = now - self.started, first - self.started if first is not None else None
         # A client takes it for an answer: then it is one that is paid for, unless nothing of it was sent.
-        if 200 <= self.status < 300 and (ended is None or self.first_byte is not None):
+        if 200 <= status < 300 and (ended is None or first is not None):
             slot, self.slot = self.slot, 0
-            self.means.books.record(ticket, self._record(now, ended), slot=slot)
-            if (gauge := self.endpoint.pool.gauge).wake_seconds:
-                first = (self.first_byte or now) - self.started if self.wanted.stream else None
-                whole = now - self.started
-                gauge.ended(reads=counts.input_tokens, writes=counts.output_tokens, first=first, whole=whole)
-        metrics.requests[self.call.path, self.status] += 1
-        metrics.whole.observe(now - self.started)
-        if self.first_byte is not None:
-            metrics.first.observe(self.first_byte - self.started)
-        metrics.input_tokens += counts.input_tokens
-        metrics.output_tokens += counts.output_tokens
+            means.books.record(ticket, self._record(now, ended), slot=slot)
+            if pool.gauge.wake_seconds:
+                told = (until_first or whole) if self.wanted.stream else None
+                pool.gauge.ended(reads=counts.input_tokens, writes=counts.output_tokens, first=told, whole=whole)
+        means.metrics.answered((self.call.path, status), counts, whole=whole, first=until_first)
 
     def _record(self, now: float, ended: Ended | None) -> Record:
         start, counts = self.start, self.counts
@@ -272,3 +280,12 @@ class Exchange(msgspec.Struct, eq=False):
         clock = self.means.clock
         elapsed = int((clock.monotonic() - self.started) * 1000)
         return unpaid_of(self.start, at=int(clock.now()), status=self.status or 499, latency_ms=elapsed)
+
+
+def _model(of: Exchange, replica: Replica) -> str:
+    """Who answers, as the record says it."""
+    return said_of(replica.model or of.endpoint.model, adapter=of.adapter)
+
+
+def _billed(of: Exchange, ticket: Ticket) -> Counts:
+    return ticket.billed(of.counts, of.start.model if of.start is not None else "")

@@ -1,4 +1,4 @@
-"""What the command line does for vettings: what fits where, a vetting's course as a bar, its report and its prices."""
+"""What the command line does for vettings: what fits where, a vetting's course as a bar, and its report."""
 
 from __future__ import annotations
 
@@ -300,27 +300,3 @@ def charts_of(body: Mapping[str, Any]) -> Iterator[Chart]:
     for title, name in (*times, ("To the end", "end")):
         lines = [(half, [one[f"{name}{half}"] for one in points]) for half in ("P50", "P95")]
         yield chart(title, "ms", *lines)
-
-
-# --- its prices -------------------------------------------------------------------------------------------------
-
-
-async def priced(client: Client, model: str, *, vettings: Sequence[str], project: str, plan: str) -> dict[str, Any]:
-    """A PricePlan as ``plan`` is, with prices of tokens of these vettings, the dearest of each sort. Raises Invalid for
-    one that is of another model, of a fake host, or in another currency, or has none."""
-    fields = ("millionInputTokens", "millionCachedInputTokens", "millionOutputTokens")
-    body = await read(client, Key("PricePlan", "", plan))
-    spec, most = body["spec"], dict.fromkeys(fields, 0)
-    for name in vettings:
-        found = await read(client, Key("Vetting", project, name))
-        prices = found.get("status", {}).get("prices")
-        if found["spec"]["model"] != model:
-            raise Invalid(f"vetting {name} is of model {found['spec']['model']}")
-        if prices is None or found["status"].get("fake"):
-            raise Invalid(f"vetting {name} {'ran on a fake host' if prices else 'has found no prices'}")
-        if prices["currency"] != spec.get("currency", "EUR"):
-            raise Invalid(f"vetting {name} is in {prices['currency']}, plan {plan} in {spec.get('currency', 'EUR')}")
-        most = {field: max(most[field], prices[field]) for field in fields}
-    # What embeds says nothing of tokens that are written: they keep their price.
-    said = {**spec, "rates": {**spec.get("rates", {}), **{field: due for field, due in most.items() if due}}}
-    return {**an_object(Key("PricePlan", "", ""), said)}

@@ -51,6 +51,7 @@ class Counters:
     prompt_tokens_cached: int = 0
     tokens_predicted: int = 0
     requests: int = 0
+    kv_used: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
