@@ -48,7 +48,9 @@ class Older:
             self._bounded.add(project)
         return said
 
-    async def _both(self, project: str, bounds: Mapping[str, Any], said: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    async def _both(
+        self, project: str, bounds: Mapping[str, Any], *, said: Mapping[str, Any] | None
+    ) -> Mapping[str, Any]:
         wants = {one["meter"]: one["amount"] for one in bounds["wants"] if one["meter"] in OF_QUOTA}
         level = wants.get(_MONEY, 0 if bounds["anew"] else None)
         after = self._numbers.get(project, 0) if level is not None and bounds["after"] is not None else None
