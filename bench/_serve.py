@@ -1,7 +1,8 @@
 """The processes that `gateway` measures: an engine that answers at once, and a gateway over one hand-fed endpoint.
 
 ``_serve.py engine SOCKET PORT`` (where there is no compiler; see `_engine.c`) · ``_serve.py gateway STATE PORT SOCKET
-tls|plain|NUMBER`` (certificates and spool in STATE; the processes of one port are plain, and told apart by a number).
+tls|plain|NUMBER`` (certificates and spool in STATE; the processes of one port are plain, and told apart by a number)
+· ``_serve.py forward PORT SOCKET``: what it costs to pass bytes on by the same loop, and nothing else.
 """
 
 from __future__ import annotations
@@ -105,6 +106,56 @@ async def engine(socket: str, port: int) -> None:
     await server.serve_forever()
 
 
+class Onward(asyncio.Protocol):
+    """One side of a connection that is passed on as it comes."""
+
+    def __init__(self, other: Onward | None = None) -> None:
+        self.transport: Any = None
+        self.other = other
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if self.other is not None:
+            self.other.transport.write(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.other is not None and self.other.transport is not None:
+            self.other.transport.close()
+
+
+class Dialling(Onward):
+    """A client's side: what comes before the engine's is there waits for it."""
+
+    def __init__(self, door: str) -> None:
+        super().__init__()
+        self._door, self._early = door, b""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._dialling = asyncio.ensure_future(self._dial())
+
+    def data_received(self, data: bytes) -> None:
+        if self.other is None:
+            self._early += data
+        else:
+            self.other.transport.write(data)
+
+    async def _dial(self) -> None:
+        other = Onward(self)
+        await asyncio.get_running_loop().create_unix_connection(lambda: other, self._door)
+        self.other = other
+        if self._early:
+            other.transport.write(self._early)
+
+
+async def forward(port: int, door: str) -> None:
+    """For ever, from a port of loopback to an engine's socket."""
+    server = await asyncio.get_running_loop().create_server(lambda: Dialling(door), "127.0.0.1", port, backlog=1024)
+    await server.serve_forever()
+
+
 async def gateway(state: Path, port: int, *, socket: str, way: str) -> None:
     """A gateway as ``up`` runs it, but that its tables are given instead of watched, and that what it asks of the api
     is answered here, at once."""
@@ -180,6 +231,8 @@ def _change(kind: str, body: dict[str, Any], *, name: str = ENDPOINT) -> Change:
 if __name__ == "__main__":
     if sys.argv[1] == "engine":
         uvloop.run(engine(sys.argv[2], int(sys.argv[3])))
+    elif sys.argv[1] == "forward":
+        uvloop.run(forward(int(sys.argv[2]), sys.argv[3]))
     else:
         have_read()
         uvloop.run(gateway(Path(sys.argv[2]), int(sys.argv[3]), socket=sys.argv[4], way=sys.argv[5]))

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 APPS = "rival--apps"
 VECTORS = Key("Endpoint", APPS, "vectors")
+ENDLESS = {"data": [{"index": 0, "embedding": [1.7e308, 1.7e308]}]}
 PATH = f"/in/{APPS}/endpoints/{VECTORS.name}"
 
 
@@ -70,7 +71,7 @@ async def test_what_is_no_text_is_refused(t: Town, texts: tuple[Any, ...]) -> No
         assert (await asked(rita, *texts)).status == 400
 
 
-@pytest.mark.parametrize("said", [{}, {"data": []}, {"data": [{"index": 0, "embedding": []}]}])
+@pytest.mark.parametrize("said", [{}, {"data": []}, {"data": [{"index": 0, "embedding": []}]}, ENDLESS])
 async def test_what_is_no_vector_is_said(t: Town, monkeypatch: pytest.MonkeyPatch, said: Mapping[str, Any]) -> None:
     monkeypatch.setattr(t.gateway, "vectors", lambda _body: said)
     async with caller(t, "rita") as rita:

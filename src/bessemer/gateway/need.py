@@ -21,7 +21,9 @@ class Need(msgspec.Struct, frozen=True, gc=False):
 
     def cost(self, prices: Prices) -> int:
         """What that may cost at most, whoever of them answers."""
-        return prices.over(self.models).most(self.tokens, writes=self.writes)
+        if prices.models:
+            prices = prices.over(self.models)
+        return prices.most(self.tokens, writes=self.writes)
 
 
 def most(wanted: Wanted, context_tokens: int, *, models: tuple[str, ...] = ()) -> Need:

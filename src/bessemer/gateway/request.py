@@ -219,9 +219,9 @@ def _writes(fields: Mapping[str, msgspec.Raw], route: Route) -> tuple[int | None
         return 0, True
     most, heeded, odd = None, False, False
     for name in route.bounds:
-        if (value := fields.get(name)) is None:
+        if name not in fields:
             continue
-        said = bytes(value)
+        said = bytes(fields[name])
         if said.isdigit() and len(said) <= _DIGITS_MAX:
             number = int(said)
             most = number if most is None or number > most else most

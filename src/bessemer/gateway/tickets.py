@@ -143,7 +143,7 @@ class Ticket(msgspec.Struct, eq=False):
         self.spent = True
         read, written, tokens, micro = record.input_tokens, record.output_tokens, self.need.tokens, 0
         if row.priced and self.prices is not None:
-            due = self.prices.of(record.model)
+            due = self.prices.of(record.model) if self.prices.models else self.prices
             micro = due.tokens(read=read, cached=record.cached_input_tokens, written=written)
             micro = min(micro, self.micro)
         tokens = min(tokens, read + written)

@@ -31,7 +31,7 @@ async def embed(visit: Visit) -> Response:
     answer = await _asked(visit, key, texts=texts)
     seconds = visit.site.clock.monotonic() - began
     vectors = vectors_in(answer, len(texts))
-    if not vectors:
+    if not vectors or not all(math.isfinite(math.hypot(*vector)) for vector in vectors):
         raise Unavailable("The endpoint answered, and not with vectors.")
     alike = cosine(*vectors) if len(vectors) == TEXTS_MAX else None
     found = {"vectors": [_shown(vector) for vector in vectors], "similarity": alike, "ms": round(1000 * seconds)}

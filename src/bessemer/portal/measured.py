@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -11,7 +11,7 @@ import orjson
 from starlette.responses import RedirectResponse, Response
 
 from bessemer.core.errors import NotFound
-from bessemer.core.ports import Scope
+from bessemer.core.ports import Scope, Stored
 from bessemer.core.resource import Key, tenant_of
 from bessemer.portal import code
 from bessemer.portal.facts import FlavorFact, HostFact
@@ -21,7 +21,7 @@ from bessemer.portal.pages.shell import SHELL_KINDS, within
 from bessemer.portal.visit import Visit
 
 Body = Mapping[str, Any]
-_LISTED = 500
+_LISTED, _LISTED_MAX = 500, 5000
 _NAME_MAX = 512
 
 
@@ -35,8 +35,8 @@ async def own_page(visit: Visit) -> Response:
     project, name = visit.part("scope"), visit.part("name")
     await visit.desk.see(*SHELL_KINDS)
     within(visit.desk, project)
-    page = await visit.desk.client.list(Scope(kind="ProjectModel", name=name), limit=_LISTED)
-    bodies = {stored.key.namespace: orjson.loads(stored.body) for stored in page.items}
+    known = await _listed(visit, Scope(kind="ProjectModel", name=name))
+    bodies = {stored.key.namespace: orjson.loads(stored.body) for stored in known}
     if project in bodies:
         return await _show(visit, Key("ProjectModel", project, name))
     shared = (
@@ -54,8 +54,7 @@ async def _show(visit: Visit, key: Key) -> Response:
     desk = visit.desk
     await desk.see(*SHELL_KINDS, FlavorFact, *((HostFact,) if desk.me.admin else ()))
     body = await _body(visit, key)
-    page = await desk.client.list(Scope(kind="Flavor"), limit=_LISTED)
-    flavors = [orjson.loads(stored.body) for stored in page.items]
+    flavors = [orjson.loads(stored.body) for stored in await _listed(visit, Scope(kind="Flavor"))]
     devices = {one.model: one.memory_bytes for host in desk.all(HostFact) for one in host.devices if one.memory_bytes}
     wanted = visit.request.query_params.get("vetting", "")[:_NAME_MAX]
     held = await _held(visit, body, wanted=wanted)
@@ -70,6 +69,18 @@ async def _show(visit: Visit, key: Key) -> Response:
     return visit.show(partial(models.build, desk, key, held=held, body=manifest), ask=ask)
 
 
+async def _listed(visit: Visit, scope: Scope) -> Sequence[Stored]:
+    """What the session may see of a kind, in pages; of very many the first."""
+    items: list[Stored] = []
+    after = ""
+    while True:
+        page = await visit.desk.client.list(scope, limit=_LISTED, after=after)
+        items += page.items
+        after = page.next
+        if not after or len(items) >= _LISTED_MAX:
+            return items
+
+
 async def _body(visit: Visit, key: Key) -> Body:
     found: dict[str, Any] = orjson.loads((await visit.desk.client.get(key)).body)
     return found
@@ -80,8 +91,7 @@ async def _held(visit: Visit, body: Body, *, wanted: str) -> Held:
     that is ``wanted`` is none of its."""
     meta, name = body["metadata"], body["metadata"]["name"]
     own, shared = meta.get("namespace", ""), bool(body["spec"].get("shared"))
-    page = await visit.desk.client.list(Scope(kind="Vetting"), limit=_LISTED)
-    found = [orjson.loads(stored.body) for stored in page.items]
+    found = [orjson.loads(stored.body) for stored in await _listed(visit, Scope(kind="Vetting"))]
     found = [one for one in found if one["spec"]["model"] == name and _of_it(one, body, own=own, shared=shared)]
     shorts = sorted((models.short_of(one) for one in found), key=lambda short: short.created, reverse=True)
     shorts = shorts[: models.VETTINGS_SHOWN]
