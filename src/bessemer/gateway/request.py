@@ -27,7 +27,8 @@ TEXTS_MAX = 2048
 NAMES_MAX, NAME_CHARACTERS_MAX = 256, 256
 """Outermost names of a body: all that is asked of each is done while nobody else is served."""
 READ_BYTES_MAX = 64 << 10
-"""Of what is read of a body: a number, a name, a few words. Of the rest nothing is made."""
+"""Of a list or an object that is read of a body: where it is a name, a number or a few words that is wanted, no more is
+made of it."""
 SEPARATORS_MAX = 1 << 20
 """Within a list of inputs that are counted."""
 _MODEL_CHARACTERS_MAX = 253
@@ -188,7 +189,7 @@ def _asking(raw: bytes, fields: dict[str, msgspec.Raw], *, options: Mapping[str,
 def _value(fields: Mapping[str, msgspec.Raw], name: str) -> Any:
     """What a name holds; None where it is not there. Raises Refused."""
     said = fields.get(name)
-    if said is not None and len(said) > READ_BYTES_MAX:
+    if said is not None and len(said) > READ_BYTES_MAX and bytes(memoryview(said)[:1]) in b"[{":
         raise malformed(f"`{name}` holds more than {READ_BYTES_MAX} bytes.", name)
     return None if said is None else _read(said)
 
