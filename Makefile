@@ -21,6 +21,8 @@ WORKERS ?= 2
 QUICK ?= --quick
 PEER ?=
 PLACEMENT_PEER ?=
+GATEWAY_PEER ?=
+TRACES ?=
 TABLE ?=
 VLLM ?= .cache/vllm
 KIND ?= cpu
@@ -58,7 +60,7 @@ bench: $(STAMPS)/dev system-demo ## The programs of bench/, each within a minute
 	@for program in bench/[a-z]*.py; do echo "== $$program"; $(BIN)/python "$$program" $(QUICK) $(ARGS); done
 
 performance: $(STAMPS)/dev system-demo ## All of them in full, kept in docs/performance*.md: an hour of quiet (PEER=DIR, DATA=DIR)
-	@$(BIN)/python bench/_report.py $(if $(PEER),--peer "$(PEER)") $(if $(PLACEMENT_PEER),--placement-peer "$(PLACEMENT_PEER)") $(if $(DATA),--data "$(DATA)") $(ARGS)
+	@$(BIN)/python bench/_report.py $(if $(PEER),--peer "$(PEER)") $(if $(PLACEMENT_PEER),--placement-peer "$(PLACEMENT_PEER)") $(if $(GATEWAY_PEER),--gateway-peer "$(GATEWAY_PEER)") $(if $(DATA),--data "$(DATA)") $(if $(TRACES),--traces "$(TRACES)") $(ARGS)
 
 vllm: $(STAMPS)/bootstrap ## vLLM in an environment of its own, outside of the lock: 3 GB (VLLM=DIR, KIND=cuda)
 	@tools/vllm $(VLLM) $(KIND)

@@ -1,7 +1,8 @@
 """The processes that `gateway` measures: an engine that answers at once, and a gateway over one hand-fed endpoint.
 
 ``_serve.py engine SOCKET PORT`` (where there is no compiler; see `_engine.c`) · ``_serve.py gateway STATE PORT SOCKET
-tls|plain|NUMBER`` (certificates and spool in STATE; the processes of one port are plain, and told apart by a number).
+tls|plain|NUMBER`` (certificates and spool in STATE; the processes of one port are plain, and told apart by a number)
+· ``_serve.py forward PORT SOCKET``: what it costs to pass bytes on by the same loop, and nothing else.
 """
 
 from __future__ import annotations
@@ -19,23 +20,20 @@ import uvloop
 from prometheus_client import CollectorRegistry
 
 from bessemer.api import listen, server_tls
+from bessemer.core.bounds import OF_QUOTA
 from bessemer.core.clock import SystemClock
-from bessemer.core.money import Prices, Wish
 from bessemer.core.resource import Change, Key
-from bessemer.core.values import UsageBatch
 from bessemer.gateway import (
     Admission,
-    Bound,
     Gateway,
     GatewayFacts,
-    Given,
     Lending,
     Settler,
-    Shares,
     Spool,
     Tables,
 )
 from bessemer.gateway.metrics import GatewayMetrics
+from bessemer.gateway.record import Batch
 from bessemer.main import identities
 from bessemer.main.gateway import serve
 from bessemer.main.process import have_read
@@ -108,6 +106,56 @@ async def engine(socket: str, port: int) -> None:
     await server.serve_forever()
 
 
+class Onward(asyncio.Protocol):
+    """One side of a connection that is passed on as it comes."""
+
+    def __init__(self, other: Onward | None = None) -> None:
+        self.transport: Any = None
+        self.other = other
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if self.other is not None:
+            self.other.transport.write(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self.other is not None and self.other.transport is not None:
+            self.other.transport.close()
+
+
+class Dialling(Onward):
+    """A client's side: what comes before the engine's is there waits for it."""
+
+    def __init__(self, door: str) -> None:
+        super().__init__()
+        self._door, self._early = door, b""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._dialling = asyncio.ensure_future(self._dial())
+
+    def data_received(self, data: bytes) -> None:
+        if self.other is None:
+            self._early += data
+        else:
+            self.other.transport.write(data)
+
+    async def _dial(self) -> None:
+        other = Onward(self)
+        await asyncio.get_running_loop().create_unix_connection(lambda: other, self._door)
+        self.other = other
+        if self._early:
+            other.transport.write(self._early)
+
+
+async def forward(port: int, door: str) -> None:
+    """For ever, from a port of loopback to an engine's socket."""
+    server = await asyncio.get_running_loop().create_server(lambda: Dialling(door), "127.0.0.1", port, backlog=1024)
+    await server.serve_forever()
+
+
 async def gateway(state: Path, port: int, *, socket: str, way: str) -> None:
     """A gateway as ``up`` runs it, but that its tables are given instead of watched, and that what it asks of the api
     is answered here, at once."""
@@ -143,28 +191,24 @@ def given(paths: Paths, socket: Path, *, name: str) -> tuple[GatewayFacts, async
         clock=clock,
         metrics=GatewayMetrics(CollectorRegistry()),
         secret=identities.key_of(paths, identities.GATEWAY_KEY) if secret.exists() else bytes(32),
-        admission=Admission(Shares(_bounded, clock=clock), Lending(_lent, clock=clock)),
+        admission=Admission(Lending(_lent, clock=clock)),
     )
     ready.set()
     return facts, ready
 
 
-async def _bounded(_project: str, tokens: int, *, money: Wish) -> Given:
-    """There is a bound of tokens and one of money, and plenty of both."""
-    bound = Bound(Prices(input=1_000_000, cached=500_000, output=2_000_000), (money.after or 0) + 1, True, PLENTY)
-    return Given(tokens, 60.0, PLENTY, money=bound)
-
-
 async def _lent(project: str, *, bounds: Mapping[str, Any]) -> Mapping[str, Any]:
-    """There are limits and a budget of the key, and plenty of each."""
+    """There are limits and a budget of the key, bounds of tokens and of money above it, and plenty of each."""
     scope, meters = f"key/{project}/{bounds['key']}", ("requests/minute", "tokens/day", "micro/month", "concurrent")
-    said = {"scope": scope, "bound": PLENTY, "left": PLENTY, "seconds": 60.0}
+    places = [*((scope, meter) for meter in meters), *((f"project/{project}", meter) for meter in OF_QUOTA)]
+    said = {"bound": PLENTY, "left": PLENTY, "seconds": 60.0}
     return {
         "number": (bounds["after"] or 0) + 1,
         "stands": True,
         "words": "",
+        "quota": True,
         "prices": {"currency": "EUR", "input": 1_000_000, "cached": 500_000, "output": 2_000_000},
-        "bounds": [{**said, "meter": meter} for meter in meters],
+        "bounds": [{**said, "scope": scope, "meter": meter} for scope, meter in places],
     }
 
 
@@ -173,7 +217,7 @@ async def _nothing() -> list[str]:
     return []
 
 
-async def _stored(batch: UsageBatch) -> int:
+async def _stored(batch: Batch) -> int:
     """All of it."""
     return batch.first_sequence + len(batch.records) - 1
 
@@ -187,6 +231,8 @@ def _change(kind: str, body: dict[str, Any], *, name: str = ENDPOINT) -> Change:
 if __name__ == "__main__":
     if sys.argv[1] == "engine":
         uvloop.run(engine(sys.argv[2], int(sys.argv[3])))
+    elif sys.argv[1] == "forward":
+        uvloop.run(forward(int(sys.argv[2]), sys.argv[3]))
     else:
         have_read()
         uvloop.run(gateway(Path(sys.argv[2]), int(sys.argv[3]), socket=sys.argv[4], way=sys.argv[5]))

@@ -179,6 +179,8 @@ def _started(folder: Path, peer: str) -> Iterator[tuple[Clients, dict[str, Way],
         ways = {"direct": Way(engine_port)}
         ways["gateway"] = Way(plain, (run([*serve, str(plain), door, "plain"], "gateway"),))
         tls = Way(secured, (run([*serve, str(secured), door, "tls"], "tls"),))
+        bare = _free_port()
+        ways["bytes"] = Way(bare, (run([*serve[:2], "forward", str(bare), door], "forward"),))
         shared = _free_port()
         several = [run([*serve, str(shared), door, number], f"gateway-{number}") for number in PROCESSES]
         ways["processes"] = Way(shared, tuple(several))
@@ -257,6 +259,7 @@ def _figures(ways: dict[str, Way], tls: Way, clients: Clients) -> list[Figure]:
         ),
         figure("the same", cost, "µs", peer=told("envoy", "request", of("envoy", "request"))),
         figure("the same", cost, "µs", peer=told("litellm", "request", of("litellm", "request"))),
+        figure("bytes passed on by the same loop, and nothing else", median(ways["bytes"].requests), "µs"),
         figure("the same, with TLS", median(tls.requests), "µs"),
         figure(
             "the same, of two processes on one port",
@@ -273,6 +276,7 @@ def _figures(ways: dict[str, Way], tls: Way, clients: Clients) -> list[Figure]:
             at_most=0.15,
             peer=told("nginx", "added", of("nginx", "added")),
         ),
+        figure("the same, of bytes passed on alone", added["bytes"] / 1e3, "ms"),
         figure("added latency, one client, p99", tail / 1e3, "ms", at_most=1),
     ]
     if clients.compiled:

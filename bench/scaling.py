@@ -1,31 +1,41 @@
 """How many requests have their tokens in time, and what that costs, by who decides of replicas.
 
-The product's policy, Knative's and one by queue length over the same requests and the same model of replicas
-(`bessemer simulate inference`). Traces are of Azure and Mooncake (`--data DIR` with `azure_llm/` and `mooncake/`);
-without them requests are drawn. Knative's target and that of the queue are the defaults, and also swept: the best of
-Knative is the cheapest by which 95 of 100 requests have their tokens in time, found with the trace known beforehand,
-which nobody who runs it has.
+The product's policy as it is, and beside it over the same requests and the same model of replicas (`bessemer simulate
+inference`): Knative's, over shares of slots and windows; one by queue length as Kubernetes' HPA reckons, over
+thresholds; a fixed number, over numbers. Of these each has the best of its settings, found with the trace known
+beforehand, which nobody who runs it has; *default* is without. *Foreseen* knows what will come, and is no policy but
+about how much could be had. Traces are of Azure and Mooncake, an hour each (`--data DIR` with `azure_llm/` and
+`mooncake/`); without them requests are drawn.
+
+GPU-hours are of all replicas while they start, too. The product's constants were chosen on these traces: there are
+few, and each serves all of them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from _common import Figure, Options, figure, program
+from _foreseen import Foreseen, needs
 from _requests import chat
 from bessemer.drivers.process.crew import reckon
 from bessemer.kinds.inference.replay import PRESETS, Asked, Case, Replayed, figures, read, replay, thickened
-from bessemer.kinds.inference.replay.peers import Fixed, Knative, Waiting
+from bessemer.kinds.inference.replay.peers import UTILISATION, WAITING_TARGET, Fixed, Knative, Waiting
 from bessemer.kinds.inference.scaling import Means, Policy, Scale, Scaler, ScaleTarget
 
-ATTAINED = 95.0
-SHARES = (0.05, 0.08, 0.12, 0.2)
-"""Of its slots that Knative is to keep busy; 0.7 is its default."""
-FIXED = (3, 6, 8, 10, 30)
+SHARES, WINDOWS = (0.03, 0.05, 0.08, 0.12, 0.2, 0.35), (30.0, 60.0, 300.0)
+"""Of its slots that Knative is to keep busy, and seconds of its stable window; 0.7 and 60 are its defaults."""
+THRESHOLDS = (0.05, 0.2, 1.0, 20.0)
+"""Requests that wait, for each replica; 5 is the default."""
+FIXED = (2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 18, 20, 24, 30)
+USED, CAPS = (0.4, 0.55, 0.7, 0.85), (0.8, 0.95, 1.0)
+"""Of what a replica can do, and of the work of all spans, for which there are enough: of what is foreseen."""
+OWN, PEERS = "slo", ("knative", "queue length", "fixed", "foreseen")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +60,18 @@ LOADS = (
     Load("Azure code × 4, 70B", "azure_llm/AzureLLMInferenceTrace_code.csv", 4, 2000, 40, 8),
     Load("Mooncake conversations × 2, 70B", "mooncake/conversation_trace.jsonl", 2, 5000, 60, 8),
 )
+DRAWN = Load("drawn conversations, 70B", "", 1, 1000, 40, 2)
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One policy over one load; ``given`` is its target."""
+    """One policy over one load, with one setting after the other; an empty one is its default."""
 
-    asked: Sequence[Asked]
-    case: Case
+    load: Load
+    data: str
+    seconds: float
     policy: str
-    given: float = 0.0
+    settings: Sequence[tuple[float, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,77 +79,131 @@ class Came:
     """What one came to."""
 
     policy: str
-    given: float
+    given: tuple[float, ...]
     attained: float
     hours: float
-    p95_ms: float
+
+    @property
+    def setting(self) -> str:
+        """In words; "" of a default."""
+        if not self.given:
+            return ""
+        form = {"knative": "{:g} of slots, {:g} s", "queue length": "{:g} wait", "fixed": "{:g}"}
+        return form.get(self.policy, "{:g} used, {:g} of work").format(*self.given)
 
 
 async def measure(options: Options) -> list[Figure]:
-    """Each load under each policy."""
+    """Each load under each policy, in as many processes as there are cores."""
+    loads = LOADS[: 1 if options.quick else None] if options.data else (DRAWN,)
+    tasks = [task for load in loads for task in _tasks(load, options)]
+    hands = len(os.sched_getaffinity(0))
+    came = await asyncio.to_thread(reckon, run, tasks, hands=hands, told=lambda _: None)
     rows: list[Figure] = []
-    for load in LOADS[:1] if options.quick else LOADS if options.data else LOADS[:2]:
-        asked = await asyncio.to_thread(_asked, load, options.data, quick=options.quick)
-        rows += _rows(load.title if options.data else "drawn conversations, 70B", await _came(load, asked, options))
+    for load in loads:
+        some = [one for task, ones in zip(tasks, came, strict=True) if task.load == load for one in ones]
+        rows += _rows(load.title, some)
     return rows
 
 
-def _asked(load: Load, data: str, *, quick: bool) -> Sequence[Asked]:
-    if not data:
-        return chat(seconds=900 if quick else 3000, a_second=10)
-    path = Path(data) / load.file
-    with path.open(encoding="utf-8", newline="") as lines:
-        return thickened(read(lines, file=str(path)), load.times)
+def _tasks(load: Load, options: Options) -> Iterator[Task]:
+    step = 2 if options.quick else 1
+    seconds = 900.0 if options.quick else 3000.0
+    settings: dict[str, list[tuple[float, ...]]] = {
+        OWN: [()],
+        "knative": [(), *((share, window) for share in SHARES[::step] for window in WINDOWS[::step])],
+        "queue length": [(), *((each,) for each in THRESHOLDS[::step])],
+        "fixed": [(float(count),) for count in FIXED[::step]],
+        "foreseen": [(used, cap) for used in USED[::step] for cap in CAPS],
+    }
+    for policy, given in settings.items():
+        yield Task(load, options.data, seconds, policy, given)
 
 
-async def _came(load: Load, asked: Sequence[Asked], options: Options) -> list[Came]:
+def run(task: Task, told: Callable[[float], None]) -> list[Came]:
+    """Replay them, in whichever process."""
+    asked, came = _asked(task), []
+    for given in task.settings:
+        case = case_of(task.load)
+        policy = _policy(task.policy, given, asked=asked, case=case)
+        if task.policy == "fixed":
+            case = replace(case, first=int(given[0]))
+        found = figures(Replayed(task.policy, replay(asked, policy, case=case), case))
+        came.append(Came(task.policy, given, found["attained_percent"], found["device_hours"]))
+    told(1.0)
+    return came
+
+
+def case_of(load: Load) -> Case:
     speed = replace(PRESETS[load.preset], start_seconds=load.start_seconds)
     target = ScaleTarget(ttft_ms=load.ttft_ms, inter_token_ms=load.inter_token_ms)
-    case = Case(speed, Scale(min=1, max=100, target=target), load.first)
-    tasks = [Task(asked, case, "slo"), Task(asked, case, "knative", 0.7), Task(asked, case, "waiting", 5.0)]
-    shares = SHARES[::2] if options.quick else SHARES
-    tasks += [Task(asked, case, "knative swept", share) for share in shares]
-    tasks += [Task(asked, case, "waiting swept", each) for each in ((1.0,) if options.quick else (0.2, 1.0))]
-    tasks += [Task(asked, case, "fixed", float(count)) for count in (FIXED[::2] if options.quick else FIXED)]
-    return list(await asyncio.to_thread(reckon, run, tasks, hands=len(os.sched_getaffinity(0)), told=lambda _: None))
+    return Case(speed, Scale(min=1, max=100, target=target), load.first)
 
 
-def run(task: Task, told: Callable[[float], None]) -> Came:
-    """Replay it, in whichever process."""
-    found = figures(Replayed(task.policy, replay(task.asked, _policy(task), case=task.case), task.case))
-    told(1.0)
-    p95 = found["ttft_ms"]["p95"]
-    return Came(task.policy, task.given, found["attained_percent"], found["device_hours"], p95 or float("inf"))
+def _asked(task: Task) -> Sequence[Asked]:
+    if not task.data:
+        return chat(seconds=task.seconds, a_second=10)
+    path = Path(task.data) / task.load.file
+    with path.open(encoding="utf-8", newline="") as lines:
+        return thickened(read(lines, file=str(path)), task.load.times)
 
 
-def _policy(task: Task) -> Policy:
-    case, given = task.case, task.given
-    name = task.policy.split()[0]
-    if name == "slo":
+def _policy(name: str, given: tuple[float, ...], *, asked: Sequence[Asked], case: Case) -> Policy:
+    if name == OWN:
         return Scaler(case.scale, Means(case.speed.slots, case.speed.start_seconds))
     if name == "knative":
-        return Knative(case, target=given * case.speed.slots)
-    if name == "waiting":
-        return Waiting(case, target=given)
-    return Fixed(replace(case, scale=Scale(min=1, max=int(given))))
+        share, window = given or (UTILISATION, 60.0)
+        return Knative(case, target=share * case.speed.slots, stable=window)
+    if name == "queue length":
+        return Waiting(case, target=given[0] if given else WAITING_TARGET)
+    if name == "fixed":
+        return Fixed(replace(case, scale=Scale(min=1, max=int(given[0]))))
+    used, cap = given
+    needed = needs(asked, case)
+    return Foreseen(needed, case, used=used, most=_enough(needed, share=cap, used=used))
 
 
-def _rows(title: str, came: Sequence[Came]) -> list[Figure]:
-    by_name = {one.policy: one for one in came if one.policy in ("slo", "knative", "waiting")}
-    own, rows = by_name["slo"], []
-    for name in ("knative", "waiting"):
-        peer = by_name[name]
-        there = (name, f"{peer.attained:.1f} % for {peer.hours:.1f} h")
-        rows.append(figure(f"{title}: within the target", own.attained, "%", peer=there))
-    rows.append(figure(f"{title}: GPU-hours", own.hours, "h"))
-    rows.append(figure(f"{title}: first token, p95", own.p95_ms, "ms", peer=("knative", by_name["knative"].p95_ms)))
-    for name in ("knative swept", "waiting swept", "fixed"):
-        some = [one for one in came if one.policy == name]
-        enough = [one for one in some if one.attained >= min(ATTAINED, own.attained)]
-        best = min(enough, key=lambda one: one.hours) if enough else max(some, key=lambda one: one.attained)
-        words = f"{best.attained:.1f} % for {best.hours:.1f} h at {best.given:g}"
-        rows.append(figure(f"{title}: within the target", own.attained, "%", peer=(f"{name}, best", words)))
-    return rows
+def _enough(needed: Sequence[float], *, share: float, used: float) -> int:
+    """Replicas that are enough for that share of the work."""
+    below = share * sum(needed) - 1e-9
+    for need in sorted(needed):
+        below -= need
+        if below <= 0:
+            return max(1, math.ceil(need / used))
+    return max(1, math.ceil(max(needed) / used))
+
+
+def _rows(title: str, came: Sequence[Came]) -> Iterator[Figure]:
+    own = next(one for one in came if one.policy == OWN)
+    yield figure(f"{title}: within the target", own.attained, "%")
+    yield figure(f"{title}: GPU-hours", own.hours, "h")
+    for policy in ("knative", "queue length"):
+        one = next(one for one in came if one.policy == policy and not one.given)
+        words = f"{one.attained:.1f} % for {one.hours:.1f} h"
+        yield figure(f"{title}: within the target", own.attained, "%", peer=(f"{policy}, default", words))
+    for policy in PEERS:
+        some = [one for one in came if one.policy == policy]
+        enough = [one for one in some if one.attained >= own.attained]
+        if enough:
+            best = min(enough, key=lambda one: one.hours)
+            words = f"{best.hours:.1f} h: {best.setting}"
+        else:
+            best = max(some, key=lambda one: one.attained)
+            words = f"none: {best.attained:.1f} % for {best.hours:.1f} h at most"
+        yield figure(f"{title}: GPU-hours for as much", own.hours, "h", peer=(f"{policy}, best of {len(some)}", words))
+    for policy in (OWN, *PEERS):
+        for one in frontier([one for one in came if one.policy == policy]):
+            setting = f", {one.setting}" if one.setting else ""
+            there = ("GPU-hours", round(one.hours, 2))
+            yield figure(f"{title}; {policy}{setting}", one.attained, "%", peer=there)
+
+
+def frontier(came: Sequence[Came]) -> list[Came]:
+    """Those than which none attains as much for less, by what they cost."""
+    found: list[Came] = []
+    for one in sorted(came, key=lambda one: (one.hours, -one.attained)):
+        if not found or one.attained > found[-1].attained:
+            found.append(one)
+    return found
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ from typing import Any
 import orjson
 import pytest
 
+from bessemer.api.endpointsecrets import FIELD
 from bessemer.gateway import outer
-from bessemer.kinds.inference.endpoint import forms
+from bessemer.kinds.inference.endpoint import forms, prompts
 from tests.api.world import ADMIN, GATEWAY, World, world
 
 AT = "/apis/bessemer.dev/v1alpha1/namespaces/acme--lab/endpoints"
@@ -72,7 +73,10 @@ async def test_who_writes_the_endpoint_meanwhile_is_in_nobodys_way(w: World, mon
 async def test_it_is_of_the_place_that_it_was_set_for(w: World) -> None:
     assert (await w.call("POST", f"{AT}/big/secret", {"secret": "sk-one"})).code == 200
     for url, secret in (
-        ("https://api.example.org/v2", "sk-one"),
+        ("https://api.example.org/v1/", "sk-one"),
+        ("https://api.example.org/v2", ""),
+        ("https://api.example.org/v1/thief", ""),
+        ("https://api.example.org", ""),
         ("https://thief.example.org/v1", ""),
         ("http://api.example.org/v1", ""),
         ("https://api.example.org:8443/v1", ""),
@@ -84,7 +88,18 @@ async def test_it_is_of_the_place_that_it_was_set_for(w: World) -> None:
         assert await told(w) == secret
         # A gateway that has not heard yet that it was moved back would show it to the thief else.
         reply = await w.call("GET", f"{AT}/big/secret", peer=GATEWAY)
-        assert reply.json["at"] == "/".join(url.split("/")[:3])
+        parts = url.rstrip("/").split("/")
+        assert (reply.json["at"], reply.json["path"]) == ("/".join(parts[:3]), "/" + "/".join(parts[3:]))
+
+
+async def test_one_that_an_older_release_has_kept_is_of_its_host(w: World) -> None:
+    uid = (await w.call("GET", f"{AT}/big")).json["metadata"]["uid"]
+    await w.store.sealed.put(uid, FIELD, orjson.dumps({"secret": "sk-old", "at": "https://api.example.org"}))
+    assert await told(w) == "sk-old"
+    assert (await w.call("POST", f"{AT}/big/secret", {"secret": "sk-new"})).code == 200
+    change = {"spec": {"external": {"url": "https://api.example.org/v2"}}}
+    assert (await w.call("PATCH", f"{AT}/big", change, media="application/merge-patch+json")).code == 200
+    assert await told(w) == ""
 
 
 @pytest.mark.parametrize("body", [{"secret": "a\r\nb: c"}, {"secret": 5}, {"secret": "ä"}, {"other": "x"}])
@@ -99,3 +114,65 @@ async def test_an_endpoint_with_replicas_has_none(w: World) -> None:
 
 def test_gateway_and_api_mean_the_same_mark() -> None:
     assert outer.SECRET_MARK == forms.SECRET_MARK
+
+
+LOGGED: dict[str, Any] = {"s3": {"bucket": "logs", "prefix": "p", "endpoint": "https://s3.example.org"}}
+KEYS = {"accessKey": "AKIA1", "secretKey": "wo/rd"}
+
+
+async def test_keys_of_a_bucket_are_kept_beside_told_to_gateways_and_taken_away(w: World) -> None:
+    merge = "application/merge-patch+json"
+    assert (await w.call("POST", f"{AT}/big/secret", {"logging": KEYS})).code == 422, "it is logged nowhere"
+    assert (await w.call("PATCH", f"{AT}/big", {"spec": {"logging": LOGGED}}, media=merge)).code == 200
+    mia = await w.login("mia")
+    assert (await w.call("POST", f"{AT}/big/secret", {"secret": "sk-one"}, token=mia)).code == 200
+    marks = []
+    for said in (KEYS, {**KEYS, "sessionToken": "s"}, {}):
+        assert (await w.call("POST", f"{AT}/big/secret", {"logging": said}, token=mia)).code == 200
+        reply = await w.call("GET", f"{AT}/big/secret", peer=GATEWAY)
+        assert reply.json["logging"] == {"keys": said, "at": "s3:https://s3.example.org/logs"}
+        assert reply.json["secret"] == "sk-one"
+        seen = await w.call("GET", f"{AT}/big", token=mia)
+        assert b"wo/rd" not in seen.body
+        marks.append(seen.json["metadata"]["annotations"].get(prompts.KEYS_MARK))
+        assert forms.SECRET_MARK in seen.json["metadata"]["annotations"]
+    assert marks[0] != marks[1]
+    assert marks[2] is None
+    assert b"wo/rd" not in (await w.call("GET", "/audit")).body
+    assert (await w.call("POST", f"{AT}/big/secret", {"logging": KEYS}, token=await w.login("eve"))).code in (403, 404)
+
+
+async def test_keys_are_of_the_bucket_that_they_were_set_for(w: World) -> None:
+    merge = "application/merge-patch+json"
+    assert (await w.call("PATCH", f"{AT}/big", {"spec": {"logging": LOGGED}}, media=merge)).code == 200
+    assert (await w.call("POST", f"{AT}/big/secret", {"logging": KEYS})).code == 200
+    for change, told_ in (
+        ({"prefix": "q"}, KEYS),
+        ({"bucket": "thief"}, {}),
+        ({"bucket": "logs", "endpoint": "https://thief.example.org"}, {}),
+        ({"endpoint": "http://s3.example.org"}, {}),
+        ({"endpoint": "https://s3.example.org"}, KEYS),
+    ):
+        assert (await w.call("PATCH", f"{AT}/big", {"spec": {"logging": {"s3": change}}}, media=merge)).code == 200
+        reply = await w.call("GET", f"{AT}/big/secret", peer=GATEWAY)
+        assert reply.json["logging"]["keys"] == told_
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"accessKey": "a"},
+        {"secretKey": "a"},
+        {"accessKey": "a", "secretKey": "a\nb"},
+        {"accessKey": "a", "secretKey": 5},
+        {"other": "x"},
+        [],
+        "",
+        None,
+    ],
+)
+async def test_what_are_no_keys_is_refused(w: World, said: Any) -> None:
+    merge = "application/merge-patch+json"
+    assert (await w.call("PATCH", f"{AT}/big", {"spec": {"logging": LOGGED}}, media=merge)).code == 200
+    assert (await w.call("POST", f"{AT}/big/secret", {"logging": said})).code == 400
+    assert (await w.call("POST", f"{AT}/big/secret", {"logging": KEYS, "secret": "x"})).code == 400

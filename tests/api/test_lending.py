@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bessemer.core.clock import FakeClock
+from bessemer.core.loads import SUMS, EndpointLoad, LoadReport
 from bessemer.gateway.vessels import Lent, Said
 from tests.api.test_terms import BASE, LAB, MERGE, patch_tenant
 from tests.api.world import GATEWAY, World, world
@@ -93,3 +94,21 @@ async def test_a_keys_spec_is_judged(w: World) -> None:
     reply = await w.call("PATCH", f"{LAB}/apikeys/k", {"spec": {"owner": "ada"}}, media=MERGE)
     assert reply.code == 422
     assert "make another key" in reply.body.decode()
+
+
+async def test_no_gateway_is_told_the_name_by_which_another_speaks() -> None:
+    """All of them show one certificate: what tells their words apart is a name that nobody can guess."""
+    name = "5f0c" * 8
+    async with world(FakeClock(1_750_000_000)) as w:
+        await patch_tenant(w, limits={"requestsPerDay": 2})
+        await w.create(f"{LAB}/apikeys", {"metadata": {"name": "app"}, "spec": {"owner": "mia"}})
+        await lend(w, ("tenant/acme", "requests/day", 2), holder=name)
+        load = EndpointLoad(project="acme--lab", name="chat", uid="u", busy=0, waiting=0, sums=(0,) * len(SUMS))
+        report = LoadReport(holder=name, boot="b", loads=[load])
+        assert (await w.call("POST", f"{BASE}/loads", report.dump(), peer=GATEWAY)).code == 200
+        leases = "/apis/coordination.k8s.io/v1/leases"
+        for path in ("/spools", f"{BASE}/usage?holder=", f"{BASE}/usage?holder={name[:-1]}", leases, f"{LAB}/apikeys"):
+            said = await w.call("GET", path, peer=GATEWAY)
+            assert name.encode() not in said.body, path
+        assert (await w.call("GET", f"{BASE}/usage?holder={name[:-1]}", peer=GATEWAY)).json == {"projects": []}
+        assert (await w.call("GET", f"{BASE}/usage?holder={name}", peer=GATEWAY)).json == {"projects": ["acme--lab"]}

@@ -8,9 +8,7 @@ from typing import Annotated, Any, get_args, get_origin
 import pytest
 
 from bessemer.core.clock import FakeClock
-from bessemer.core.money import Prices
 from bessemer.core.resource import Kind
-from bessemer.gateway import Bound
 from bessemer.kinds import KINDS
 from bessemer.kinds.fields import Name, named, references
 from tests.api.world import BASE, GATEWAY, Reply, World, world
@@ -366,8 +364,8 @@ async def test_a_share_bears_money_where_that_is_bounded(w: World) -> None:
         assert reply.code == 200
         return dict(reply.json)
 
-    bound = Bound.read((await state(0, None))["money"])
-    assert bound == Bound(Prices(currency="SEK", input=1_000_000, output=2_000_000), 0, False, 100)
+    prices = {"currency": "SEK", "input": 1_000_000, "cached": 0, "output": 2_000_000}
+    assert (await state(0, None))["money"] == {"prices": prices, "number": 0, "stands": False, "left": 100}
     assert (await state(60, 0))["money"]["left"] == 40
     refused = await state(101, 1)
     assert refused["words"] == (

@@ -46,6 +46,27 @@ async def test_a_row_for_each_name_the_largest_first(w: World) -> None:
     assert (none["rows"], none["total"]["requests"], none["total"]["firstTokenMs"]) == ([], 0, None)
 
 
+async def test_what_is_shown_of_money_goes_by_who_answered(w: World) -> None:
+    """Whatever it is summed by; a plan that names no model shows bare names, as of before there were others."""
+    rates = {"millionInputTokens": 2_000_000, "millionCachedInputTokens": 0, "millionOutputTokens": 0}
+    spec = {"rates": {"millionInputTokens": 1_000_000}, "models": {"big": rates, "external/gpt": rates}}
+    for name, said in (("standard", {"rates": spec["rates"]}), ("by-model", spec)):
+        made = {"apiVersion": API_VERSION, "kind": "PricePlan", "metadata": {"name": name}, "spec": said}
+        assert (await w.call("POST", f"{BASE}/priceplans", made)).code == 201
+    models = ("big", "acme--lab/big", "big:tuned", "external/gpt")
+    await served(w, *({"inputTokens": 10, "model": model} for model in models))
+    plain = (await w.call("GET", f"{WHERE}?by=model")).json
+    assert {row["name"]: (row["requests"], row["micro"]) for row in plain["rows"]} == {"big": (3, 30), "gpt": (1, 10)}
+    patch = {"spec": {"pricePlan": "by-model"}}
+    assert (await w.call("PATCH", f"{BASE}/tenants/acme", patch, media="application/merge-patch+json")).code == 200
+    found = (await w.call("GET", f"{WHERE}?by=model")).json
+    assert {row["name"]: row["micro"] for row in found["rows"]} == dict.fromkeys(models, 20) | {models[1]: 10}
+    (row,) = (await w.call("GET", f"{WHERE}?by=key")).json["rows"]
+    assert (row["micro"], row["steps"][0]["micro"], found["total"]["micro"]) == (70, 70, 70)
+    bill = (await w.call("GET", f"{BASE}/projects/acme--lab/invoice?from=0&to={int(w.clock.now()) + 1}")).json
+    assert (bill["totalMicro"], {line["model"] for line in bill["lines"]}) == (70, set(models))
+
+
 async def test_how_fine_it_is_follows_from_the_time_that_is_asked(w: World) -> None:
     await served(w, {})
     now = int(w.clock.now())

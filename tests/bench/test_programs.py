@@ -11,7 +11,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = sorted(path.stem for path in (ROOT / "bench").glob("[a-z]*.py"))
-SLOW = ("commit", "control_plane", "fairness", "gangs", "reconcile", "size", "startup", "turns", "waking")
+SLOW = (
+    *("commit", "control_plane", "fairness", "firsttoken", "gangs", "reconcile", "size", "startup", "throughput"),
+    *("turns", "waking"),
+)
 """They take most of their minute: `make test-long` runs them."""
 
 SECONDS_MAX = 240.0

@@ -118,6 +118,23 @@ def test_what_a_service_elsewhere_is_shown_is_set_and_never_printed(cli: Cli) ->
     assert "bessemer.dev/external-secret" not in body_of(cli, "big")["metadata"].get("annotations", {})
 
 
+def test_keys_of_the_bucket_of_its_prompts_are_set_and_never_printed(cli: Cli) -> None:
+    external = {"url": "https://api.example.org/v1", "model": "big-1"}
+    logged = {"s3": {"bucket": "logs", "endpoint": "https://s3.example.org"}}
+    cli.do(lambda w: w.create(f"/apis/bessemer.dev/v1alpha1/namespaces/{PROJECT}/endpoints", {
+        "metadata": {"name": "told"}, "spec": {"external": external, "logging": logged},
+    }))  # fmt: skip
+    said = cli("endpoint", "secret", "told", "--logging", *PLACE, stdin="AKIA\nwo/rd\n")
+    assert (said.code, said.raw) == (0, "endpoint/told keeps it sealed\n")
+    assert "wo/rd" not in cli("get", "endpoint", "told", "-o", "yaml", *PLACE).raw
+    assert "bessemer.dev/logging-keys" in body_of(cli, "told")["metadata"]["annotations"]
+    words = "Logged:    to s3://logs/ at https://s3.example.org, kept for 30 days"
+    assert words in cli("describe", "endpoint", "told", *PLACE).raw.splitlines()
+    assert cli("endpoint", "secret", "told", "--logging", *PLACE, stdin="AKIA\n").code == 1
+    assert cli("endpoint", "secret", "told", "--logging", "--remove", *PLACE).code == 0
+    assert "bessemer.dev/logging-keys" not in body_of(cli, "told")["metadata"].get("annotations", {})
+
+
 @pytest.mark.parametrize(
     ("task", "path", "field"), [("generate", "chat/completions", "messages"), ("embed", "embeddings", "input")]
 )

@@ -138,6 +138,58 @@ def test_a_vetting_is_asked_for_as_it_was_said(model: Cli, tmp_path: Path) -> No
     assert json.loads(model("model", "show", "llama", "-o", "json").raw)["spec"]["vettedIn"] == PROJECT
 
 
+def test_one_that_embeds_is_asked_for_and_shown_as_such(model: Cli, tmp_path: Path) -> None:
+    trace = tmp_path / "trace.csv"
+    trace.write_text(AZURE)
+    words = [
+        "--flavor",
+        "serve",
+        "-n",
+        PROJECT,
+        "--name",
+        "e",
+        "--task",
+        "embed",
+        "--end",
+        "200",
+        "--trace",
+        str(trace),
+    ]
+    assert model("model", "vet", "llama", *words, "--no-wait").code == 0
+    spec = json.loads(model("get", "vetting", "e", "-n", PROJECT, "-o", "json").raw)["spec"]
+    assert (spec["task"], spec["target"], "outputTokens" in spec["load"]) == ("embed", {"endMs": 200}, False)
+    refused = model("model", "vet", "llama", *words[:6], "--task", "embed", "--ttft", "5", "--no-wait")
+    assert "spec.target.ttftMs" in refused.err
+    from bessemer.cli.work import vetting as work
+
+    points = [{**one, "written": 0} for one in POINTS]
+    prices = {**PRICES, "millionOutputTokens": 0, "millionCachedInputTokens": PRICES["millionInputTokens"]}
+    found = {**VETTED, "task": "embed", "outputPerSecond": 0.0}
+    status = {"phase": "Succeeded", "checks": [], "points": points, "prices": prices, "vetted": found}
+    body = {"metadata": {"name": "e"}, "spec": spec, "status": status}
+    said = work.text(body)
+    assert "It bears 2 requests a second: 60 tokens read a second." in said
+    assert re.search(r"^1 +10 +0 +yes +- +- +- +- +12\.5 ms", said, re.MULTILINE)
+    assert "output" not in said.split("TOKENS")[1]
+    assert [chart["title"] for chart in work.charts_of(body)] == ["Throughput against offered load", "To the end"]
+    fit = json.loads(model("model", "fit", "llama", "--task", "embed", "-o", "json").raw)
+    assert fit["flavors"][0]["slots"]["2048"] < 16, "each token of a text has numbers of its own"
+
+
+def test_a_model_of_the_project_is_meant_before_the_platforms(model: Cli) -> None:
+    model("model", "add", "hub:tiny/mine", "--no-wait")
+    words = ("--flavor", "serve", "-n", PROJECT, "--publish", "--no-wait")
+
+    def vetted_in() -> str:
+        assert model("model", "vet", "mine", *words).code == 0
+        return str(json.loads(model("model", "show", "mine", "-o", "json").raw)["spec"].get("vettedIn", ""))
+
+    model("model", "add", "hub:tiny/mine", "-n", PROJECT, "--no-wait")
+    assert vetted_in() == "", "the project's own says by itself what was found"
+    assert "Model mine does not say enough" in model("model", "fit", "mine", "-n", PROJECT, "--engine", "llamacpp").err
+    assert model("model", "fit", "llama", "-n", PROJECT).code == 0, "without one of its own the platform's is meant"
+
+
 @pytest.mark.parametrize(
     ("words", "why"),
     [
@@ -198,18 +250,45 @@ def test_prices_become_a_plan_to_be_applied(model: Cli) -> None:
     measured(model, "v")
     measured(model, "w", prices={**PRICES, "millionInputTokens": 90_000, "millionOutputTokens": 1})
     measured(model, "f", fake=True)
-    said = model("model", "price", "llama", "--from-vetting", "v", "--from-vetting", "w", "-n", PROJECT)
+    words = ("model", "price", "llama", "-n", PROJECT)
+    said = model(*words, "--from-vetting", "v", "--from-vetting", "w", "-o", "yaml")
     found = yaml.safe_load(said.raw)
     assert found["metadata"] == {"name": "standard-llama"}
-    rates = found["spec"]["rates"]
-    assert (rates["millionInputTokens"], rates["millionOutputTokens"], rates["coreHour"]) == (90_000, 400_000, 7)
-    applied = model("apply", "-f", "-", stdin=said.raw)
-    assert applied.code == 0
-    fake = model("model", "price", "llama", "--from-vetting", "f", "-n", PROJECT)
+    rates = {"millionInputTokens": 90_000, "millionCachedInputTokens": 3_000, "millionOutputTokens": 400_000}
+    assert found["spec"]["models"] == {"llama": rates}
+    all_others = found["spec"]["rates"]
+    assert (all_others["coreHour"], all_others["millionInputTokens"], all_others["millionOutputTokens"]) == (7, 0, 1)
+    assert model("apply", "-f", "-", stdin=said.raw).code == 0
+    fake = model(*words, "--from-vetting", "f")
     assert (fake.code, "fake host" in fake.err) == (1, True)
     other = model("model", "price", "other", "--from-vetting", "v", "-n", PROJECT)
     assert "is of model llama" in other.err
     assert "say whose" in model("model", "price", "llama", "--from-vetting", "v").err
+    assert "no vetting in" in model("model", "price", "other", "-n", PROJECT).err
+
+
+def test_what_was_derived_is_shown_beside_what_is_asked_and_taken(model: Cli) -> None:
+    rates = {"millionInputTokens": 60_000, "millionOutputTokens": 400_000}
+    made = {"apiVersion": "bessemer.dev/v1alpha1", "kind": "PricePlan", "metadata": {"name": "list"}}
+    model("apply", "-f", "-", stdin=json.dumps({**made, "spec": {"rates": rates}}))
+    for name, more in (("p", {}), ("q", {"fake": True, "prices": {**PRICES, "millionInputTokens": 1 << 40}})):
+        model("model", "vet", "priced", "--flavor", "serve", "-n", PROJECT, "--name", name, "--no-wait")
+        measured(model, name, **more)
+    words = ("model", "price", "priced", "-n", PROJECT, "--plan", "list")
+    shown = model(*words).raw
+    assert "model priced by vetting p; PricePlan list asks those of any model" in shown
+    lines = {line.split("EUR")[0].strip(): line.split() for line in shown.splitlines() if "EUR 0" in line}
+    assert lines["input"][-5:] == ["EUR", "0.030000", "EUR", "0.060000", "-50%"]
+    assert lines["cached input"][-3:] == ["free", "until", "now"]
+    assert lines["output"][-2:] == ["the", "same"]
+    assert "Nothing is changed" in shown
+    assert model("get", "priceplan", "dear").code == 1
+    assert "priceplan/dear created" in model(*words, "--name", "dear", "--yes").raw
+    assert "has these prices already" in model(*words, "--name", "dear", "--yes").raw
+    again = model(*words[:-1], "dear").raw
+    assert "PricePlan dear asks its own" in again
+    assert again.count("the same") == 3
+    assert "never change" in model(*words, "--name", "list", "--yes").err
 
 
 def test_lengths_of_traces(tmp_path: Path) -> None:

@@ -23,7 +23,6 @@ from bessemer.core.clock import SystemClock
 from bessemer.core.ports import Bookmark, Objects, Scope
 from bessemer.core.resource import API_VERSION, Change, Key
 from bessemer.core.values import UsageBatch, UsageRecord
-from bessemer.gateway import Given
 from tests.api.world import PASSWORD, PATIENCE_SECONDS, Served, served, world
 
 LAB = "acme--lab"
@@ -309,8 +308,8 @@ async def test_usage_is_settled_once_and_becomes_an_invoice(s: Served, client: C
         await client.projects.invoice(LAB, since=now + 60, until=now)
     with pytest.raises(errors.Forbidden):
         await client.agents.usage(batch)
-    given = Given(**await gateway.agents.share(LAB, meter="tokens_per_minute", amount=5))
-    assert (given.amount, given.left, given.words) == (5, None, "")
+    given = await gateway.agents.share(LAB, meter="tokens_per_minute", amount=5)
+    assert (given["amount"], given["left"], given["words"]) == (5, None, "")
     assert await gateway.agents.held("g1") == []
     with pytest.raises(errors.Forbidden):
         await client.agents.share(LAB, meter="tokens_per_minute", amount=5)

@@ -9,15 +9,14 @@ from typing import Any
 
 import orjson
 
-from bessemer.api.lending import Asked, told
+from bessemer.api import lending
 from bessemer.core.clock import FakeClock
 from bessemer.core.errors import Unavailable
-from bessemer.core.money import Wish
 from bessemer.core.values import UsageBatch, UsageRecord
-from bessemer.gateway import Admission, Bound, Given, Lending, Shares, request
+from bessemer.gateway import Admission, Lending, request
 from bessemer.gateway.meter import Counts
 from bessemer.gateway.tables import EndpointEntry, KeyEntry
-from bessemer.gateway.vessels import Ticket
+from bessemer.gateway.tickets import Ticket
 from bessemer.store import Store
 from tests.gateway.harness import PROJECT
 
@@ -27,6 +26,22 @@ ENDPOINT = EndpointEntry("uid-chat", PROJECT, "chat", "words", 0, context_tokens
 
 def key(name: str = "k", *, owner: str = "alice", bounds: bytes = b"own") -> KeyEntry:
     return KeyEntry(f"uid-{name}", name, PROJECT, frozenset(), None, owner, (), bounds)
+
+
+FREE = key(owner="", bounds=b"")
+"""One whose requests are bounded by nothing but what is its project's and its tenant's."""
+
+
+def answers(*bounds: Mapping[str, Any], number: int = 0, stands: bool = True, words: str = "") -> dict[str, Any]:
+    """As an api answers, of a quota's meters: ``("tokens_per_minute", left, seconds)``."""
+    said = [{"scope": f"project/{PROJECT}", "bound": 1 << 30, **one} for one in bounds]
+    answer = {"number": number, "stands": stands, "words": words, "quota": True, "prices": {"input": 1_000_000}}
+    return {**answer, "bounds": said}
+
+
+def minute(left: int, *, seconds: float = 60.0) -> dict[str, Any]:
+    """The bound of tokens per minute, of which so much is left."""
+    return {"meter": "tokens_per_minute", "left": left, "seconds": seconds}
 
 
 def wanted(body: int = 20, **said: Any) -> request.Wanted:
@@ -40,36 +55,25 @@ class Gateway:
     """One process. ``away``: the api does not answer it; ``lost``: it does what it is asked, and the answer is lost;
     until ``answers`` is set again what it does is not told."""
 
-    def __init__(self, store: Store, clock: FakeClock, name: str, *, spool: list[UsageRecord] | None = None) -> None:
+    def __init__(
+        self, store: Store, clock: FakeClock, name: str, *, spool: list[UsageRecord] | None = None, before: int = 0
+    ) -> None:
         self.store, self.clock, self.name = store, clock, name
         self.spool = spool if spool is not None else []
-        self.before = self.settled = 0
+        self.settled = 0
         self.away = self.lost = False
         self.answers = asyncio.Event()
         self.answers.set()
         self._settling = asyncio.Lock()
         self.asked: list[Mapping[str, Any]] = []
-        before = len(self.spool)
-        self.admission = Admission(
-            Shares(self._ask, clock=clock, holder=name, before=before),
-            Lending(self._lend, clock=clock, holder=name, before=before),
-        )
+        before = before or len(self.spool)
+        self.admission = Admission(Lending(self.lend, clock=clock, holder=name, before=before))
 
-    async def _ask(self, project: str, tokens: int, *, money: Wish) -> Given:
-        self._require()
-        given = await self.store.capacity.hold(project, meter="tokens_per_minute", amount=tokens, money=money)
-        await self.answers.wait()
-        if self.lost:
-            raise Unavailable("the answer is lost")
-        purse = given.money
-        bound = Bound(purse.prices, purse.number, purse.stands, purse.left) if purse is not None else None
-        return Given(given.amount, given.until - self.clock.now(), given.left, "", bound)
-
-    async def _lend(self, project: str, *, bounds: Mapping[str, Any]) -> Mapping[str, Any]:
+    async def lend(self, project: str, *, bounds: Mapping[str, Any]) -> Mapping[str, Any]:
         self._require()
         self.asked.append(bounds)
-        ask = Asked.model_validate_json(orjson.dumps(bounds)).ask()
-        answer = told(await self.store.bounds.hold(project, ask), now=self.clock.now())
+        ask = lending.Asked.model_validate_json(orjson.dumps(bounds)).ask()
+        answer = lending.told(await self.store.bounds.hold(project, ask), now=self.clock.now())
         await self.answers.wait()
         if self.lost:
             raise Unavailable("the answer is lost")
@@ -83,9 +87,18 @@ class Gateway:
         entered = self.admission.enter(of, what, endpoint=ENDPOINT)
         return entered if isinstance(entered, Ticket) else await entered
 
-    def end(self, of: KeyEntry, ticket: Ticket, *, read: int = 0, written: int = 0, answered: bool = True) -> Counts:
+    def end(
+        self,
+        of: KeyEntry,
+        ticket: Ticket,
+        *,
+        read: int = 0,
+        written: int = 0,
+        answered: bool = True,
+        model: str = "words",
+    ) -> Counts:
         """The answer is over: its record is in the spool, and its ticket given back. What of it is billed."""
-        counts = ticket.billed(Counts(read, 0, written))
+        counts = ticket.billed(Counts(read, 0, written), model)
         if answered:
             record = UsageRecord(
                 at=int(self.clock.now()),
@@ -94,17 +107,17 @@ class Gateway:
                 endpoint="chat",
                 endpoint_uid="uid-chat",
                 api_key=of.name,
-                model="words",
+                model=model,
                 status=200,
                 input_tokens=counts.input_tokens,
                 output_tokens=counts.output_tokens,
-                held_micro=ticket.held.micro or None,
+                held_micro=ticket.held_micro,
                 owner=of.owner or None,
                 held_bounds=ticket.names,
             )
             self.spool.append(record)
-            self.admission.spend(ticket, record)
-        self.admission.leave(ticket, counts)
+            self.admission.lending.spend(ticket, record)
+        ticket.leave(counts.input_tokens + counts.output_tokens)
         return counts
 
     async def serve(self, of: KeyEntry, what: request.Wanted, *, read: int = 0, written: int = 0) -> Counts:

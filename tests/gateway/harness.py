@@ -23,7 +23,7 @@ from bessemer.core.resource import Change, Key
 from bessemer.core.values import UsageRecord
 from bessemer.drivers.engine.fake import FakeEngine
 from bessemer.drivers.engine.protocol import EngineSpec
-from bessemer.gateway import Admission, CutOff, Front, Gateway, GatewayFacts, Patience, Spool, Tables
+from bessemer.gateway import Admission, CutOff, Front, Gateway, GatewayFacts, Logbook, Patience, Spool, Tables
 from bessemer.gateway.metrics import GatewayMetrics
 from bessemer.gateway.outer import Outward, Services
 from bessemer.gateway.people import Vouch
@@ -125,12 +125,13 @@ async def rig(
     vouch: Vouch | None = None,
     services: Services | None = None,
     outward: Outward | None = None,
+    logbook: Logbook | None = None,
 ) -> AsyncIterator[Rig]:
     """A gateway that is ready, with one endpoint ``words`` and a key ``bsk_good``; nothing outlives the block. Host
     ``h1`` shares its machine, with its doors in a folder of the rig's or in ``doors``."""
     folder = Path(tempfile.mkdtemp(prefix="bg", dir="/tmp"))
     clock, ready = Hasty(), asyncio.Event()
-    tables = Tables({"h1": doors or folder}.get, services)
+    tables = Tables({"h1": doors or folder}.get, services, logbook=logbook)
     spool = Spool(folder / "spool", segment_bytes=1 << 20)
     engine = FakeEngine(clock, doors=folder, load_seconds=0.0)
     facts = GatewayFacts(

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
 
 from bessemer.core.clock import SystemClock
-from bessemer.core.money import Wish
-from bessemer.gateway import Admission, Given, Shares, front, large, reading, request
+from bessemer.gateway import Admission, Lending, front, large, reading, request
 from bessemer.gateway.front import READ_SECONDS
+from tests.gateway.bounded import answers, minute
 from tests.gateway.harness import Rig, api_key, claim, endpoint, rig
 
 KEY = b"authorization: Bearer bsk_good\r\n"
@@ -448,12 +449,12 @@ async def test_streams_are_finished_before_it_ends() -> None:
 async def test_who_leaves_while_the_api_is_asked_holds_nothing() -> None:
     asked, answered = asyncio.Event(), asyncio.Event()
 
-    async def ask(_project: str, tokens: int, *, money: Wish) -> Given:
+    async def ask(_project: str, *, bounds: Mapping[str, Any]) -> dict[str, Any]:
         asked.set()
         await answered.wait()
-        return Given(tokens, 60.0, 1000)
+        return answers(minute(10_000))
 
-    async with rig(admission=Admission(Shares(ask, clock=SystemClock()))) as to:
+    async with rig(admission=Admission(Lending(ask, clock=SystemClock()))) as to:
         uid = await to.replica("r0", of="words")
         async with wire(to) as (_, writer):
             writer.write(ASK)

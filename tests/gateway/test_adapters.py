@@ -127,6 +127,33 @@ async def test_adapters_are_listed_and_one_that_is_none_is_no_model() -> None:
                 await ai.models.retrieve("words:nothing")
 
 
+async def test_a_key_for_one_adapter_opens_no_other_and_not_the_base() -> None:
+    async with rig() as to:
+        to.tables.apply(endpoint("words", adapters=["poems", "prose"]))
+        to.tables.apply(endpoint("words2", adapters=["poems"]))
+        to.tables.apply(endpoint("stand", adapters=["poems"], fallbacks=["words"]))
+        to.tables.apply(api_key("one", "bsk_one", endpoints=["words:poems"]))
+        uid = await to.replica("r0", of="words", intent=LLAMACPP)
+        async with openai.AsyncOpenAI(base_url=to.url, api_key="bsk_one", max_retries=0) as ai:
+            assert [model.id async for model in ai.models.list()] == ["words:poems"]
+            for name in ("words:poems", f"{PROJECT}/words:poems"):
+                extra = {"lora": [{"id": 1, "scale": 1.0}], "cache_prompt": True}
+                await ai.chat.completions.create(model=name, messages=ASK, extra_body=extra)  # type: ignore[arg-type]
+                assert to.engine.models[uid].asked["lora"] == choosing(0)["lora"], "whatever else is asked for"
+            asked = to.engine.models[uid].counters.requests
+            closed = ("words", f"{PROJECT}/words", "words:", "words:prose", "words2:poems", "stand:poems", "stand")
+            for name in (*closed, "words:poems:prose", "words:poems/words", "Words:poems", "words:poems "):
+                with pytest.raises(openai.NotFoundError) as refused:
+                    await ai.chat.completions.create(model=name, messages=ASK)  # type: ignore[arg-type]
+                assert refused.value.code == "model_not_found", name
+                with pytest.raises(openai.NotFoundError):
+                    await ai.embeddings.create(model=name, input="steel")
+            for name in ("words", "words:prose"):
+                with pytest.raises(openai.NotFoundError):
+                    await ai.models.retrieve(name)
+            assert to.engine.models[uid].counters.requests == asked
+
+
 @pytest.mark.real
 async def test_the_real_engine_answers_with_the_adapter_that_was_named(real_host: RealHost, tmp_path: Path) -> None:
     adapters = tuple(Adapter(f"lora-{seed}", tiny.gguf(tmp_path / f"{seed}.gguf", seed=seed)) for seed in (1, 2))

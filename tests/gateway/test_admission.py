@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import openai
@@ -13,35 +12,17 @@ import orjson
 import pytest
 
 from bessemer.core.clock import FakeClock, SystemClock
-from bessemer.core.errors import Malformed
 from bessemer.core.money import HOLD_SECONDS
 from bessemer.gateway import Admission, Lending
 from bessemer.gateway.admission import MAX_TOKENS
 from bessemer.gateway.errors import Refused
-from bessemer.gateway.meter import Counts
 from bessemer.gateway.request import ROUTES, shortened
 from bessemer.gateway.tables import Tables
-from bessemer.gateway.vessels import Ticket
-from bessemer.store import Store, open_store
+from bessemer.gateway.tickets import Ticket
+from bessemer.store import Store
 from tests.gateway.bounded import ENDPOINT, Gateway, key, wanted
 from tests.gateway.harness import PROJECT, api_key, rig
-from tests.store.conftest import KEY as SEAL
-from tests.store.conftest import KINDS
 from tests.store.test_bounds import KEY, MEMBER, OWN, TENANT, furnish, restate, standing
-
-COUNTS = Counts(1, 0, 1)
-
-
-@pytest.fixture
-async def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-async def store(clock: FakeClock) -> AsyncIterator[Store]:
-    opened = open_store(":memory:", clock=clock, kinds=KINDS, seal_key=SEAL)
-    yield opened
-    opened.close()
 
 
 async def test_where_nothing_is_bounded_nobody_waits_and_the_api_is_asked_once_a_minute(
@@ -200,7 +181,7 @@ async def test_a_bound_that_comes_is_heard_with_the_key_and_one_above_within_a_m
     await restate(store, "Project", PROJECT, limits={"concurrent": 0})
     await clock.advance(61)
     await one.serve(free, wanted())  # beside which it is heard
-    await asyncio.sleep(0.01)
+    await asyncio.gather(*(known.again for known in one.admission.lending._known.values() if known.again is not None))
     with pytest.raises(Refused):
         await one.serve(free, wanted())
 
@@ -257,18 +238,6 @@ async def test_what_stands_though_nobody_heard_so_is_given_back(store: Store, cl
     assert (await standing(store))[KEY, "tokens/total"].held > 0
     await one.admission.say()
     assert (await standing(store))[KEY, "tokens/total"].held == 0, "and not in an hour"
-
-
-async def test_an_api_of_an_older_release_knows_of_no_bounds(clock: FakeClock) -> None:
-    async def older(project: str, *, bounds: object) -> dict[str, object]:
-        raise Malformed("a share is of a meter, and of an amount")
-
-    admission = Admission(None, Lending(older, clock=clock))
-    for _ in range(3):
-        entered = admission.enter(key(), wanted(), endpoint=ENDPOINT)
-        ticket = entered if isinstance(entered, Ticket) else await entered
-        assert ticket.parts == ()
-        admission.leave(ticket, COUNTS)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -354,7 +323,7 @@ async def test_a_client_hears_of_limits_and_of_shorter_answers(store: Store) -> 
     await furnish(store, key={"budget": {"period": "Total", "tokens": 700}, "limits": {"requestsPerMinute": 2}})
     clock = SystemClock()
     api = Gateway(store, store._clock, "g")  # type: ignore[attr-defined]
-    async with rig(admission=Admission(None, Lending(api._lend, clock=clock))) as to:
+    async with rig(admission=Admission(Lending(api.lend, clock=clock))) as to:
         to.tables.apply(api_key("k", "bsk_k", owner="alice", limits={"requestsPerMinute": 2}))
         to.tables.apply(api_key("far", "bsk_far", networks=["192.0.2.0/24"]))
         await to.replica("r0", of="words")

@@ -6,12 +6,13 @@ import random
 from collections import Counter
 
 import orjson
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bessemer.gateway.fair import COST_MAX, WEIGHTS, Line
 from bessemer.gateway.request import ROUTES, read
-from bessemer.gateway.seeking import path
+from bessemer.gateway.seeking import path, session
 from bessemer.gateway.tables import KeyEntry
 
 PATHS = st.tuples(st.sampled_from(list(WEIGHTS)), st.sampled_from("abc"), st.sampled_from("xyz"))
@@ -145,3 +146,12 @@ def test_the_class_is_the_keys_or_a_lesser_one_that_is_asked_for() -> None:
     for key, row in table.items():
         assert {said: classed(key, said) for said in row} == row
     assert classed("a newer one", None) == "default"
+
+
+@pytest.mark.parametrize("raw", [b'{"model":"m","user":null}', b'{"model":"m","user":"","prompt_cache_key":null}'])
+def test_who_names_no_session_is_of_none(raw: bytes) -> None:
+    """A client's library writes what it was not told: all who use it would be of one session, and at one replica."""
+    wanted = read(raw, ROUTES["/v1/completions"])
+    assert session(wanted, {}, project="acme--lab") == session(wanted, {b"x-session-id": b""}, project="acme--lab") == 0
+    named = read(b'{"model":"m","user":null,"prompt_cache_key":"a"}', ROUTES["/v1/completions"])
+    assert session(named, {}, project="acme--lab") not in (0, session(named, {}, project="rival--lab"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -11,25 +10,11 @@ from bessemer.core.clock import FakeClock
 from bessemer.core.quota import Quota
 from bessemer.gateway.errors import Refused
 from bessemer.gateway.lasting import FORGET_SECONDS, Lasting
-from bessemer.store import Store, open_store
+from bessemer.store import Store
 from tests.gateway.bounded import Gateway, key, wanted
 from tests.gateway.harness import PROJECT
 from tests.store import test_money as kept
-from tests.store.conftest import KEY as SEAL
-from tests.store.conftest import KINDS
 from tests.store.test_bounds import KEY, furnish, standing
-
-
-@pytest.fixture
-async def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-async def store(clock: FakeClock) -> AsyncIterator[Store]:
-    opened = open_store(":memory:", clock=clock, kinds=KINDS, seal_key=SEAL)
-    yield opened
-    opened.close()
 
 
 async def test_behind_an_api_that_hangs_each_waits_for_itself(
@@ -50,7 +35,7 @@ async def test_what_was_given_is_the_next_ones_where_who_asked_has_left(store: S
     await furnish(store, key={"limits": {"requestsPerMinute": 1}})
     await store.capacity.set_quota(f"project/{PROJECT}", Quota(tokens_per_minute=2048))
     one = Gateway(store, clock, "g")
-    for _ in range(3):  # of the minute, of which bounds there are, of those
+    for _ in range(2):  # of which bounds there are, of those
         one.answers.clear()
         asks = asyncio.ensure_future(one.enter(key(), wanted(max_tokens=5)))
         await asyncio.sleep(0.05)
@@ -111,20 +96,19 @@ async def test_who_asks_no_more_is_forgotten(store: Store, clock: FakeClock) -> 
     one = Gateway(store, clock, "g")
     await one.serve(key(), wanted(max_tokens=5), read=10, written=2)
     await one.settle()
-    lending, shares = one.admission.lending, one.admission.shares
+    lending = one.admission.lending
     for _ in range(3):
         await one.admission.say()
     assert lending._known
-    assert shares._purses
     await clock.advance(FORGET_SECONDS + 120.0)
     under_way = await one.enter(key(), wanted(max_tokens=5))
     await one.admission.say()
-    assert len(lending._accounts) == len(shares._purses) == 1, "it asks yet"
+    assert len(lending._accounts) == 1, "it asks yet"
     one.end(key(), under_way, answered=False)
     await clock.advance(FORGET_SECONDS + 120.0)
     for _ in range(2):
         await one.admission.say()
-    assert (lending._accounts, lending._known, shares._purses) == ({}, {}, {})
+    assert (lending._accounts, lending._known) == ({}, {})
     assert (await standing(store))[KEY, "tokens/total"].held == 0
     await one.serve(key(), wanted(max_tokens=5), read=10, written=2)
     await one.settle()

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bessemer.core.bounds import OF_QUOTA
 from bessemer.core.clock import FakeClock
-from bessemer.core.errors import Malformed, NotFound, QuotaExceeded, Unavailable
-from bessemer.core.money import HOLD_SECONDS, Wish
+from bessemer.core.errors import Malformed, NotFound, Unavailable
+from bessemer.core.money import HOLD_SECONDS
 from bessemer.core.quota import Quota, Use
-from bessemer.core.values import UsageBatch, UsageRecord
-from bessemer.gateway import Bound, Given, Settler, Shares, Spool
+from bessemer.gateway import Lending, Settler, Spool
 from bessemer.gateway.errors import Refused
 from bessemer.gateway.heirs import INHERIT_SECONDS, ROUND_SECONDS, inherit, keep_saying
+from bessemer.gateway.lending import AT_ONCE
 from bessemer.gateway.meter import Counts
-from bessemer.gateway.purse import Held, Need
-from bessemer.gateway.shares import AT_ONCE
-from bessemer.gateway.vessels import Ticket
+from bessemer.gateway.need import Need
+from bessemer.gateway.tickets import Ticket
+from bessemer.gateway.vessels import Row, Vessel
 from bessemer.store import Store
+from tests.gateway import bounded
+from tests.gateway.bounded import FREE
 from tests.gateway.harness import PROJECT
 from tests.store import test_money as kept
 from tests.store.test_quota import opened
@@ -45,59 +48,18 @@ async def store(clock: FakeClock) -> AsyncIterator[Store]:
     store.close()
 
 
-@dataclass
-class Gateway:
-    """Shares on a store, as the api puts them together, with a spool in memory. ``away``: the api is; ``lost``: what
-    it did is done, and its answer is lost."""
+class Gateway(bounded.Gateway):
+    """One whose requests are of a given size, by a key that nothing else bounds."""
 
-    store: Store
-    clock: FakeClock
-    name: str
-    before: int = 0
-    spool: list[UsageRecord] = field(default_factory=list)
-    sent: int = 0
-    away: bool = False
-    lost: bool = False
-    asked: list[Wish] = field(default_factory=list)
+    @property
+    def lending(self) -> Lending:
+        return self.admission.lending
 
-    def __post_init__(self) -> None:
-        self.shares = Shares(self.ask, clock=self.clock, holder=self.name, before=self.before)
-
-    async def ask(self, project: str, tokens: int, *, money: Wish) -> Given:
-        self.asked.append(money)
-        if self.away:
-            raise Unavailable("the api is away")
-        now = self.clock.now()
-        try:
-            given = await self.store.capacity.hold(project, meter="tokens_per_minute", amount=tokens, money=money)
-        except QuotaExceeded as error:
-            return Given(0, 60 - now % 60, 0, error.message)
-        if self.lost:
-            raise Unavailable("the answer is lost")
-        said = given.money
-        bound = Bound(said.prices, said.number, said.stands, said.left) if said is not None else None
-        return Given(given.amount, given.until - now, given.left, "", bound)
-
-    async def serve(self, need: Need, *, read: int, written: int) -> None:
+    async def ask(self, need: Need, *, read: int, written: int) -> None:
         """One request, from its hold to its record. Raises Refused."""
-        held = await self.shares.hold(PROJECT, need)
+        ticket = self.lending.at_once(FREE, need) or await self.lending.hold(FREE, need)
         await asyncio.sleep(0)
-        counts = Ticket(held, held.need).billed(Counts(read, 0, written))
-        self.spool.append(
-            kept.record(len(self.spool) + 1, read=counts.input_tokens, written=counts.output_tokens, held=held.micro)
-        )
-        self.shares.spend(held, self.spool[-1])
-        self.shares.settle(held, counts.input_tokens + counts.output_tokens)
-
-    async def settle(self) -> None:
-        """What the spool has goes to the ledger."""
-        fresh = self.spool[self.sent :]
-        if fresh:
-            first = self.sent + 1
-            batch = UsageBatch(gateway_uid=self.name, spool_uid=f"of-{self.name}", first_sequence=first, records=fresh)
-            await self.store.ledger.settle(batch)
-            self.sent = len(self.spool)
-            self.shares.settled(fresh, len(fresh))
+        self.end(FREE, ticket, read=read, written=written)
 
 
 async def money(store: Store) -> Use:
@@ -114,7 +76,7 @@ async def test_64_clients_of_several_gateways_spend_it_to_the_last_and_never_pas
         need = Need(writes + dice.randrange(1, 60), writes)
         try:
             # An engine that says more than can be, now and then.
-            await one.serve(need, read=dice.randrange(0, 200), written=dice.randrange(0, 80))
+            await one.ask(need, read=dice.randrange(0, 200), written=dice.randrange(0, 80))
         except Refused as error:
             refused.append(error)
 
@@ -130,8 +92,8 @@ async def test_64_clients_of_several_gateways_spend_it_to_the_last_and_never_pas
         await clock.advance(20)
     for one in gateways:
         await one.settle()
-        await one.shares.say()
-        await one.shares.say()
+        await one.lending.say()
+        await one.lending.say()
     use = await money(store)
     assert use.held == 0, "nothing is lost that was not spent"
     assert use.used == await kept.billed(store) <= BOUND
@@ -143,39 +105,40 @@ async def test_64_clients_of_several_gateways_spend_it_to_the_last_and_never_pas
 
 async def test_what_is_not_used_is_given_back_within_a_minute(store: Store, clock: FakeClock) -> None:
     one = Gateway(store, clock, "g")
-    await one.serve(Need(100, 50), read=50, written=10)
+    await one.ask(Need(100, 50), read=50, written=10)
     assert (await money(store)).held > 80, "more than what it spent: for those who come next"
-    await one.shares.say()
+    await one.lending.say()
     assert (await money(store)).held > 80, "it was used since"
-    await one.shares.say()
+    await one.lending.say()
     assert (await money(store)).held == 80, "what its spool has is held until that is settled"
     await one.settle()
     use = await money(store)
     assert (use.used, use.held) == (80, 0)
     said = len(one.asked)
-    await one.shares.say()
-    await one.shares.say()
+    await one.lending.say()
+    await one.lending.say()
     assert len(one.asked) == said + 1, "who holds nothing says so once"
 
 
 async def test_one_that_ends_gives_back_the_most_first_and_is_held_up_by_no_call_that_hangs(clock: FakeClock) -> None:
     said, ends, under_way, most = list[tuple[str, int]](), False, 0, 0
 
-    async def ask(project: str, tokens: int, *, money: Wish) -> Given:
+    async def ask(project: str, *, bounds: Mapping[str, Any]) -> dict[str, Any]:
         nonlocal under_way, most
         if ends:
             under_way += 1
             most = max(most, under_way)
             await (asyncio.Event().wait() if project == "acme--p7" else asyncio.sleep(0))
-            said.append((project, money.micro))
+            said.append((project, bounds["wants"][0]["amount"]))
             under_way -= 1
-        return Given(tokens, 60.0, None, "", Bound(kept.Prices(input=1_000_000), (money.after or 0) + 1, True, 0))
+        bound = {"scope": f"project/{project}", "meter": "spend_micro", "left": 0, "seconds": None}
+        return bounded.answers(bound, number=(bounds["after"] or 0) + 1)
 
-    shares = Shares(ask, clock=clock, holder="g")
+    lending = Lending(ask, clock=clock, holder="g")
     for number in range(300):
-        shares.settle(await shares.hold(f"acme--p{number}", Need(10 + number, 0)), 0)
+        (await lending.hold(replace(FREE, project=f"acme--p{number}"), Need(10 + number, 0))).leave(0)
     ends = True
-    saying = asyncio.create_task(shares.say(last=True))
+    saying = asyncio.create_task(lending.say(last=True))
     async with asyncio.timeout(30):
         while len(said) < 299:
             await asyncio.sleep(0)
@@ -187,41 +150,41 @@ async def test_one_that_ends_gives_back_the_most_first_and_is_held_up_by_no_call
     assert 8 < most <= AT_ONCE
 
 
-async def test_while_the_api_is_away_what_is_held_is_spent_until_its_minute_is_over(
-    store: Store, clock: FakeClock
-) -> None:
+async def test_while_the_api_is_away_what_is_held_is_spent_for_an_hour(store: Store, clock: FakeClock) -> None:
     one = Gateway(store, clock, "g")
-    await one.serve(Need(100, 50), read=50, written=10)
+    await one.ask(Need(100, 50), read=50, written=10)
     one.away = True
     for _ in range(5):
-        await one.serve(Need(100, 50), read=50, written=10)
+        await one.ask(Need(100, 50), read=50, written=10)
     with pytest.raises(Refused) as caught:
-        await one.serve(Need(9_000, 50), read=1, written=1)
+        await one.ask(Need(9_000, 50), read=1, written=1)
     assert caught.value.status == 503
-    await clock.advance(60)
+    await clock.advance(HOLD_SECONDS - 10)
+    await one.ask(Need(100, 50), read=50, written=10)
+    await clock.advance(10)
     with pytest.raises(Refused):
-        await one.serve(Need(100, 50), read=50, written=10)
+        await one.ask(Need(100, 50), read=50, written=10)
     one.away = False
     await one.settle()
-    await one.shares.say(last=True)
+    await one.lending.say(last=True)
     use = await money(store)
-    assert (use.used, use.held) == (480, 0)
+    assert (use.used, use.held) == (560, 0)
 
 
 async def test_one_that_starts_anew_settles_its_spool_before_it_holds(store: Store, clock: FakeClock) -> None:
     dead = Gateway(store, clock, "g")
-    await dead.serve(Need(1_000, 1_000), read=0, written=1_000)
+    await dead.ask(Need(1_000, 1_000), read=0, written=1_000)
     before = await money(store)
-    heir = Gateway(store, clock, "g", before=1, spool=dead.spool)
+    heir = Gateway(store, clock, "g", spool=dead.spool)
     with pytest.raises(Refused) as caught:
-        await heir.serve(Need(10, 0), read=10, written=0)
+        await heir.ask(Need(10, 0), read=10, written=0)
     assert caught.value.status == 503
-    await heir.shares.say()
+    await heir.lending.say()
     assert await money(store) == before, "what is in the spool is held by what its predecessor said"
     await heir.settle()
-    await heir.serve(Need(10, 0), read=10, written=0)
+    await heir.ask(Need(10, 0), read=10, written=0)
     await heir.settle()
-    await heir.shares.say(last=True)
+    await heir.lending.say(last=True)
     use = await money(store)
     assert (use.used, use.held) == (3_010, 0)
 
@@ -231,12 +194,12 @@ async def test_one_that_starts_anew_gives_back_what_its_predecessor_held_where_i
 ) -> None:
     """What a killed one held is its heir's within seconds, and not an hour later; once its spool is settled."""
     dead = Gateway(store, clock, "g")
-    await dead.serve(Need(1_000, 1_000), read=0, written=1_000)
+    await dead.ask(Need(1_000, 1_000), read=0, written=1_000)
     assert (await money(store)).held > 0
     assert await store.capacity.held_by("other") == []
-    heir, other = Gateway(store, clock, "g", before=1, spool=dead.spool), Gateway(store, clock, "other")
+    heir, other = Gateway(store, clock, "g", spool=dead.spool), Gateway(store, clock, "other")
     running = [
-        asyncio.create_task(keep_saying(one.shares, partial(store.capacity.held_by, one.name), clock=clock))
+        asyncio.create_task(keep_saying(one.lending, partial(store.capacity.held_by, one.name), clock=clock))
         for one in (heir, other)
     ]
     try:
@@ -259,7 +222,7 @@ async def test_one_that_starts_anew_gives_back_what_its_predecessor_held_where_i
 
 async def test_an_heir_asks_until_the_api_is_there_and_lives_with_an_older_one(store: Store, clock: FakeClock) -> None:
     dead = Gateway(store, clock, "g")
-    await dead.serve(Need(1_000, 1_000), read=0, written=1_000)
+    await dead.ask(Need(1_000, 1_000), read=0, written=1_000)
     held = (await money(store)).held
     answers: list[Any] = [Unavailable("away"), NotFound("nothing of that name"), [PROJECT]]
     heir = Gateway(store, clock, "g")
@@ -270,12 +233,12 @@ async def test_an_heir_asks_until_the_api_is_there_and_lives_with_an_older_one(s
             raise answer
         return list(answer)
 
-    task = asyncio.create_task(inherit(heir.shares, left, clock=clock))
+    task = asyncio.create_task(inherit(heir.lending, left, clock=clock))
     await clock.advance(INHERIT_SECONDS)
     await asyncio.wait_for(task, 30)
     assert ((await money(store)).held, heir.asked, len(answers)) == (held, [], 1)
     heir.away = True
-    task = asyncio.create_task(inherit(heir.shares, left, clock=clock))
+    task = asyncio.create_task(inherit(heir.lending, left, clock=clock))
     await clock.advance(INHERIT_SECONDS)
     heir.away = False
     await clock.advance(INHERIT_SECONDS)
@@ -290,7 +253,7 @@ async def test_an_api_that_knows_no_such_method_ends_the_question(store: Store, 
         asked.append(1)
         raise Malformed("the server does not allow this method on the requested resource")
 
-    await asyncio.wait_for(inherit(heir.shares, left, clock=clock), 30)
+    await asyncio.wait_for(inherit(heir.lending, left, clock=clock), 30)
     assert asked == [1]
 
 
@@ -302,9 +265,9 @@ async def test_what_is_not_used_is_given_back_while_nobody_says_what_a_predecess
     async def left() -> list[str]:
         raise Unavailable("away")
 
-    running = asyncio.create_task(keep_saying(one.shares, left, clock=clock))
+    running = asyncio.create_task(keep_saying(one.lending, left, clock=clock))
     try:
-        await one.serve(Need(100, 50), read=50, written=10)
+        await one.ask(Need(100, 50), read=50, written=10)
         await one.settle()
         assert (await money(store)).held > 0
         async with asyncio.timeout(30):
@@ -329,25 +292,25 @@ async def test_one_that_starts_anew_serves_once_its_spool_is_settled_though_most
     dead.close()
     spool = Spool(tmp_path)
     heir = Gateway(store, clock, "g", before=spool.waiting)
-    assert heir.before == 1301
-    settler = Settler(spool, store.ledger.settle, clock=clock, gateway_uid="g", settled=heir.shares.settled)
+    assert spool.waiting == 1301
+    settler = Settler(spool, store.ledger.settle, clock=clock, gateway_uid="g", settled=heir.lending.settled)
     assert await settler.once()
     with pytest.raises(Refused):
-        await heir.serve(Need(10, 0), read=10, written=0)
+        await heir.ask(Need(10, 0), read=10, written=0)
     assert await settler.once()
-    await heir.serve(Need(10, 0), read=10, written=0)
+    await heir.ask(Need(10, 0), read=10, written=0)
     assert not await settler.once()
     spool.close()
 
 
 async def test_one_that_is_cut_off_for_long_is_counted_once_when_it_comes_back(store: Store, clock: FakeClock) -> None:
     one = Gateway(store, clock, "g")
-    await one.serve(Need(1_000, 1_000), read=0, written=1_000)
+    await one.ask(Need(1_000, 1_000), read=0, written=1_000)
     await clock.advance(HOLD_SECONDS)
     assert (await money(store)).held == 3_002
-    await one.serve(Need(10, 0), read=10, written=0)
+    await one.ask(Need(10, 0), read=10, written=0)
     await one.settle()
-    await one.shares.say(last=True)
+    await one.lending.say(last=True)
     use = await money(store)
     assert (use.used, use.held) == (3_010, 0)
 
@@ -355,34 +318,36 @@ async def test_one_that_is_cut_off_for_long_is_counted_once_when_it_comes_back(s
 async def test_a_bound_that_comes_goes_and_is_lowered(store: Store, clock: FakeClock) -> None:
     await store.capacity.set_quota("tenant/acme", Quota())
     one = Gateway(store, clock, "g")
-    await one.serve(Need(100, 50), read=50, written=10)
-    assert one.spool[-1].held_micro == 0
+    await one.ask(Need(100, 50), read=50, written=10)
+    assert one.spool[-1].held_micro is None
     await store.capacity.set_quota("tenant/acme", Quota(spend_micro=BOUND))
     await clock.advance(61)
-    await one.serve(Need(100, 50), read=50, written=10)  # it hears of it beside this one
-    again = one.shares._purses[PROJECT].again
+    await one.ask(Need(100, 50), read=50, written=10)  # it hears of it beside this one
+    (again,) = (known.again for known in one.lending._known.values())
     assert again is not None
     await again
-    await one.serve(Need(100, 50), read=50, written=10)
+    await one.ask(Need(100, 50), read=50, written=10)
     assert one.spool[-1].held_micro == 202
     await store.capacity.set_quota("tenant/acme", Quota(spend_micro=100))
     await clock.advance(61)
+    await one.ask(Need(100, 50), read=50, written=10)  # as before
+    (again,) = (known.again for known in one.lending._known.values())
+    assert again is not None
+    await again
     with pytest.raises(Refused):
-        await one.serve(Need(100, 50), read=50, written=10)
-    await one.shares.say()
-    await one.shares.say()
-    assert (await money(store)).held == 80
+        await one.ask(Need(100, 50), read=50, written=10)
+    await one.lending.say()
+    await one.lending.say()
+    assert (await money(store)).held == 160
     await store.capacity.set_quota("tenant/acme", Quota())
-    await one.serve(Need(100, 50), read=50, written=10)
-    assert one.spool[-1].held_micro == 0
+    await one.ask(Need(100, 50), read=50, written=10)
+    assert one.spool[-1].held_micro is None
 
 
 def test_an_answer_is_billed_for_no_more_than_was_held_for_it() -> None:
     free = Counts(10**9, 5, 10**9)
-    assert Ticket(Held(PROJECT), Need(0, 0)).billed(free) is free
-    prices = kept.Prices(input=1, cached=1, output=1)
-    held = Held(PROJECT, need=Need(100, 30), prices=prices, micro=1)
-    ticket = Ticket(held, held.need)
+    assert Ticket(Need(0, 0)).billed(free) is free
+    ticket = Ticket(Need(100, 30), Row([Vessel(f"project/{PROJECT}", OF_QUOTA["spend_micro"])]))
     assert ticket.billed(free) == Counts(70, 5, 30)
     assert ticket.billed(Counts(90, 80, 20)) == Counts(80, 80, 20)
     assert ticket.billed(Counts(60, 0, 20)) == Counts(60, 0, 20)
@@ -390,13 +355,13 @@ def test_an_answer_is_billed_for_no_more_than_was_held_for_it() -> None:
 
 async def test_what_nobody_may_hold_is_not_even_asked_for(store: Store, clock: FakeClock) -> None:
     one = Gateway(store, clock, "g")
-    await one.serve(Need(100, 50), read=50, written=10)
+    await one.ask(Need(100, 50), read=50, written=10)
     said = len(one.asked)
     with pytest.raises(Refused) as caught:
-        await one.serve(Need(1 << 52, 1 << 52), read=1, written=1)  # each of them costs three
+        await one.ask(Need(1 << 52, 1 << 52), read=1, written=1)  # each of them costs three
     assert (caught.value.status, caught.value.words.type) == (400, "invalid_request_error")
     assert len(one.asked) == said
-    await one.serve(Need(100, 50), read=50, written=10)
+    await one.ask(Need(100, 50), read=50, written=10)
     assert one.spool[-1].held_micro == 202, "it is bounded as before"
 
 

@@ -98,13 +98,15 @@ class Kept:
     url: str = ""
     away: bool = False
     asked: int = 0
+    paths: bool = True
+    """An api of an older release says none."""
 
     async def fetch(self, key: Key) -> tuple[str, str]:
         self.asked += 1
         if self.away:
             raise Unavailable("the api is away")
         parts = urlsplit(self.url)
-        return self.secrets[key.name], f"{parts.scheme}://{parts.netloc}"
+        return self.secrets[key.name], f"{parts.scheme}://{parts.netloc}" + (parts.path if self.paths else "")
 
 
 @asynccontextmanager
@@ -157,7 +159,7 @@ async def test_a_service_is_asked_in_its_own_words_and_billed_by_its_own_count()
             assert "bsk_good" not in str(headers), "what the client showed us stays here"
             assert "authorization" not in headers, "none was set"
             assert headers["host"].startswith("127.0.0.1:")
-        assert billed(to)[0] == ("big", "big-1", 9, 3)
+        assert billed(to)[0] == ("big", "external/big-1", 9, 3)
         assert to.tables.endpoints[PROJECT, "big"].context_tokens == 4096
 
 
@@ -168,7 +170,7 @@ async def test_a_stream_is_asked_for_its_usage_and_for_nothing_that_it_would_ref
             status, text = await ask(to, "big", stream=True, **words)
             assert (status, "st" in text, '"usage"' in text) == (200, True, shown)
             assert there.bodies[-1]["stream_options"] == {"include_usage": True}
-        assert billed(to) == [("big", "big-1", 9, 3)] * 2
+        assert billed(to) == [("big", "external/big-1", 9, 3)] * 2
 
 
 async def test_what_tells_no_usage_is_billed_nothing() -> None:
@@ -176,7 +178,7 @@ async def test_what_tells_no_usage_is_billed_nothing() -> None:
         there.usage = False
         to.tables.apply(outer("big", there.url))
         assert (await ask(to, "big"))[0] == (await ask(to, "big", stream=True))[0] == 200
-        assert billed(to) == [("big", "big-1", 0, 0)] * 2
+        assert billed(to) == [("big", "external/big-1", 0, 0)] * 2
 
 
 async def test_many_are_asked_at_once_of_whom_nobody_knows_how_many_it_takes() -> None:
@@ -243,6 +245,26 @@ async def test_a_secret_goes_nowhere_else_while_it_is_moved_to_and_fro() -> None
         assert (await ask(to, "big"))[0] == 200
 
 
+@pytest.mark.parametrize("paths", [True, False])
+async def test_a_secret_goes_to_nobody_elses_part_of_a_host(paths: bool) -> None:
+    """Who moves it to another path, as of another account there, and at once back."""
+    kept = Kept({"big": "sk-one"}, paths=paths)
+    async with upstream() as there, outer_rig(kept) as to:
+        kept.url = there.url
+        to.tables.apply(outer("big", there.url, mark="a"))
+        async with asyncio.timeout(20):
+            while not to.tables.endpoints[PROJECT, "big"].replicas:
+                await asyncio.sleep(0.02)
+        asked = kept.asked
+        to.tables.apply(outer("big", f"{there.url}/thief", mark="a"))
+        assert not to.tables.endpoints[PROJECT, "big"].replicas, "nothing is sent there before it is known to be meant"
+        async with asyncio.timeout(20):
+            while kept.asked == asked:
+                await asyncio.sleep(0.02)
+        await asyncio.sleep(0)
+        assert bool(to.tables.endpoints[PROJECT, "big"].replicas) is not paths
+
+
 @pytest.mark.parametrize("status", [401, 403, 302])
 async def test_one_that_does_not_know_us_or_sends_us_on_has_not_answered(status: int) -> None:
     async with upstream() as there, outer_rig() as to:
@@ -287,7 +309,7 @@ async def dialled(url: str, *, allowed: str = "", tls: ssl.SSLContext | None = N
     out = outward(Settings(externals_allowed=allowed))
     to = Outer.read({"url": url, "model": "m"}, "")
     try:
-        made = await connect(to, asyncio.Protocol, allows=out.allows, tls=tls or out.tls)
+        made = await connect(to, asyncio.Protocol, by=replace(out, tls=tls or out.tls))
     except (OSError, ValueError) as error:
         return str(error) or type(error).__name__
     assert made is not None

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import math
 import socket
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from bessemer.core.clock import FakeClock
-from bessemer.core.money import Wish
-from bessemer.gateway import Admission, Front, Given, Shares, request
+from bessemer.gateway import Admission, Front, Lending, request
 from bessemer.gateway.errors import Refused
 from bessemer.gateway.reply import Call
 from bessemer.gateway.request import NAME_CHARACTERS_MAX, NAMES_MAX, ROUTES
@@ -195,12 +195,12 @@ async def test_a_replica_that_hangs_up_before_it_is_asked_is_noticed(monkeypatch
 async def test_who_gave_a_time_waits_no_longer_for_the_api() -> None:
     asked = asyncio.Event()
 
-    async def silent(project: str, tokens: int, *, money: Wish) -> Given:
+    async def silent(project: str, *, bounds: Mapping[str, Any]) -> dict[str, Any]:
         asked.set()
         await asyncio.Event().wait()
         raise AssertionError
 
-    async with rig(admission=Admission(Shares(silent, clock=Hasty()))) as to, wire(to) as (reader, writer):
+    async with rig(admission=Admission(Lending(silent, clock=Hasty()))) as to, wire(to) as (reader, writer):
         writer.write(ASK.replace(b"host: x\r\n", b"host: x\r\nx-request-timeout: 5\r\n"))
         await asked.wait()
         to.clock.skipped += 6

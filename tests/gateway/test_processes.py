@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import aiohttp
 import orjson
-import pytest
 
 from bessemer.api import listen
 from bessemer.core.clock import FakeClock
 from bessemer.core.values import UsageRecord
-from bessemer.store import Store, open_store
+from bessemer.store import Store
 from tests.gateway.bounded import Gateway
 from tests.gateway.harness import Rig, api_key, rig
-from tests.store.conftest import KEY as SEAL
-from tests.store.conftest import KINDS
 from tests.store.test_bounds import KEY, furnish, standing
 
 BUDGET = 10_000
@@ -24,23 +20,11 @@ CLIENTS = 12
 BODY = {"model": "words", "messages": [{"role": "user", "content": "why is it"}], "max_tokens": 40}
 
 
-@pytest.fixture
-async def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-async def store(clock: FakeClock) -> AsyncIterator[Store]:
-    opened = open_store(":memory:", clock=clock, kinds=KINDS, seal_key=SEAL)
-    yield opened
-    opened.close()
-
-
 def spooled(to: Rig) -> list[UsageRecord]:
     """What its spool has, as the api hears it."""
     pending = to.spool.pending(most=to.spool.waiting)
     records = pending.records if pending is not None else ()
-    return [UsageRecord.model_validate(one.model_dump(include=set(UsageRecord.model_fields))) for one in records]
+    return [UsageRecord.model_validate_json(one.line()) for one in records]
 
 
 async def test_a_budget_is_never_passed_whichever_the_kernel_chooses(store: Store, clock: FakeClock) -> None:

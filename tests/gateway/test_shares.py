@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import openai
@@ -12,29 +12,23 @@ import orjson
 import pytest
 
 from bessemer.core.clock import FakeClock, SystemClock
-from bessemer.core.errors import QuotaExceeded, Unavailable
-from bessemer.core.money import Wish
+from bessemer.core.errors import Unavailable
 from bessemer.core.quota import Quota
-from bessemer.gateway import Admission, Given, Shares, request
+from bessemer.gateway import Admission, Lending, request
 from bessemer.gateway.errors import Refused
-from bessemer.gateway.purse import Need
+from bessemer.gateway.need import TEMPLATE_TOKENS, Need, most
 from bessemer.gateway.request import Wanted
-from bessemer.gateway.shares import TEMPLATE_TOKENS, Ask, most
 from bessemer.store import Store, open_store
+from tests.gateway.bounded import FREE, Gateway, answers, minute
 from tests.gateway.harness import PROJECT, rig
 from tests.store.conftest import KEY, KINDS
-
-METER = "tokens_per_minute"
-
-
-@pytest.fixture
-async def clock() -> FakeClock:
-    return FakeClock()
+from tests.store.test_bounds import furnish
 
 
 @pytest.fixture
 async def store(clock: FakeClock) -> AsyncIterator[Store]:
     opened = open_store(":memory:", clock=clock, kinds=KINDS, seal_key=KEY)
+    await furnish(opened)
     yield opened
     opened.close()
 
@@ -43,152 +37,154 @@ def of(tokens: int) -> Need:
     return Need(tokens, tokens)
 
 
-def asks(store: Store, clock: FakeClock) -> Ask:
-    """What the api does with a gateway's call."""
-
-    async def ask(project: str, tokens: int, *, money: Wish) -> Given:
-        now = clock.now()
-        try:
-            given = await store.capacity.hold(project, meter=METER, amount=tokens)
-        except QuotaExceeded as error:
-            return Given(0, 60 - now % 60, 0, error.message)
-        return Given(given.amount, given.until - now, given.left)
-
-    return ask
-
-
 async def test_several_gateways_never_pass_the_minute_and_use_nearly_all_of_it(store: Store, clock: FakeClock) -> None:
     await store.capacity.set_quota("tenant/acme", Quota(tokens_per_minute=10_000))
-    gateways = [Shares(asks(store, clock), clock=clock) for _ in range(4)]
+    gateways = [Gateway(store, clock, f"g{n}").admission.lending for n in range(4)]
     dice, used = random.Random(3), 0
 
-    async def one(shares: Shares) -> None:
+    async def one(lending: Lending) -> None:
         nonlocal used
         most = dice.randrange(50, 400)
         try:
-            held = await shares.hold(PROJECT, of(most))
+            ticket = await lending.hold(FREE, of(most))
         except Refused:
             return
         await asyncio.sleep(0)
         spent = dice.randrange(0, most + 1)
         used += spent
-        shares.settle(held, spent)
+        ticket.leave(spent)
 
-    for minute in range(3):
+    for round in range(3):
         used = 0
         for _ in range(40):
             await asyncio.gather(*(one(dice.choice(gateways)) for _ in range(8)))
-        assert used <= 10_000, f"minute {minute}"
+        assert used <= 10_000, f"minute {round}"
         assert used > 8_000, "what is refused is little"
-        (use,) = await store.capacity.use("tenant/acme")
+        (use,) = (use for use in await store.capacity.use("tenant/acme") if use.limit is not None)
         assert use.used <= 10_000
         await clock.advance(60)
 
 
 async def test_a_refusal_says_whose_bound_and_until_when(store: Store, clock: FakeClock) -> None:
     await store.capacity.set_quota(f"project/{PROJECT}", Quota(tokens_per_minute=100))
-    shares = Shares(asks(store, clock), clock=clock)
-    held = await shares.hold(PROJECT, of(80))
+    await store.capacity.set_quota("tenant/acme", Quota(tokens_per_minute=1000))
+    lending = Gateway(store, clock, "g").admission.lending
+    ticket = await lending.hold(FREE, of(80))
+    assert b"x-ratelimit-limit-tokens: 100\r\nx-ratelimit-remaining-tokens: 20\r\n" in ticket.lines
     with pytest.raises(Refused) as caught:
-        await shares.hold(PROJECT, of(30))
+        await lending.hold(FREE, of(30))
     assert (caught.value.status, caught.value.words.code) == (429, "rate_limit_exceeded")
-    assert f"project {PROJECT}: 30 tokens per minute asked, 20 of 100 left" in caught.value.words.message
+    said = f"project {PROJECT}: 20 of 100 tokens per minute left (an administrator of the tenant may raise the quota)"
+    assert said in caught.value.words.message
     assert 1 <= caught.value.retry_after_seconds <= 61
-    shares.settle(held, 10)
-    assert (await shares.hold(PROJECT, of(70))).amount == 70, "what was not used"
+    assert b"x-ratelimit-limit-tokens: 100\r\nx-ratelimit-remaining-tokens: 20\r\n" in caught.value.lines
+    ticket.leave(10)
+    (await lending.hold(FREE, of(70))).leave(70)  # what was not used
     await clock.advance(60)
-    old = await shares.hold(PROJECT, of(100))
+    old = await lending.hold(FREE, of(100))
     await clock.advance(60)
-    shares.settle(old, 0)
-    again = await shares.hold(PROJECT, of(100))
+    old.leave(0)
+    again = await lending.hold(FREE, of(100))
     with pytest.raises(Refused):
-        await shares.hold(PROJECT, of(1))  # what was held in the minute before is not this one's
-    shares.settle(again, 0)
+        await lending.hold(FREE, of(1))  # what was held in the minute before is not this one's
+    again.leave(0)
+
+
+async def test_the_tenants_is_named_where_less_of_it_is_left(store: Store, clock: FakeClock) -> None:
+    await store.capacity.set_quota(f"project/{PROJECT}", Quota(tokens_per_minute=100))
+    await store.capacity.set_quota("tenant/acme", Quota(tokens_per_minute=50))
+    lending = Gateway(store, clock, "g").admission.lending
+    with pytest.raises(Refused, match="tenant acme: 50 of 50 tokens per minute left"):
+        await lending.hold(FREE, of(60))
+    await lending.hold(FREE, of(50))
 
 
 async def test_without_a_bound_the_api_is_asked_once_a_minute_and_nobody_waits(clock: FakeClock) -> None:
-    calls: list[int] = []
-    away = False
+    calls, away = list[int](), False
 
-    async def ask(_project: str, tokens: int, *, money: Wish) -> Given:
-        calls.append(tokens)
+    async def ask(_project: str, *, bounds: Mapping[str, Any]) -> dict[str, Any]:
+        calls.append(len(bounds["wants"]))
         if away:
             raise Unavailable("the api is away")
-        return Given(tokens, 60.0, None)
+        return answers()
 
-    shares = Shares(ask, clock=clock)
+    lending = Lending(ask, clock=clock)
     for _ in range(100):
-        await shares.hold(PROJECT, of(5))
-    assert calls == [5]
+        await lending.hold(FREE, of(5))
+    assert calls == [0]
     await clock.advance(61)
     away = True
     for _ in range(10):
-        await shares.hold(PROJECT, of(5))
+        assert lending.at_once(FREE, of(5)) is not None
         await asyncio.sleep(0)
-    assert calls == [5, 0], "beside the requests, which go on though the api is away"
+    assert calls == [0, 0], "beside the requests, which go on though the api is away"
     with pytest.raises(Refused) as caught:
-        await shares.hold("acme--new", of(5))
+        await Lending(ask, clock=clock).hold(FREE, of(5))
     assert caught.value.status == 503
 
 
 async def test_who_had_no_bound_and_is_refused_hears_why_with_the_next_request(clock: FakeClock) -> None:
     full = False
 
-    async def ask(_project: str, tokens: int, *, money: Wish) -> Given:
-        return Given(0, 60.0, 0, "nothing is left") if full else Given(tokens, 60.0, None)
+    async def ask(_project: str, *, bounds: Mapping[str, Any]) -> dict[str, Any]:
+        return answers({**minute(0), "hint": "ask somebody"}, words="nothing is left") if full else answers()
 
-    shares = Shares(ask, clock=clock)
-    await shares.hold(PROJECT, of(5))
+    lending = Lending(ask, clock=clock)
+    await lending.hold(FREE, of(5))
     full = True
     await clock.advance(61)
-    await shares.hold(PROJECT, of(5))
+    assert lending.at_once(FREE, of(5)) is not None
     await asyncio.sleep(0.01)
-    with pytest.raises(Refused, match="nothing is left"):
-        await shares.hold(PROJECT, of(5))
+    with pytest.raises(Refused, match=r"0 of 1073741824 tokens per minute left .ask somebody."):
+        await lending.hold(FREE, of(5))
 
 
 async def test_a_bounded_project_is_served_from_its_share_while_the_api_is_away(clock: FakeClock) -> None:
     away = False
 
-    async def ask(_project: str, tokens: int, *, money: Wish) -> Given:
+    async def ask(_project: str, *, bounds: Mapping[str, Any]) -> dict[str, Any]:
         if away:
             raise Unavailable("the api is away")
-        return Given(tokens, 60.0, 800)
+        return answers(minute(800))
 
-    shares = Shares(ask, clock=clock)
-    await shares.hold(PROJECT, of(10))
-    await shares.hold(PROJECT, of(10))  # and a part of what is left with it
+    lending = Lending(ask, clock=clock)
+    await lending.hold(FREE, of(10))  # and a part of what is left with it
     away = True
-    await shares.hold(PROJECT, of(50))
+    await lending.hold(FREE, of(50))
     with pytest.raises(Refused) as caught:
-        await shares.hold(PROJECT, of(100))
+        await lending.hold(FREE, of(100))
     assert (caught.value.status, caught.value.words.code) == (503, "limit_unknown")
+    await clock.advance(60)
+    with pytest.raises(Refused):
+        await lending.hold(FREE, of(1))
 
 
 async def test_what_is_left_of_a_minute_that_ends_while_one_asks_is_void(clock: FakeClock) -> None:
     """Else it would be used in the next, beside all that the next has."""
     asked: list[int] = []
 
-    async def ask(_project: str, tokens: int, *, money: Wish) -> Given:
-        asked.append(tokens)
-        seconds = 3.0 if len(asked) == 1 else 60.0  # from the second on it is another minute's
-        return Given(tokens, seconds, 0)
+    async def ask(_project: str, *, bounds: Mapping[str, Any]) -> dict[str, Any]:
+        asked.extend(one["amount"] for one in bounds["wants"])
+        seconds = 3.0 if len(asked) <= 1 else 60.0  # from the second on it is another minute's
+        return answers(minute(0, seconds=seconds))
 
-    shares = Shares(ask, clock=clock)
-    shares.settle(await shares.hold(PROJECT, of(50)), 20)
-    await shares.hold(PROJECT, of(50))
+    lending = Lending(ask, clock=clock)
+    (await lending.hold(FREE, of(50))).leave(20)
+    await lending.hold(FREE, of(50))
     assert asked == [50, 20, 30], "20 were missing, and then the 30 as well that were of the minute before"
 
 
 async def test_a_client_is_told_by_openais_words_and_what_it_used_is_counted() -> None:
     asked: list[int] = []
 
-    async def ask(_project: str, tokens: int, *, money: Wish) -> Given:
-        asked.append(tokens)
-        amount = tokens if sum(asked) <= 1000 else 0
-        return Given(amount, 30.0, 0, "" if amount else "project acme--lab: no tokens left")
+    async def ask(_project: str, *, bounds: Mapping[str, Any]) -> dict[str, Any]:
+        wants = [one["amount"] for one in bounds["wants"]]
+        full = sum([*asked, *wants]) > 1000
+        asked.extend(wants)
+        bound = {**minute(0, seconds=30.0), "hint": "no tokens left"}
+        return answers(bound, number=len(asked), words="no tokens left" if full else "")
 
-    async with rig(admission=Admission(Shares(ask, clock=SystemClock()))) as to:
+    async with rig(admission=Admission(Lending(ask, clock=SystemClock()))) as to:
         await to.replica("r0", of="words")
         async with openai.AsyncOpenAI(base_url=to.url, api_key="bsk_good", max_retries=0) as ai:
             said = [{"role": "user", "content": "What is a converter?"}]
@@ -196,10 +192,12 @@ async def test_a_client_is_told_by_openais_words_and_what_it_used_is_counted() -
                 await ai.chat.completions.create(model="words", messages=said, max_tokens=5)  # type: ignore[arg-type]
             assert asked[0] > 10 * max(asked[1:]), "what an answer leaves is the next one's"
             with pytest.raises(openai.RateLimitError) as refused:
-                await ai.chat.completions.create(model="words", messages=said)  # type: ignore[arg-type]
+                await ai.chat.completions.create(model="words", messages=said, n=8)  # type: ignore[call-overload]
         assert refused.value.code == "rate_limit_exceeded"
-        assert "project acme--lab: no tokens left" in str(refused.value)
-        assert int(refused.value.response.headers["retry-after"]) == 31
+        assert "no tokens left" in str(refused.value)
+        headers = refused.value.response.headers
+        assert int(headers["retry-after"]) in (30, 31)
+        assert headers["x-ratelimit-limit-tokens"] == str(1 << 30)
 
 
 COMPLETIONS, EMBEDDINGS = request.ROUTES["/v1/completions"], request.ROUTES["/v1/embeddings"]

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
@@ -19,7 +20,7 @@ from bessemer.core.clock import FakeClock, settle
 from bessemer.core.errors import Conflict, DriverError, Unavailable
 from bessemer.core.values import UsageBatch, UsageRecord
 from bessemer.gateway import Settler, Spool
-from bessemer.gateway.record import NEWER, Record, older
+from bessemer.gateway.record import NEWER, Batch, Record, older, read
 from bessemer.gateway.spool import Pending
 from bessemer.store import open_store
 
@@ -286,7 +287,7 @@ async def test_what_the_disk_does_not_take_waits_in_memory_and_nobody_is_admitte
     def fails(*_: object) -> int:
         raise OSError(5, "Input/output error")
 
-    async def send(batch: UsageBatch) -> int:
+    async def send(batch: Batch) -> int:
         got.extend(r.at for r in batch.records)
         return batch.first_sequence + len(batch.records) - 1
 
@@ -424,7 +425,7 @@ async def test_nothing_is_sent_that_a_machine_could_lose(tmp_path: Path, monkeyp
         monkeypatch.setattr("os.fdatasync", lambda _fd: None)
         spool.append(record(2))
 
-    async def send(batch: UsageBatch) -> int:
+    async def send(batch: Batch) -> int:
         got.append([r.at for r in batch.records])
         return batch.first_sequence + len(batch.records) - 1
 
@@ -440,9 +441,9 @@ async def test_nothing_is_sent_that_a_machine_could_lose(tmp_path: Path, monkeyp
 
 async def test_what_cannot_be_read_again_is_said_and_left_alone(tmp_path: Path) -> None:
     """The disk has lost a record that was written: no batch of nothing is sent, and no core is kept busy."""
-    clock, spool, got = FakeClock(), Spool(tmp_path), list[UsageBatch]()
+    clock, spool, got = FakeClock(), Spool(tmp_path), list[Batch]()
 
-    async def send(batch: UsageBatch) -> int:
+    async def send(batch: Batch) -> int:
         got.append(batch)
         return 0
 
@@ -466,10 +467,10 @@ async def test_what_cannot_be_read_again_is_said_and_left_alone(tmp_path: Path) 
 
 
 async def test_it_is_settled_when_the_api_is_back(tmp_path: Path) -> None:
-    clock, spool, got = FakeClock(), Spool(tmp_path), list[UsageBatch]()
+    clock, spool, got = FakeClock(), Spool(tmp_path), list[Batch]()
     away = True
 
-    async def send(batch: UsageBatch) -> int:
+    async def send(batch: Batch) -> int:
         if away:
             raise Unavailable("away")
         got.append(batch)
@@ -503,8 +504,8 @@ class Restored:
         self.gone: list[int] = []
         self.settler = Settler(self.spool, self._send, clock=clock, gateway_uid="g", settled=self._hear)
 
-    async def _send(self, batch: UsageBatch) -> int:
-        return await self.store.ledger.settle(batch)
+    async def _send(self, batch: Batch) -> int:
+        return await self.store.ledger.settle(UsageBatch.model_validate(batch.dump()))
 
     def _hear(self, records: Sequence[UsageRecord], went: int) -> None:
         self.told.extend(r.at for r in records)
@@ -526,10 +527,8 @@ async def test_it_is_settled_again_in_a_store_that_was_set_back(tmp_path: Path, 
         if number == kept:  # what the backup has
             pending = spool.pending()
             assert pending is not None
-            batch = UsageBatch(
-                gateway_uid="g", spool_uid=pending.spool_uid, first_sequence=1, records=list(pending.records)
-            )
-            await r.back.ledger.settle(batch)
+            batch = Batch("g", pending.spool_uid, 1, list(pending.records))
+            await r.back.ledger.settle(UsageBatch.model_validate(batch.dump()))
     while await settler.once():
         pass
     assert r.told == [1, 2, 3, 4, 5]
@@ -578,7 +577,7 @@ async def test_a_conflict_that_stays_is_tried_with_backoff(tmp_path: Path) -> No
     """Whatever it is about, it keeps no core busy."""
     clock, spool, sent = FakeClock(), Spool(tmp_path), list[int]()
 
-    async def send(batch: UsageBatch) -> int:
+    async def send(batch: Batch) -> int:
         sent.append(batch.first_sequence)
         raise Conflict("no")
 
@@ -593,9 +592,9 @@ async def test_a_conflict_that_stays_is_tried_with_backoff(tmp_path: Path) -> No
 
 async def test_it_sleeps_while_there_is_nothing_to_settle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And what comes then is settled within half a second."""
-    clock, spool, got = FakeClock(), Spool(tmp_path), list[UsageBatch]()
+    clock, spool, got = FakeClock(), Spool(tmp_path), list[Batch]()
 
-    async def send(batch: UsageBatch) -> int:
+    async def send(batch: Batch) -> int:
         got.append(batch)
         return batch.first_sequence + len(batch.records) - 1
 
@@ -641,10 +640,17 @@ def test_a_record_of_the_path_is_a_usage_record() -> None:
     newer = Record(**said, at=1, status=200, input_tokens=3, replica="c", ended="cut", asked="front")
     spooled = UsageRecord.model_validate_json(newer.line())
     assert (spooled.replica, spooled.ended, spooled.asked) == ("c", "cut", "front")
-    told = [
-        UsageBatch(gateway_uid="g", spool_uid="s", first_sequence=1, records=[one]).dump()
-        for one in (older(spooled), least)
-    ]
-    assert told[0] == told[1]
-    assert not set(NEWER) & set(told[0]["records"][0])
+    told = Batch("g", "s", 1, [older(read(newer.line()))]).dump()
+    batch = UsageBatch(gateway_uid="g", spool_uid="s", first_sequence=1, records=[least])
+    assert UsageBatch.model_validate(told) == batch
+    assert not set(NEWER) & set(told["records"][0])
+    for wrong in (
+        b"{}",
+        b"[]",
+        ours.line()[:-1],
+        ours.line()[:-1] + b',"newer":1}',
+        ours.line().replace(b"200", b'"a"'),
+    ):
+        with pytest.raises(msgspec.MsgspecError):
+            read(wrong)
     assert UsageRecord.model_validate_json(Record(at=1, status=200, input_tokens=3, **said).line()) == least

@@ -74,12 +74,13 @@ class Engine:
 class Replicas:
     """Of an endpoint: these engines, while the block lasts."""
 
-    def __init__(self, to: Rig, folder: Path, *engines: Engine, of: str = "words") -> None:
+    def __init__(self, to: Rig, folder: Path, *engines: Engine, of: str = "words", first: int = 0) -> None:
         self._to, self._folder, self._engines, self._of = to, folder, engines, of
+        self._first = first
         self._servers: list[asyncio.Server] = []
 
     async def __aenter__(self) -> None:
-        for number, engine in enumerate(self._engines):
+        for number, engine in enumerate(self._engines, self._first):
             door = self._folder / f"{number}.sock"
             self._servers.append(await asyncio.start_unix_server(engine.serve, door))
             self._to.tables.apply(claim(f"c{number}", f"unix:{door}", of=self._of))

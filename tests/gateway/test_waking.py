@@ -16,8 +16,10 @@ from bessemer.core.clock import FakeClock
 from bessemer.core.errors import Unavailable
 from bessemer.core.loads import ALIVE_SECONDS, LoadReport
 from bessemer.gateway import Reporter, waking
+from bessemer.gateway.people import ASKED_OF_ONE_MAX, FRESH_SECONDS, Vouch
 from bessemer.gateway.tables import Tables
 from tests.gateway.harness import PROJECT, Rig, api_key, change, endpoint, rig
+from tests.gateway.test_people import Api, token
 from tests.gateway.test_waiting import Engine, Replicas, ask, until
 
 SCALE = {"min": 0, "max": 2, "wakeSeconds": 60}
@@ -39,9 +41,9 @@ class Said:
 
 
 @asynccontextmanager
-async def asleep(folder: Path, **spec: Any) -> AsyncIterator[tuple[Rig, Said]]:
+async def asleep(folder: Path, *, vouch: Vouch | None = None, **spec: Any) -> AsyncIterator[tuple[Rig, Said]]:
     """A gateway with an endpoint that scales and has no replica, and who hears its reports at once."""
-    async with rig(doors=folder) as to:
+    async with rig(doors=folder, vouch=vouch) as to:
         to.tables.apply(endpoint("words", slots=4, scale=SCALE, **spec))
         said = Said()
         reporter = Reporter(lambda: list(to.tables.endpoints.values()), said, holder="g1", clock=to.clock)
@@ -58,12 +60,12 @@ def held(to: Rig) -> int:
     return to.tables.endpoints[PROJECT, "words"].pool.gauge.held
 
 
-async def asked(to: Rig, **more: Any) -> tuple[int, str, dict[str, Any]]:
+async def asked(to: Rig, *, key: str = "bsk_good", **more: Any) -> tuple[int, str, dict[str, Any]]:
     """Status, how long it waited, and the answer."""
     body = orjson.dumps({"model": "words", "messages": [], **more})
     async with (
         asyncio.timeout(30),
-        aiohttp.ClientSession(headers={"authorization": "Bearer bsk_good"}) as session,
+        aiohttp.ClientSession(headers={"authorization": f"Bearer {key}"}) as session,
         session.post(f"{to.url}/chat/completions", data=body) as answer,
     ):
         return answer.status, answer.headers.get("x-bessemer-waking", ""), orjson.loads(await answer.read())
@@ -238,3 +240,93 @@ async def test_it_reports_while_anything_happens_and_that_it_is_there() -> None:
     assert said.reports[-1].loads[0].counted.arrived == 1
     await reporter.say(last=True)
     assert said.last
+
+
+async def test_a_person_is_asked_about_again_when_it_has_woken(tmp_path: Path) -> None:
+    """Their membership may be gone by then, or the api away."""
+    many = [f"p{at}" for at in range(2 * ASKED_OF_ONE_MAX)]
+    api = Api(mia=[PROJECT], rob=[PROJECT], **{one: [PROJECT] for one in many})
+    async with asleep(tmp_path, vouch=api) as (to, _):
+        waiting = {}
+        for who in ("mia", "rob", *many):
+            waiting[who] = asyncio.ensure_future(asked(to, key=token(who)))
+            await until(lambda: held(to) == len(waiting))
+        api.people[token("rob")] = ("rob", ["other--lab"])
+        to.clock.skipped += 2 * FRESH_SECONDS
+        api.go.clear()
+        engine = Engine()
+        async with Replicas(to, tmp_path, engine):
+            await until(lambda: api.asked[token("mia")] == 2)
+            assert engine.asked == [], "nobody is answered before that is known"
+            api.go.set()
+            answers = {who: await said for who, said in waiting.items()}
+        assert answers["rob"][0] == 401
+        assert {said[0] for who, said in answers.items() if who != "rob"} == {200}, "however many come from one network"
+        assert set(api.asked.values()) == {2}
+
+
+async def test_a_person_who_leaves_while_they_are_asked_about_holds_nothing(tmp_path: Path) -> None:
+    api = Api(mia=[PROJECT])
+    async with asleep(tmp_path, vouch=api) as (to, _):
+        waiting = asyncio.ensure_future(asked(to, key=token("mia")))
+        await until(lambda: held(to) == 1)
+        to.clock.skipped += 2 * FRESH_SECONDS
+        api.go.clear()
+        engine = Engine()
+        async with Replicas(to, tmp_path, engine):
+            await until(lambda: api.asked[token("mia")] == 2)
+            waiting.cancel()
+            await until(lambda: to.front.connections == 0)
+            api.go.set()
+            await asyncio.sleep(0.05)
+            assert engine.asked == []
+
+
+@pytest.mark.parametrize("named", ["words", "either"])
+async def test_who_waits_goes_to_whoever_stands_in_and_is_there_first(tmp_path: Path, named: str) -> None:
+    async with asleep(tmp_path, fallbacks=["other"]) as (to, _):
+        to.tables.apply(endpoint("other", slots=4, scale=SCALE))
+        to.tables.apply(endpoint("alone", slots=4, scale=SCALE))
+        to.tables.apply(endpoint("either", backends=[{"endpoint": "words"}]))
+        waiting = [asyncio.ensure_future(asked(to, model=named)) for _ in range(3)]
+        alone = asyncio.ensure_future(asked(to, model="alone"))
+        await until(lambda: held(to) == 3 and to.tables.endpoints[PROJECT, "alone"].pool.gauge.held == 1)
+        async with Replicas(to, tmp_path, Engine(), of="other"):
+            answers = await asyncio.gather(*waiting)
+            assert not alone.done(), "nobody stands in for that"
+        alone.cancel()
+        assert {status for status, _, _ in answers} == {200}
+        assert all(float(waited) > 0 for _, waited, _ in answers)
+        assert {one.endpoint for one in to.paid()} == {"other"}
+        assert held(to) == 0
+
+
+async def test_who_has_waited_for_too_long_goes_to_whoever_stands_in(tmp_path: Path) -> None:
+    """As where that one rested when it was asked, and is well by then."""
+    async with asleep(tmp_path, fallbacks=["other"]) as (to, _):
+        to.tables.apply(endpoint("other", slots=4))
+        waiting = asyncio.ensure_future(asked(to))
+        await until(lambda: held(to) == 1)
+        to.gateway.waking.arrived = lambda _: None  # type: ignore[method-assign]
+        to.tables.arrived = to.gateway.waking.arrived
+        async with Replicas(to, tmp_path, Engine(), of="other"):
+            to.clock.skipped += 61.0
+            assert (await waiting)[0] == 200
+
+
+async def test_who_has_waited_for_a_slot_for_too_long_goes_to_whoever_stands_in(tmp_path: Path) -> None:
+    busy = Engine(turns=asyncio.Semaphore(0))
+    async with rig(doors=tmp_path) as to, Replicas(to, tmp_path, busy):
+        to.tables.apply(endpoint("words", slots=1, fallbacks=["other"]))
+        (tmp_path / "o").mkdir()
+        async with Replicas(to, tmp_path / "o", Engine(), of="other", first=7):
+            to.tables.apply(endpoint("other", slots=1))
+            first = asyncio.ensure_future(asked(to))
+            await until(lambda: len(busy.asked) == 1)
+            second = asyncio.ensure_future(asked(to))
+            await until(lambda: to.tables.tally.waiting == 1)
+            to.clock.skipped += 61.0
+            assert (await second)[0] == 200
+            busy.turns.release()
+            assert (await first)[0] == 200
+        assert sorted(one.endpoint for one in to.paid()) == ["other", "words"]

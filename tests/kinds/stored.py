@@ -30,6 +30,9 @@ DATA = Path(__file__).parent / "data"
 INTENTS: tuple[type[BaseModel], ...] = (InstanceIntent, EndpointIntent, VettingIntent, JobIntent)
 """What Claims carry for their hosts, whose agents may be of another build."""
 
+FORGOTTEN = frozenset(["ProjectModel.spec.vettedIn"])
+"""What stored objects may have still, and is read and left out: it never meant anything."""
+
 
 @dataclass(frozen=True, slots=True)
 class Field:

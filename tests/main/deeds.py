@@ -41,6 +41,7 @@ PASSWORD, WRONG, NAME = (f"mark-{word}-{MARK}" for word in ("password", "wrong",
 ANNOTATION, LATE = f"mark-note-{MARK}", f"mark-late-note-{MARK}"
 DATA, LATER, TYPED, UNFIT = (f"mark-secret-{word}-{MARK}" for word in ("data", "later", "applied", "unfit"))
 DIRECTORY, DIRECTORY_WRONG = f"mark-directory-{MARK}", f"mark-directory-wrong-{MARK}"
+BUCKET_KEYS = {"accessKey": "mark-bucket-access", "secretKey": f"mark-bucket-secret-{MARK}"}
 WORDS = f"mark-words-of-a-backup-{MARK}"
 COPY = "kubectl.kubernetes.io/last-applied-configuration"
 PROJECT = "acme--lab"
@@ -212,7 +213,7 @@ async def programs(life: Life, admin: Client) -> None:
     await admin.create(thing)
     await admin.patch(Key("Instance", PROJECT, "vm"), {"spec": {"running": False}})
     await engine(life, admin)
-    await gateway(life, token)
+    await gateway(life, admin, token=token)
     await admin.create(an_object(Key("Host", "", "h1"), {}))
     joins = life.know("a join token", await admin.account.host_token("h1"), by="hosts/{name}/token")
     agent = Agent()
@@ -242,6 +243,12 @@ async def engine(life: Life, admin: Client) -> None:
     outer, shown = Key("Endpoint", PROJECT, "outer"), f"mark-outer-secret-{MARK}"
     await admin.create(an_object(outer, {"external": {"url": "https://127.0.0.1:9/v1", "model": "m"}}))
     await admin.workloads.endpoint_secret(outer, life.know("a service's secret", shown, by="endpoints/{name}/secret"))
+    # What it is asked is to be logged where nobody is sent.
+    await refused(admin.workloads.logging_keys(outer, BUCKET_KEYS))
+    bucket = {"bucket": "logs", "endpoint": "https://127.0.0.1:9"}
+    await admin.patch(outer, {"spec": {"logging": {"s3": bucket}}})
+    life.know("the secret of a bucket's keys", BUCKET_KEYS["secretKey"])
+    await admin.workloads.logging_keys(outer, BUCKET_KEYS)
     hosts = [orjson.loads(host.body) for host in (await admin.list(Scope(kind="Host"))).items]
     (real,) = [host["metadata"]["name"] for host in hosts if not host["spec"].get("taints")]
     await serving(life, admin, "ends", said="the engine ended")
@@ -264,7 +271,7 @@ async def serving(life: Life, admin: Client, name: str, *, said: str = _SERVES) 
     life.know(f"the secret of the engine of {name}", replica_secret(gateway_key, claim.uid))
 
 
-async def gateway(life: Life, token: str) -> None:
+async def gateway(life: Life, admin: Client, *, token: str) -> None:
     """Asked with a good key, and with it in all the wrong places."""
     good = {"Authorization": f"Bearer {token}"}
     tries: tuple[tuple[dict[str, str], str, str], ...] = (
@@ -273,13 +280,15 @@ async def gateway(life: Life, token: str) -> None:
         ({"X-Api-Key": token}, "", "chat"),
         ({"Authorization": f"Bearer {token}x"}, "", "chat"),
     )
+    prompt, heads = life.know("a prompt", f"mark-prompt-{MARK}"), set[str]()
     async with aiohttp.ClientSession() as session:
 
         async def ask(headers: dict[str, str], query: str, model: str) -> int:
-            said = {"model": model, "messages": [{"role": "user", "content": "hello"}]}
+            said = {"model": model, "messages": [{"role": "user", "content": prompt}]}
             url = f"{life.url('gateway')}/chat/completions{query}"
             async with session.post(url, json=said, headers=headers, ssl=trusting(life)) as answer:
                 await answer.read()
+                heads.update(name.lower() for name in answer.headers)
                 return answer.status
 
         async def answered() -> bool:
@@ -288,6 +297,16 @@ async def gateway(life: Life, token: str) -> None:
         await holds(answered)
         for headers, query, model in tries:
             assert await ask(headers, query, model) >= 400
+        # Of a prompt that is to be logged, nothing is anywhere on this machine.
+        chat, bucket = Key("Endpoint", PROJECT, "chat"), {"bucket": "logs", "endpoint": "https://127.0.0.1:9"}
+        await admin.patch(chat, {"spec": {"logging": {"s3": bucket}}})
+        await admin.workloads.logging_keys(chat, BUCKET_KEYS)
+
+        async def logged() -> bool:
+            return await ask(good, "", "chat") == 200 and "x-bessemer-logged" in heads
+
+        await holds(logged)
+        assert await ask(good, "", "outer") >= 500
 
 
 async def secrets(life: Life, admin: Client) -> None:

@@ -39,7 +39,7 @@ pytestmark = pytest.mark.real
 SEAL_KEY = hashlib.sha256(b"of a key that seals").digest()
 LOOKED_FOR = {"a password typed as a name": {"postgresql/log"}}
 """A name that is typed is looked for among the users: whoever has a database tell its statements reads it there."""
-FIELDS = {"password", "join", "client-secret", "id-token", "data", "source", "external"}
+FIELDS = {"password", "join", "client-secret", "id-token", "data", "source", "external", "logging"}
 """Under which names the store keeps sealed values: what is new here has a deed of its own."""
 ROUTES_OF_SECRETS = {"/".join(rule.path.split("/")[-3:]) for rule in ROUTES if rule.path.rpartition("/")[2] in SECRETS}
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from hypothesis import strategies as st
 
 from bessemer.core.units import GIB
 from bessemer.core.values import LedgerEntry
-from bessemer.metering import Plan, Rates
+from bessemer.metering import Plan, Rates, TokenRates
 
 HOUR = 3600
 PLAN = Plan(
@@ -21,6 +22,24 @@ PLAN = Plan(
         million_output_tokens=200_000,
     )
 )
+
+NAMED = PLAN.model_copy(
+    update={
+        "models": {
+            name: TokenRates(
+                million_input_tokens=each, million_cached_input_tokens=each // 3, million_output_tokens=each
+            )
+            for name, each in {"smollm2": 7_001, "legal": 90_000, "acme--lab/mine": 11, "external/qwen2:7b": 3}.items()
+        }
+    }
+)
+"""The same with rates of some models."""
+
+MODELS = (
+    *("smollm2", "llama", "smollm2:legal", "smollm2:other", "llama:legal", "acme--lab/mine", "acme--lab/mine:legal"),
+    *("acme--lab/smollm2", "external/qwen2:7b", "external/smollm2", "qwen2:7b", ""),
+)
+"""As records say who answered."""
 
 
 def row(number: int, at: int, kind: str, **fields: Any) -> LedgerEntry:
@@ -67,7 +86,7 @@ def ledgers(draw: st.DrawFn) -> list[LedgerEntry]:
             rows.append(row(len(rows) + 1, at + draw(st.integers(0, 5000)), "close", **fields))
     for _ in range(draw(st.integers(0, 3))):
         counts = draw(st.lists(st.integers(0, 10**7), min_size=3, max_size=3))
-        rows.append(_tokens(len(rows) + 1, draw(st.integers(0, 20_000)), counts))
+        rows.append(tokens(len(rows) + 1, draw(st.integers(0, 20_000)), counts, model=draw(st.sampled_from(MODELS))))
     for _ in range(draw(st.integers(0, 3))):
         corrects = draw(st.integers(1, len(rows)))
         counts = draw(st.lists(st.integers(0, 10**7), min_size=3, max_size=3))
@@ -87,7 +106,8 @@ def ledgers(draw: st.DrawFn) -> list[LedgerEntry]:
     return rows
 
 
-def _tokens(number: int, at: int, counts: list[int]) -> LedgerEntry:
+def tokens(number: int, at: int, counts: Sequence[int], *, model: str = "smollm2") -> LedgerEntry:
+    """A row of tokens: read and not cached, cached, written."""
     return row(
         number,
         at,
@@ -95,7 +115,7 @@ def _tokens(number: int, at: int, counts: list[int]) -> LedgerEntry:
         workload_kind="Endpoint",
         workload_name="chat",
         workload_uid="e1",
-        model="smollm2",
+        model=model,
         requests=1,
         input_tokens=counts[0] + counts[1],
         cached_input_tokens=counts[1],

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bessemer.core.money import Prices
 from bessemer.core.units import GIB
 from bessemer.core.values import LedgerEntry
 from bessemer.metering import Account, Invoice, Plan, Rates, derive, export
 from bessemer.metering.invoice import RANGES_MAX, half_up
-from tests.metering.ledgers import HOUR, PLAN, ledgers, opened, row
+from tests.metering.ledgers import HOUR, MODELS, NAMED, PLAN, ledgers, opened, row, tokens
 from tests.oracle import program
 from tests.oracle.invoice import total_micro
 
@@ -170,13 +171,59 @@ def test_a_clock_that_went_back_bills_nothing_negative() -> None:
     assert derive(rows, PLAN, start=0, end=2 * HOUR).total_micro == 0
 
 
-@given(rows=ledgers(), start=st.integers(0, 9000), length=st.integers(0, 30_000))
+@given(rows=ledgers(), start=st.integers(0, 9000), length=st.integers(0, 30_000), plan=st.sampled_from((PLAN, NAMED)))
 @settings(max_examples=150, deadline=None)
-def test_the_oracle_comes_to_the_same_total(rows: list[LedgerEntry], start: int, length: int) -> None:
-    invoice = derive(rows, PLAN, start=start, end=start + length)
-    document = json.loads(json.dumps(export(rows, PLAN, start=start, end=start + length)))
+def test_the_oracle_comes_to_the_same_total(rows: list[LedgerEntry], start: int, length: int, plan: Plan) -> None:
+    invoice = derive(rows, plan, start=start, end=start + length)
+    document = json.loads(json.dumps(export(rows, plan, start=start, end=start + length)))
     assert total_micro(document) == invoice.total_micro
     assert all(line.amount_micro >= 0 for line in invoice.lines)
+
+
+# --- rates of models --------------------------------------------------------------------------------------------
+
+COUNTS = st.tuples(*(st.integers(0, 10**7) for _ in range(3)))
+
+
+@given(asked=st.lists(st.tuples(st.sampled_from(MODELS), COUNTS), max_size=12))
+@settings(max_examples=200, deadline=None)
+def test_lines_come_to_what_each_record_costs_at_its_own_rate(asked: list[tuple[str, tuple[int, int, int]]]) -> None:
+    """To within the one rounding of each line; and each line is its quantity by its rate."""
+    rows = [tokens(number, 0, counts, model=model) for number, (model, counts) in enumerate(asked, 1)]
+    prices = Prices.read(NAMED.dump())
+    exact = 0
+    for model, counts in asked:
+        due = prices.of(model)
+        exact += sum(count * rate for count, rate in zip(counts, due.rate, strict=True))
+    invoice = derive(rows, NAMED, start=0, end=1)
+    assert abs(invoice.total_micro * 10**6 - exact) <= len(invoice.lines) * 10**6 // 2
+    for line in invoice.lines:
+        assert line.amount_micro == half_up(line.quantity * line.unit_price_micro, line.divisor)
+        of = {row.model for row in rows if prices.of(row.model) == prices.of(line.model)}
+        assert line.model in of, "a line is of one model, and goes by its rate"
+
+
+def test_a_plan_that_names_none_says_of_models_what_it_said_before() -> None:
+    """Whoever answered, one line of its bare name, in the export, too."""
+    rows = [tokens(n, 0, (600, 0, 0), model=model) for n, model in enumerate(("mine", "acme--lab/mine", "mine:tuned"))]
+    (line,) = derive(rows, PLAN, start=0, end=1).lines
+    assert (line.model, line.quantity, line.unit_price_micro, line.amount_micro) == ("mine", 1800, 50_000, 90)
+    assert "models" not in export(rows, PLAN, start=0, end=1)["pricePlan"]
+    named = derive(rows, NAMED, start=0, end=1).lines
+    assert [(one.model, one.unit_price_micro) for one in named] == [
+        ("acme--lab/mine", 11),
+        ("mine", 50_000),
+        ("mine:tuned", 50_000),
+    ]
+
+
+def test_another_plan_derives_all_anew_and_this_one_again() -> None:
+    rows = [tokens(1, 0, (10**6, 0, 0), model="smollm2"), tokens(2, 0, (10**6, 0, 0), model="llama")]
+    assert [derive(rows, plan, start=0, end=1).total_micro for plan in (PLAN, NAMED, PLAN)] == [
+        100_000,
+        57_001,
+        100_000,
+    ]
 
 
 @pytest.fixture

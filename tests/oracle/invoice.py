@@ -64,12 +64,30 @@ def lines(document):
         if row["kind"] == "tokens" and start <= row["at"] < end:
             cached = row.get("cachedInputTokens", 0)
             fresh = max(0, row.get("inputTokens", 0) - cached)
-            model = row.get("model", "")
-            amounts[key(row, f"in {model}")] += Fraction(fresh, 10**6) * rates.get("millionInputTokens", 0)
-            amounts[key(row, f"cached {model}")] += Fraction(cached, 10**6) * rates.get("millionCachedInputTokens", 0)
+            said = row.get("model", "")
+            each = token_rates(plan, said)
+            model = said if plan.get("models") else own_name(said)
             out = row.get("outputTokens", 0)
-            amounts[key(row, f"out {model}")] += Fraction(out, 10**6) * rates.get("millionOutputTokens", 0)
+            for sort, count, rate in zip(("in", "cached", "out"), (fresh, cached, out), each, strict=True):
+                amounts[key(row, f"{sort} {model}")] += Fraction(count, 10**6) * rate
     return amounts
+
+
+def token_rates(plan, said):
+    """What a million tokens of each sort cost of whom a row names: MODEL, PROJECT/MODEL, either with :ADAPTER behind
+    it, or external/ANYTHING."""
+    sorts = ("millionInputTokens", "millionCachedInputTokens", "millionOutputTokens")
+    models = plan.get("models", {})
+    base, adapter = (said, None) if said.startswith("external/") else [*said.split(":", 1), None][:2]
+    known = [models.get(base, plan.get("rates", {}))] + [models[name] for name in (adapter,) if name in models]
+    return [max(rates.get(sort, 0) for rates in known) for sort in sorts]
+
+
+def own_name(said):
+    """A model's name without what stands around it."""
+    if said.startswith("external/"):
+        return said[len("external/") :]
+    return said.split(":", 1)[0].split("/")[-1]
 
 
 def key(row, meter):

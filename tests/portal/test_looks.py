@@ -48,6 +48,7 @@ PAGES = {
     "quota": ("ada", f"/in/{LAB}/quota"),
     "flavors": ("ada", "/flavors"),
     "models": ("ada", "/models"),
+    "model": ("ada", "/models/smollm2-135m"),
 }
 # Each width and each theme is seen in every run, all four together in the long one.
 MODES = [
@@ -86,6 +87,8 @@ async def opened(page: Page, name: str) -> None:
         await page.click("#send")
         await page.locator(".msg__who:has-text('first token')").wait_for()
         await page.locator("#plot canvas").wait_for()
+    if name == "model":
+        await page.locator("#load-next canvas").wait_for()
     if name in ("usage", "key"):
         await page.locator("#plot-next canvas").wait_for()
     if name == "playground":

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, cast
 
 import pytest
 
 from bessemer.portal import reading
 from bessemer.portal.desk import Desk
-from bessemer.portal.facts import EndpointFact
+from bessemer.portal.facts import ClaimFact, EndpointFact, PlanFact, TenantFact
 from bessemer.portal.pages import endpoints, made, playing
+from bessemer.portal.pages.endpoints import facts
 from bessemer.portal.parts import Row
 
 READY = {"conditions": [{"type": "Ready", "status": "True"}], "phase": "Ready"}
@@ -83,3 +85,54 @@ def test_a_service_elsewhere_is_said_to_be_elsewhere() -> None:
     one = fact(spec={"external": {"url": "https://models.example/v1", "model": "their-70b"}})
     assert said(one)[0][0] == "their-70b"
     assert (one.wanted, endpoints.answering(one)) == (0, "their-70b, elsewhere")
+
+
+def test_whoever_looks_at_an_endpoint_sees_where_its_prompts_go() -> None:
+    def shown(**more: Any) -> str:
+        (found,) = [one for one in facts(fact(**more)) if one.id == "fact-prompts"]
+        return str(found.value)
+
+    assert shown(spec={"model": "m"}) == "are not logged"
+    s3 = {"bucket": "logs", "prefix": "p/", "endpoint": "https://s3.example.org"}
+    spec = {"model": "m", "logging": {"s3": s3, "retentionDays": 7}}
+    assert shown(spec=spec) == "are logged to s3://logs/p at https://s3.example.org, kept for 7 days"
+    failing = {"conditions": [{"type": "Logging", "status": "False", "reason": "NoKeys"}]}
+    assert shown(spec=spec, status=failing).endswith("; NoKeys")
+
+
+class Priced:
+    """A desk that knows these claims, and a plan."""
+
+    def __init__(self, *claims: ClaimFact, **spec: Any) -> None:
+        self.claims = {one.name: one for one in claims}
+        self.plan = reading.plan({"metadata": {"name": "standard"}, "spec": spec})
+
+    def find(self, kind: type, name: str, *, project: str = "") -> object:
+        return {TenantFact: None, PlanFact: self.plan}.get(kind) if kind is not ClaimFact else self.claims.get(name)
+
+
+def taken(name: str, model: str = "", **labels: str) -> ClaimFact:
+    notes = {"bessemer.dev/template": json.dumps({"model": model})} if model else {}
+    return reading.claim({"metadata": {"name": name, "namespace": "acme--lab", "annotations": notes, "labels": labels}})
+
+
+def test_what_tokens_cost_is_of_who_answers() -> None:
+    rate = {"millionInputTokens": 1, "millionCachedInputTokens": 1, "millionOutputTokens": 7_000_000}
+    models = {"large": rate, "external/gpt": {**rate, "millionOutputTokens": 5_000_000}}
+    rates = {"millionOutputTokens": 200_000}
+    status = {**READY, "replicas": [{"replica": at, "claim": f"c{at}", "host": "h", "phase": "R"} for at in (0, 1)]}
+    of = {"large": fact(spec={"model": "large", "flavor": "f"}, status=status)}
+    of["far"] = fact(spec={"external": {"url": "https://ai.example.org/v1", "model": "gpt"}})
+
+    def cost(desk: Priced, name: str = "large") -> str:
+        return endpoints.tokens_of(cast("Desk", desk), of[name]).removesuffix(" per million tokens out")
+
+    own = {"bessemer.dev/model-of": "acme--lab"}
+    assert cost(Priced(rates=rates)) == "€ 0.20"
+    assert cost(Priced(rates=rates, models=models)) == "", "nobody answers yet"
+    assert cost(Priced(taken("c0"), rates=rates, models=models)) == ""
+    assert cost(Priced(taken("c0", "large"), rates=rates, models=models)) == "€ 7.00"
+    assert cost(Priced(taken("c0", "large", **own), rates=rates, models=models)) == "€ 0.20", "it only has the name"
+    both = taken("c0", "large"), taken("c1", "small")
+    assert cost(Priced(*both, rates=rates, models=models)) == "up to € 7.00"
+    assert cost(Priced(rates=rates, models=models), "far") == "€ 5.00"

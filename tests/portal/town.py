@@ -34,7 +34,9 @@ from bessemer.core.ports import CONTROLLER, Writer
 from bessemer.core.resource import Key
 from bessemer.core.units import GIB
 from bessemer.core.values import ClaimSpec, Placement, UsageBatch, UsageRecord, WorkloadRef
+from bessemer.drivers.engine.fake_server import FakeModel
 from bessemer.drivers.inspect.fake import FakeInspect
+from bessemer.drivers.weights.fake import SMALL
 from bessemer.kinds.fleet.host import FAKE_TAINT
 from bessemer.portal import PortalSettings, make_portal
 from tests.api.test_streams import dialled
@@ -103,9 +105,28 @@ class StubGateway:
         self.asked: list[dict[str, Any]] = []
         self.stopped = 0
         self.heads: dict[str, str] = {}
-        self.app = Starlette(routes=[Route("/v1/chat/completions", self.answer, methods=["POST"])])
+        paths = {"/v1/chat/completions": self.answer, "/v1/embeddings": self.embed}
+        self.app = Starlette(routes=[Route(path, answer, methods=["POST"]) for path, answer in paths.items()])
 
     async def answer(self, request: Request) -> Response:
+        body, key = await self._known(request)
+        if key is None:
+            return JSONResponse({"error": {"message": "Incorrect API key provided: bsk_.", "code": "no"}}, 401)
+        events = self.tokens(body, key)
+        return StreamingResponse(events, media_type="text/event-stream", headers=self.heads)
+
+    async def embed(self, request: Request) -> Response:
+        body, key = await self._known(request)
+        if key is None:
+            return JSONResponse({"error": {"message": "Incorrect API key provided: bsk_.", "code": "no"}}, 401)
+        return JSONResponse(self.vectors(body))
+
+    def vectors(self, body: dict[str, Any]) -> dict[str, Any]:
+        """What a text becomes."""
+        return FakeModel(body["model"], embeds=True).embed(body)
+
+    async def _known(self, request: Request) -> tuple[dict[str, Any], str | None]:
+        """What is asked, and by which key; none that the store knows."""
         import hashlib
 
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
@@ -113,12 +134,11 @@ class StubGateway:
         page = await self.world.store.objects.list(_scope("ApiKey"))
         keys = [orjson.loads(item.body) for item in page.items]
         key = next((k for k in keys if k.get("status", {}).get("digest") == digest), None)
+        body: dict[str, Any] = await request.json()
         if key is None:
-            return JSONResponse({"error": {"message": "Incorrect API key provided: bsk_.", "code": "no"}}, 401)
-        body = await request.json()
+            return body, None
         self.asked.append({**body, "key": key["metadata"]["name"]})
-        events = self.tokens(body, key["metadata"]["name"])
-        return StreamingResponse(events, media_type="text/event-stream", headers=self.heads)
+        return body, str(key["metadata"]["name"])
 
     async def tokens(self, body: Mapping[str, Any], key: str) -> AsyncIterator[bytes]:
         words = ANSWER.split(" ")
@@ -358,6 +378,7 @@ async def furnish(t: Town, *, fake_hosts: int) -> None:
     if fake_hosts >= 24:
         await _crowd(t)
     t.clock.behind = 3300.0
+    await _measured(t)
     await _serving(t)
     t.clock.behind = 2520.0
     await _waiting(t)
@@ -479,6 +500,71 @@ async def _booting(t: Town) -> None:
     t.clock.behind -= 2.1
     await t.claim_phase(LAB, claim, "Starting", pid=48121)
     await t.phase(VM, "Booting", message="the guest boots", **placed)
+
+
+async def _measured(t: Town) -> None:
+    """The platform's model, and a vetting of it in the lab's project."""
+    wheel = {"package": "smollm2", "version": "1.0", "member": "smollm2.gguf"}
+    spec = {"source": {"wheel": wheel}, "sha256": "ab" * 32, "licence": "Apache-2.0", "description": "Small and quick"}
+    digest = "sha256:" + "ab" * 32
+    facts = {"format": "gguf", "facts": SMALL.dump(), "digest": digest, "sizeBytes": 98 << 20, "phase": "Ready"}
+    await t.put({"kind": "Model", "metadata": {"name": "smollm2-135m"}, "spec": spec}, **facts)
+    asked = {"model": "smollm2-135m", "flavor": "serve-small", "slots": 2, "target": {"ttftMs": 8000}}
+    key = Key("Vetting", LAB, "smol-small")
+    await t.put({"kind": "Vetting", "metadata": _meta(key), "spec": asked}, **vetting_status(digest))
+
+
+def vetting_status(digest: str) -> dict[str, Any]:
+    """What a vetting says at its end."""
+    rows = ((0.2, 4, 1917, 109, 4756, 20), (0.4, 4, 2376, 143, 3734, 29), (0.8, 11, 14859, 207, 19977, 94))
+    points = [
+        {
+            "rate": rate,
+            "requests": sent,
+            "failed": 0,
+            "held": first < 8000,
+            "written": written,
+            "ttftP50": first * 0.6,
+            "ttftP95": first,
+            "interTokenP50": next_ * 0.7,
+            "interTokenP95": next_,
+            "endP50": end * 0.7,
+            "endP95": end,
+            "seconds": 10.0,
+            "busySeconds": 9.0,
+            "read": 160,
+            "cached": 8,
+        }
+        for rate, sent, first, next_, end, written in rows
+    ]
+    seen = {"answers": "'The rainbow is a celestial masterpiece'", "tools": "no call of the tool that must be called"}
+    verdicts = {"answers": "Passed", "template": "Passed", "tools": "Failed", "stop": "Skipped", "target": "Passed"}
+    checks = [{"name": name, "verdict": word, "seen": seen.get(name, "")} for name, word in verdicts.items()]
+    rates = {"millionInputTokens": 674_636, "millionCachedInputTokens": 28_622, "millionOutputTokens": 1_390_000}
+    terms = {"currency": "EUR", "claimHourMicro": 24_000, "hourMicro": 28_800, "marginPercent": 20}
+    vetted = {
+        "vetting": "smol-small",
+        "at": "2026-01-01T00:00:00Z",
+        "digest": digest,
+        "flavor": "serve-small",
+        "engine": "llamacpp",
+        "contextTokens": 2048,
+        "slots": 2,
+        "rate": 0.4,
+        "inputPerSecond": 15.5,
+        "outputPerSecond": 3.34,
+        "ttftMs": 2376.0,
+        "interTokenMs": 143.0,
+        "memoryBytes": 346 << 20,
+        "estimateBytes": 391 << 20,
+        "failed": ["tools"],
+        "inputSeconds": 84_000.0,
+        "cachedSeconds": 3_600.0,
+        "outputSeconds": 174_000.0,
+    }
+    whole = {"checks": checks, "points": points, "prices": {**rates, **terms, "targetLoadPercent": 70}}
+    memory = {"memoryBytes": vetted["memoryBytes"], "estimateBytes": vetted["estimateBytes"]}
+    return {**whole, **memory, "vetted": vetted, "phase": "Succeeded", "progressPercent": 100}
 
 
 async def _serving(t: Town) -> None:

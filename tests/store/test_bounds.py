@@ -330,3 +330,22 @@ async def test_a_crash_at_any_commit_is_made_good(place: str, clock: FakeClock, 
         (TENANT, "concurrent"): (0, 0),
     }
     store.close()
+
+
+async def test_a_budget_is_spent_by_the_rate_of_who_answered(store: Store) -> None:
+    """And as much leaves the hold as the records came to that were held of it."""
+    dear = {"millionInputTokens": 7_000_000, "millionCachedInputTokens": 0, "millionOutputTokens": 0}
+    await furnish(store, key={"budget": {"period": "Total", "micro": 1_000}})
+    plan = {**PLAN, "models": {"big": dear}}
+    await store.objects.create(body("PricePlan", "by-model", spec=plan, namespace=""), ALICE)
+    await restate(store, "Tenant", "acme", pricePlan="by-model")
+    holder = Holder(store, "g")
+    answer = await holder.want((KEY, "micro/total", 500))
+    assert answer.prices.of("big").input == 7_000_000
+    said = {"owner": "alice", "held_bounds": ["key micro/total"]}
+    for n, model in enumerate(("big", "words", "big:tuned"), 1):
+        one = record(n, read=10, model=model).model_copy(update=said)
+        holder.sequence = n
+        await holder.settle([one])
+    (bound,) = await store.bounds.standing([KEY])
+    assert (bound.used, bound.held) == (150, 350)

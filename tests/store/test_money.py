@@ -12,6 +12,7 @@ from bessemer.core.errors import Conflict, Invalid, NotFound, QuotaExceeded, Una
 from bessemer.core.money import HOLD_SECONDS, Prices, Wish
 from bessemer.core.ports import CONTROLLER, Scope
 from bessemer.core.quota import Quota, Use
+from bessemer.core.resource import Key
 from bessemer.core.spools import ALIVE_SECONDS
 from bessemer.core.values import UsageBatch, UsageRecord
 from bessemer.metering.invoice import derive
@@ -20,6 +21,7 @@ from bessemer.store import Store
 from tests.store.faults import gone_after
 from tests.store.invariants import check, connect
 from tests.store.make import ALICE, PROJECT, agent, body, claim, inventory
+from tests.store.make import read as said
 from tests.store.test_quota import opened, outcomes, processes
 
 __all__ = ["processes"]
@@ -40,7 +42,15 @@ async def furnish(store: Store, *, bound: int | None = 10_000, project: int | No
     await store.objects.create(body("Project", PROJECT, spec={"quota": own}, namespace=""), ALICE)
 
 
-def record(n: int, *, read: int = 0, written: int = 0, held: int | None = None, project: str = PROJECT) -> UsageRecord:
+def record(
+    n: int,
+    *,
+    read: int = 0,
+    written: int = 0,
+    held: int | None = None,
+    project: str = PROJECT,
+    model: str = "words",
+) -> UsageRecord:
     return UsageRecord(
         at=1,
         request_id=f"r{n}",
@@ -48,7 +58,7 @@ def record(n: int, *, read: int = 0, written: int = 0, held: int | None = None, 
         endpoint="chat",
         endpoint_uid=f"uid-of-{project}",
         api_key="k",
-        model="words",
+        model=model,
         status=200,
         input_tokens=read,
         output_tokens=written,
@@ -390,3 +400,30 @@ async def test_after_a_crash_at_every_commit_what_is_spent_is_what_the_ledger_sa
     # The claim's first hour is counted once, whatever was repeated; the tokens once by their sequence.
     assert (use.used, use.held) == (40 + 3_600_000, 0)
     store.close()
+
+
+# --- rates of models --------------------------------------------------------------------------------------------
+
+
+async def test_each_record_is_spent_by_the_rate_of_who_answered(store: Store) -> None:
+    """By the quota, by a look of it that was taken before, and by the invoice; and then by another plan."""
+    dear = {"millionInputTokens": 7_000_000, "millionCachedInputTokens": 0, "millionOutputTokens": 0}
+    plan = {**PLAN, "models": {"big": dear, "acme--lab/own": {**dear, "millionInputTokens": 0}}}
+    await furnish(store)
+    await store.objects.create(body("PricePlan", "by-model", spec=plan, namespace=""), ALICE)
+    tenant = said(await store.objects.get(Key("Tenant", "", "acme")))
+    tenant["spec"]["pricePlan"] = "by-model"
+    await store.objects.replace(tenant, ALICE)
+    holder = Holder(store, "g")
+    await holder.state(1_000)
+    asked = {"big": 10, "words": 10, "big:tuned": 10, "acme--lab/big": 10, "acme--lab/own": 10, "external/big": 10}
+    records = [record(n, read=count, held=100, model=model) for n, (model, count) in enumerate(asked.items(), 1)]
+    await store.ledger.settle(UsageBatch(gateway_uid="g", spool_uid="s", first_sequence=1, records=records))
+    spent = 2 * 70 + 3 * 10
+    assert (await money(store)).used == spent
+    assert (await money(store)).held == 1_000 - spent
+    rows = await store.ledger.entries()
+    assert derive(rows, Plan.model_validate(plan), start=0, end=FAR).total_micro == spent
+    assert await billed(store) == 60, "by the plan that names none"
+    await store.capacity.told("tenant/acme", meter=METER, used=0, upto=0)
+    assert (await money(store)).used == spent, "what a look did not see is added by the same rates"

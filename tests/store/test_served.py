@@ -52,7 +52,7 @@ def asked(uid: str, by: By = "endpoint", *, grain: int = FINE_SECONDS) -> Asked:
 async def sums(store: Store, of: Asked) -> dict[str, Served]:
     found: dict[str, Served] = {}
     async for _, names in store.figures.steps(of):
-        for name, values in names.items():
+        for (name, _), values in names.items():
             found.setdefault(name, Served()).add(values.values)
     return found
 
@@ -87,7 +87,7 @@ async def test_a_request_counts_when_it_was_answered(store: Store, project: str,
     """One that is told late, too; not one whose gateway's clock was wrong."""
     early, wrong = NOW - 1800, NOW + 40_000
     await store.ledger.settle(batch(1, record(1), record(2, at=early), record(3, at=wrong), record(4, at=5)))
-    found = {at: names["chat"]["requests"] async for at, names in store.figures.steps(asked(project))}
+    found = {at: names["chat", "smol"]["requests"] async for at, names in store.figures.steps(asked(project))}
     assert found == {NOW - NOW % FINE_SECONDS: 3, early - early % FINE_SECONDS: 1}
 
 

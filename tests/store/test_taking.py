@@ -126,3 +126,13 @@ async def test_who_may_not_take_tells_nothing(store: Store) -> None:
     with pytest.raises(Forbidden):
         await store.capacity.take([claim("a")], ALICE, tells=telling(made))
     assert await store.objects.get(Key("Thing", PROJECT, "a")) == made
+
+
+async def test_what_was_told_before_its_first_status_is_told_once_more(store: Store) -> None:
+    made = await workload(store)
+    await store.events.emit(made.key, made.uid, "Placed", "it has a place")
+    taken, _ = await store.capacity.take([claim("a", devices=("gpu-0",))], CONTROLLER, tells=telling(made))
+    (event,) = (await store.objects.list(Scope(kind="Event"))).items
+    assert read(event)["count"] == 2
+    assert (await standing(store))[0] == 1
+    assert [row.claim for row in await store.capacity.devices() if row.claim] == [taken.uid]

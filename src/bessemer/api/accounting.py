@@ -149,8 +149,7 @@ _WANTED: TypeAdapter[_Wanted | _Bounded] = TypeAdapter(_Wanted | _Bounded)
 
 
 def _purse(money: Purse) -> dict[str, Any]:
-    prices = {name: getattr(money.prices, name) for name in ("currency", "input", "cached", "output")}
-    return {"prices": prices, "number": money.number, "stands": money.stands, "left": money.left}
+    return {"prices": money.prices.told(), "number": money.number, "stands": money.stands, "left": money.left}
 
 
 def _meter(one: Use, *, currency: str) -> dict[str, Any]:

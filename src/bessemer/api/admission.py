@@ -199,12 +199,14 @@ def _path(said: Body, loc: Sequence[int | str]) -> str:
 
 def toleration_causes(body: Body, old: Body | None, *, tenant: str, bearable: frozenset[str]) -> list[Cause]:
     """The tolerations that a write says anew and that are not the tenant's to have; ``*`` is whatever it may have."""
+    if not (said := body.get("spec", {}).get("tolerations")):
+        return []
     kept = {one["key"] for one in (old or {}).get("spec", {}).get("tolerations", ())} | bearable | {"*"}
     may = f"may tolerate {', '.join(sorted(bearable))}" if bearable else "may tolerate no taint"
     words = f"{tenant} {may}; an administrator lets it by spec.tolerations of its Tenant"
     return [
         Cause(f"spec.tolerations[{index}].key", f"Forbidden: {show(one['key'])}: {words}", "FieldValueForbidden")
-        for index, one in enumerate(body.get("spec", {}).get("tolerations", ()))
+        for index, one in enumerate(said)
         if one["key"] not in kept
     ]
 

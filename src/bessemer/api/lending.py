@@ -50,8 +50,8 @@ async def lend(call: Call, asked: Asked) -> Response:
 
 
 def told(given: Answer, *, now: float) -> dict[str, Any]:
-    """As a gateway reads it: ``seconds`` are until a bound's period ends, ``words`` what lacks."""
-    prices = {name: getattr(given.prices, name) for name in ("currency", "input", "cached", "output")}
+    """As a gateway reads it: ``seconds`` are until a bound's period ends, ``words`` what lacks. ``quota``: what the
+    quotas bound is among it."""
     bounds = [
         {
             "scope": one.scope,
@@ -59,11 +59,14 @@ def told(given: Answer, *, now: float) -> dict[str, Any]:
             "bound": one.bound,
             "left": one.left,
             "seconds": max(0.0, one.until - now) if one.until is not None else None,
+            "over": one.over,
+            "whose": one.whose,
+            "hint": one.hint,
         }
         for one in given.bounds
     ]
-    said = {"number": given.number, "stands": given.stands, "words": given.lacks}
-    return {**said, "prices": prices, "bounds": bounds}
+    said = {"number": given.number, "stands": given.stands, "words": given.lacks, "quota": True}
+    return {**said, "prices": given.prices.told(), "bounds": bounds}
 
 
 async def use(call: Call) -> Response:

@@ -2,7 +2,8 @@
 models that are named. What a body says anew is refused by its field, with what would be accepted.
 
 Whether something is named that the tenant may not use, that is another's, or that is nowhere, is one answer: so nobody
-learns by asking what there is. It decides nothing that a race could undo: placement and the store look again.
+learns by asking what there is. It decides nothing that a race could undo: placement and the store look again. Beside
+that, what a body says of others of its project is judged here: whether endpoints answer for each other in a circle.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from bessemer.api.state import Call
 from bessemer.core.errors import Cause, NotFound
 from bessemer.core.resource import Key
 from bessemer.kinds.fields import named
+from bessemer.kinds.inference.endpoint import Endpoint
+from bessemer.kinds.inference.endpoint.circles import circles
 from bessemer.kinds.inference.model import Model
 from bessemer.kinds.inference.models import find_own
 from bessemer.kinds.tenancy.tenant import Allowed
@@ -31,7 +34,7 @@ async def require_terms(call: Call, target: Target, *, body: Body, old: Body | N
     causes = toleration_causes(body, old, tenant=tenant, bearable=terms.bearable)
     causes += priority_causes(body, old, tenant=tenant, most=terms.max_priority)
     before = {(path, name) for path, _, name in _named(target, old)}
-    for path, kind, name in _named(target, body):
+    for path, kind, name in _named(target, body if terms.allowed else None):
         among = terms.allowed.get(kind.lower())
         if (
             among is not None
@@ -41,6 +44,8 @@ async def require_terms(call: Call, target: Target, *, body: Body, old: Body | N
         ):
             words = f"Forbidden: {show(name)}: {tenant} may use {among}"
             causes.append(Cause(path, words, "FieldValueForbidden"))
+    if target.resource.stored == Endpoint.KIND:
+        causes += await circles(call.state.ports.objects, body, old=old)
     if causes:
         raise invalid(target.subject, causes)
 

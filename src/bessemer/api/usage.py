@@ -16,13 +16,13 @@ from bessemer.api.query import number
 from bessemer.api.resources import load
 from bessemer.api.state import Call, answer
 from bessemer.core.errors import Malformed
+from bessemer.core.money import Prices
 from bessemer.core.ports import Scope
 from bessemer.core.reconcile import Counted, Replica, Verdict, judge
 from bessemer.core.resource import tenant_of
 from bessemer.core.served import COARSE_SECONDS, FINE_KEPT_SECONDS, FINE_SECONDS, Asked, By, Served
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.metering.invoice import half_up
-from bessemer.metering.plan import Rates
 
 STEPS = (300, 900, 3600, 3 * 3600, 6 * 3600, 12 * 3600, 86_400, 7 * 86_400)
 POINTS, POINTS_MAX = 60, 1000
@@ -42,13 +42,14 @@ async def usage(call: Call) -> Response:
     asked = _asked(call, project.uid)
     rows: dict[str, _Row] = {}
     total = _Row()
-    async for at, names in call.state.ports.figures.steps(asked):
-        together = Served()
-        for name, sums in names.items():
-            rows.setdefault(name, _Row()).take(at, sums)
-            together.add(sums.values)
-        total.take(at, together)
     plan = await plan_of(call, tenant_of(project.key.name))
+    prices = Prices.read(plan.dump())
+    async for at, names in call.state.ports.figures.steps(asked):
+        for (name, model), sums in names.items():
+            shown = plan.shown(model) if asked.by == "model" else name
+            due = _due(sums, prices.of(model))
+            for row in (rows.setdefault(shown, _Row()), total):
+                row.take(at, sums, due=due)
     most = min(number(call.query, "most") or NAMES, NAMES_MAX)
     largest = sorted(rows, key=lambda name: (-rows[name].tokens, name))
     return answer(
@@ -60,9 +61,9 @@ async def usage(call: Call) -> Response:
             "to": asked.end,
             "step": asked.step,
             "currency": plan.currency,
-            "rows": [{"name": name, **rows[name].shown(plan.rates)} for name in largest[:most]],
+            "rows": [{"name": name, **rows[name].shown()} for name in largest[:most]],
             "left": max(0, len(rows) - most),
-            "total": total.shown(plan.rates),
+            "total": total.shown(),
         }
     )
 
@@ -110,44 +111,57 @@ def _verdict(found: Verdict) -> dict[str, Any]:
     }
 
 
+class _Cell:
+    """Sums, and what they cost in millionths of a micro-unit: rounded where they are shown, and not before."""
+
+    def __init__(self) -> None:
+        self.sums = Served()
+        self.due = 0
+
+    def take(self, sums: Served, due: int) -> None:
+        self.sums.add(sums.values)
+        self.due += due
+
+    def shown(self) -> dict[str, Any]:
+        sums = self.sums
+        first, between = sums.first(), sums.between()
+        return {
+            "requests": sums["requests"],
+            "inputTokens": sums["input_tokens"],
+            "cachedInputTokens": sums["cached_input_tokens"],
+            "outputTokens": sums["output_tokens"],
+            "micro": half_up(self.due, _MILLION),
+            "cancelled": sums["cancelled"],
+            "cut": sums["cut"],
+            "killed": sums["killed"],
+            "firstTokenMs": asdict(first) if first is not None else None,
+            "interTokenMs": asdict(between) if between is not None else None,
+        }
+
+
 class _Row:
     """The sums of one name, in all and of each step in which there was any."""
 
     def __init__(self) -> None:
-        self.sums = Served()
-        self.steps: dict[int, Served] = {}
+        self.whole = _Cell()
+        self.steps: dict[int, _Cell] = {}
 
     @property
     def tokens(self) -> int:
-        return self.sums["input_tokens"] + self.sums["output_tokens"]
+        return self.whole.sums["input_tokens"] + self.whole.sums["output_tokens"]
 
-    def take(self, at: int, sums: Served) -> None:
-        self.sums.add(sums.values)
-        self.steps[at] = sums
+    def take(self, at: int, sums: Served, *, due: int) -> None:
+        self.whole.take(sums, due)
+        self.steps.setdefault(at, _Cell()).take(sums, due)
 
-    def shown(self, rates: Rates) -> dict[str, Any]:
-        steps = [{"at": at, **_shown(sums, rates)} for at, sums in self.steps.items()]
-        return {**_shown(self.sums, rates), "steps": steps}
+    def shown(self) -> dict[str, Any]:
+        steps = [{"at": at, **cell.shown()} for at, cell in self.steps.items()]
+        return {**self.whole.shown(), "steps": steps}
 
 
-def _shown(sums: Served, rates: Rates) -> dict[str, Any]:
-    first, between = sums.first(), sums.between()
+def _due(sums: Served, prices: Prices) -> int:
     fresh = max(0, sums["input_tokens"] - sums["cached_input_tokens"])
-    price = fresh * rates.million_input_tokens
-    price += sums["cached_input_tokens"] * rates.million_cached_input_tokens
-    price += sums["output_tokens"] * rates.million_output_tokens
-    return {
-        "requests": sums["requests"],
-        "inputTokens": sums["input_tokens"],
-        "cachedInputTokens": sums["cached_input_tokens"],
-        "outputTokens": sums["output_tokens"],
-        "micro": half_up(price, _MILLION),
-        "cancelled": sums["cancelled"],
-        "cut": sums["cut"],
-        "killed": sums["killed"],
-        "firstTokenMs": asdict(first) if first is not None else None,
-        "interTokenMs": asdict(between) if between is not None else None,
-    }
+    return fresh * prices.input + sums["cached_input_tokens"] * prices.cached + sums["output_tokens"] * prices.output
 
 
 def _asked(call: Call, project_uid: str) -> Asked:

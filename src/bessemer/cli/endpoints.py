@@ -1,4 +1,4 @@
-"""endpoint: what a service elsewhere is shown, by which an endpoint is answered."""
+"""endpoint: what its gateways show to others: a service elsewhere that answers it, the bucket of its prompts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bessemer.core.errors import Invalid
 def add(app: typer.Typer) -> None:
     """Put the command into the tree."""
     group = typer.Typer(
-        help="Endpoints that a service elsewhere answers for.", no_args_is_help=True, rich_markup_mode=None
+        help="What endpoints show to services elsewhere, and to buckets.", no_args_is_help=True, rich_markup_mode=None
     )
     group.callback()(lambda: None)  # of one command alone a group would be none
     group.command("secret")(secret)
@@ -27,6 +27,9 @@ def secret(
     name: Annotated[str, typer.Argument(help="The endpoint's name.", show_default=False)],
     *,
     project: ProjectOption = "",
+    logging: Annotated[
+        bool, typer.Option("--logging", help="Keys of the bucket where its prompts are logged: access and secret key.")
+    ] = False,
     remove: Annotated[bool, typer.Option("--remove", help="Take away what was set.")] = False,
 ) -> None:
     """Set the key that an endpoint's external service wants to be shown; typed, or on standard input.
@@ -34,13 +37,17 @@ def secret(
     Example: `bessemer endpoint secret gpt -n acme--lab < key.txt`
     """
     key = key_of(find_kind("endpoint"), name, project=project)
-    said = "" if remove else _asked()
-    run(context, lambda client: client.workloads.endpoint_secret(key, said))
+    if logging:
+        keys = {} if remove else {word: _asked(word) for word in ("accessKey", "secretKey")}
+        run(context, lambda client: client.workloads.logging_keys(key, keys))
+    else:
+        said = "" if remove else _asked()
+        run(context, lambda client: client.workloads.endpoint_secret(key, said))
     typer.echo(f"endpoint/{name} {'shows nothing any more' if remove else 'keeps it sealed'}")
 
 
-def _asked() -> str:
-    text = getpass.getpass("secret: ") if sys.stdin.isatty() else sys.stdin.readline().strip()
+def _asked(word: str = "secret") -> str:
+    text = getpass.getpass(f"{word}: ") if sys.stdin.isatty() else sys.stdin.readline().strip()
     if not text:
-        raise Invalid("no secret was given; type it, or pass it on standard input")
+        raise Invalid(f"no {word} was given; type it, or pass it on standard input")
     return text

@@ -55,7 +55,9 @@ def create(
     name: NameArgument,
     *,
     project: ProjectOption = "",
-    endpoint: Annotated[list[str] | None, typer.Option(help="Only this endpoint; repeat for more.")] = None,
+    endpoint: Annotated[
+        list[str] | None, typer.Option(help="Only this endpoint, or ENDPOINT:ADAPTER; repeat for more.")
+    ] = None,
     limit: Annotated[
         list[str] | None,
         typer.Option(help=f"As requests/minute=60; of {', '.join(_LIMITS)}. Repeat for more.", metavar="WHAT=N"),

@@ -10,12 +10,17 @@ import typer
 from bessemer.cli.connection import ProjectOption, run
 from bessemer.cli.output import DOCUMENTS, OutputOption, shown
 from bessemer.core.errors import Invalid
+from bessemer.drivers.engine.protocol import Task
 
 if TYPE_CHECKING:
     from bessemer.client import Client
 
 ModelArgument = Annotated[str, typer.Argument(metavar="NAME", help="The model's name.", show_default=False)]
+OfOption = Annotated[
+    str, typer.Option("--project", "-n", help="Of this project; the platform's where not given.", show_default=False)
+]
 EngineOption = Annotated[str, typer.Option(help="auto, llamacpp or vllm.")]
+TaskOption = Annotated[Task, typer.Option(help="What it is for: generate or embed.")]
 ArgumentOption = Annotated[
     list[str] | None, typer.Option("--argument", metavar="NAME=VALUE", help="Of the engine; repeat for more.")
 ]
@@ -33,17 +38,20 @@ def fit(
     context: typer.Context,
     name: ModelArgument,
     *,
+    project: OfOption = "",
+    task: TaskOption = "generate",
     engine: EngineOption = "auto",
     argument: ArgumentOption = None,
     output: OutputOption = "table",
 ) -> None:
     """Estimate on which flavors a model fits, at which context, and how many requests at the same time.
 
-    Example: `bessemer model fit smollm2-135m`
+    Examples: `bessemer model fit smollm2-135m` · `bessemer model fit tuned -n acme--lab`
     """
     from bessemer.cli.work import vetting as work
 
-    found = run(context, lambda client: work.fitting(client, name, engine=engine, arguments=argument or []))
+    asked: dict[str, Any] = {"project": project, "engine": engine, "arguments": argument or [], "task": task}
+    found = run(context, lambda client: work.fitting(client, name, **asked))
     typer.echo(shown(found, output, text=lambda within: work.fit_text(found, within=within)))
 
 
@@ -51,6 +59,7 @@ FlavorOption = Annotated[str, typer.Option(help="The flavor that it is measured 
 ContextOption = Annotated[int, typer.Option("--context", min=64, help="Context of a slot, in tokens.")]
 SlotsOption = Annotated[int, typer.Option(min=1, max=256, help="Requests that it answers at the same time.")]
 FirstOption = Annotated[int, typer.Option(min=0, help="Milliseconds to the first token, of 95 % at most.")]
+EndOption = Annotated[int, typer.Option(min=0, help="Milliseconds to the end of an answer, of 95 % at most.")]
 BetweenOption = Annotated[int, typer.Option(min=0, help="Milliseconds between tokens, of 95 % at most.")]
 ShapeOption = Annotated[str, typer.Option(help="What is asked: chat, code or long.")]
 TraceOption = Annotated[
@@ -75,12 +84,14 @@ def vet(
     flavor: FlavorOption = "",
     project: ProjectOption = "",
     called: Annotated[str, typer.Option("--name", help="What to call it; made of both where not given.")] = "",
+    task: TaskOption = "generate",
     engine: EngineOption = "auto",
     argument: ArgumentOption = None,
     context_tokens: ContextOption = 2048,
     slots: SlotsOption = 4,
     ttft: FirstOption = 0,
     inter_token: BetweenOption = 0,
+    end: EndOption = 0,
     shape: ShapeOption = "chat",
     trace: TraceOption = None,
     shared: SharedOption = 0,
@@ -105,7 +116,7 @@ def vet(
     `bessemer model vet llama --flavor h100.1 -n acme--research --ttft 500 --inter-token 50 --plot llama.html`
     """
     if dry_run:
-        fit(context, name, engine=engine, argument=argument, output=output)
+        fit(context, name, project=project, task=task, engine=engine, argument=argument, output=output)
         return
     if not flavor or not project:
         raise Invalid("say where: --flavor FLAVOR and -n TENANT--PROJECT")
@@ -146,21 +157,35 @@ def price(
     name: ModelArgument,
     *,
     vetting: Annotated[
-        list[str], typer.Option("--from-vetting", help="The Vetting; repeat for more: the dearest counts.")
-    ],
+        list[str] | None,
+        typer.Option(
+            "--from-vetting", help="The Vetting; repeat for more: the dearest counts. All, where none is said."
+        ),
+    ] = None,
     project: ProjectOption = "",
-    plan: Annotated[str, typer.Option(help="The PricePlan whose other rates are kept.")] = "standard",
+    plan: Annotated[str, typer.Option(help="The PricePlan; that of the project's tenant, where none is said.")] = "",
     called: Annotated[str, typer.Option("--name", help="What the new plan is called.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Make the new plan.")] = False,
+    output: OutputOption = "table",
 ) -> None:
-    """Print a PricePlan with the prices of tokens that vettings found, to be applied and named in a Tenant: what a plan
-    costs never changes, so it is a new one.
+    """Show what a model's tokens must cost, as vettings found it, beside what a plan asks now. With --yes these prices
+    are taken: what a plan costs never changes, so into a new one, which is as that plan but for this model. As yaml or
+    json the new plan is printed, to be applied.
 
-    Example: `bessemer model price smollm2-135m --from-vetting smollm2-small -n acme--research | bessemer apply -f -`
+    Examples: `bessemer model price smollm2-135m -n acme--research` ·
+    `bessemer model price smollm2-135m --from-vetting smollm2-small -n acme--research --name list-2026 --yes`
     """
-    from bessemer.cli.work import vetting as work
+    from bessemer.cli.work import prices as work
 
     if not project:
         raise Invalid("say whose: -n TENANT--PROJECT")
-    made = run(context, lambda client: work.priced(client, name, vettings=vetting, project=project, plan=plan))
-    made["metadata"]["name"] = called or f"{plan}-{name}"
-    typer.echo(shown(made, "yaml", text=str))
+
+    async def go(client: Client) -> tuple[work.Priced, str]:
+        found = await work.priced(client, name, vettings=vetting or [], project=project, plan=plan)
+        return found, await work.take(client, found, called=called) if yes else ""
+
+    found, done = run(context, go)
+    typer.echo(shown(found.body(called), output, text=lambda _: found.text()))
+    if output not in DOCUMENTS:
+        made = found.body(called)["metadata"]["name"]
+        typer.echo(f"\n{done or f'Nothing is changed: --yes makes PricePlan {made} of it.'}")

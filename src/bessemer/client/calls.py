@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
@@ -17,12 +17,19 @@ from bessemer.client.paths import BASE, Paths, segment
 from bessemer.client.transport import Ask, Socket, Transport
 from bessemer.core.loads import LoadReport
 from bessemer.core.resource import Key
-from bessemer.core.values import UsageBatch
 
 SOURCE_HEADER = "X-Bessemer-Source"
 """The address for which the portal signs somebody in; it counts with the portal's certificate alone."""
 
 _NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+class Batch(Protocol):
+    """Usage as it is settled: a `core.values.UsageBatch`, or a gateway's own."""
+
+    def dump(self) -> dict[str, Any]:
+        """As the api reads it."""
+        ...
 
 
 class _Area:
@@ -163,9 +170,9 @@ class Agents(_Area):
         return int((await self._ask("GET", f"/content/{digest}/size"))["sizeBytes"])
 
     async def endpoint_secret(self, endpoint: Key) -> tuple[str, str]:
-        """What an Endpoint's service elsewhere is shown, "" where nothing is, and at which ``https://host:port``."""
+        """What an Endpoint's service elsewhere is shown, "" where nothing is, and at which ``https://host:port/path``."""
         said = await self._ask("GET", self._paths.of(endpoint, "secret"))
-        return said["secret"], said.get("at", "")
+        return said["secret"], said.get("at", "") + said.get("path", "")
 
     @asynccontextmanager
     async def content(self, digest: str, *, offset: int = 0) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -179,7 +186,7 @@ class Agents(_Area):
         """The socket over which the server asks for logs and consoles: messages of ``core.frames``, dialled."""
         return self._transport.socket(self._host(host, "stream"), {})
 
-    async def usage(self, batch: UsageBatch) -> int:
+    async def usage(self, batch: Batch) -> int:
         """A gateway: settle a batch; answers the highest sequence stored. Raises Conflict for a gap."""
         return int((await self._ask("POST", f"{BASE}/usage", body=batch.dump()))["sequence"])
 
@@ -279,6 +286,15 @@ class Workloads(_Area):
         """Set what an Endpoint's service elsewhere is shown; "" takes it away."""
         body = {"secret": secret} if secret else {}
         await self._ask("POST", self._paths.of(endpoint, "secret"), body=body)
+
+    async def logging_keys(self, endpoint: Key, keys: Mapping[str, str]) -> None:
+        """Set the keys of the bucket where what an Endpoint is asked and answers is logged; none take them away."""
+        await self._ask("POST", self._paths.of(endpoint, "secret"), body={"logging": dict(keys)})
+
+    async def kept_keys(self, endpoint: Key) -> tuple[dict[str, str], str]:
+        """A gateway: those keys, nothing where none are set, and for which bucket they are."""
+        said = (await self._ask("GET", self._paths.of(endpoint, "secret"))).get("logging") or {}
+        return dict(said.get("keys", {})), said.get("at", "")
 
     @asynccontextmanager
     async def log(self, key: Key, *, follow: bool = False, replica: int = 0) -> AsyncIterator[AsyncIterator[bytes]]:

@@ -3,7 +3,8 @@
 A bound is of a scope (``key/PROJECT/NAME``, ``member/TENANT/USER``, ``project/NAME``, ``tenant/NAME``) and a meter,
 which says of what, and within which period of the store's clock (UTC). There are three ways to keep a meter: what is
 ``given`` out of a minute counts, used or not; what is ``spent`` counts as it is settled, beside what gateways hold of
-it; what is ``busy`` is only held. Pure values: who moves them is ``store``.
+it; what is ``busy`` is only held. A project's and its tenant's quota of tokens and money (`core.quota`) is held beside
+them, by its own meters. Pure values: who moves them is ``store``.
 """
 
 from __future__ import annotations
@@ -102,6 +103,16 @@ def _register() -> dict[str, Meter]:
 METERS: Mapping[str, Meter] = _register()
 """The register by name."""
 
+OF_QUOTA: Mapping[str, Meter] = {
+    meter.name: meter
+    for meter in (
+        Meter("tokens_per_minute", "tokens", "given", "minute", "tokens per minute"),
+        Meter("spend_micro", "micro", "spent", "month", "spend this month"),
+    )
+}
+"""Of a quota, what gateways hold of it, by the names of `core.quota`: for them a bound of the project's scope, which is
+that of the project or of its tenant of which less is left."""
+
 
 def bounds_of(limits: Limits | None, budget: Budget | None) -> dict[str, int]:
     """Meter → bound, of those that have one. A budget of a day's tokens and a limit of them are one bound: the less."""
@@ -168,7 +179,8 @@ class Ask:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bound:
     """One bound as it stands. ``used`` is given out or spent within the present period, ``held`` is beside that held by
-    gateways; ``until`` is when the period ends (epoch seconds), None where it does not."""
+    gateways; ``until`` is when the period ends (epoch seconds), None where it does not. ``whose`` scope's it is, where
+    that is not ``scope``; ``hint``: what may be done about it, for people."""
 
     scope: str
     meter: str
@@ -176,10 +188,17 @@ class Bound:
     used: int
     held: int
     until: int | None
+    whose: str = ""
+    hint: str = ""
 
     @property
     def left(self) -> int:
         return max(0, self.bound - self.used - self.held)
+
+    @property
+    def over(self) -> int:
+        """By how much it is passed: it was lowered."""
+        return max(0, self.used + self.held - self.bound)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -100,7 +100,8 @@ def _second(whole: int) -> str:
 
 def rfc3339_ms(seconds: float) -> str:
     """``1750000000.7`` → ``2025-06-15T15:06:40.700Z``: where a second is too coarse."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    whole, micro = divmod(round(seconds * 1e6), 1_000_000)
+    return f"{_second(whole)[:-1]}.{micro // 1000:03}Z"
 
 
 def epoch(text: str) -> float:

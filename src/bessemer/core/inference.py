@@ -76,6 +76,10 @@ class Vetted(ApiModel):
     memory_bytes: int = Field(description="The most memory that its engine had.")
     estimate_bytes: int = Field(0, description="As it was estimated from the files; 0 where they do not say enough.")
     failed: list[str] = Field(default_factory=list, description="Names of the checks that failed.")
+    task: str = Field("generate", exclude_if=lambda said: said == "generate", description="What it was measured for.")
+    end_ms: float = Field(
+        0.0, exclude_if=lambda said: not said, description="Of one that embeds: time to the vector, of 95 % at most."
+    )
     input_seconds: float = Field(0.0, description="Of a claim, for a million tokens that are read at the target load.")
     cached_seconds: float = Field(0.0, description="Of a claim, for a million that are read from the cache.")
     output_seconds: float = Field(0.0, description="Of a claim, for a million tokens that are written.")

@@ -13,6 +13,7 @@ from typing import Annotated
 from pydantic import Field
 
 from bessemer.core.resource import ApiModel
+from bessemer.core.values import nothing
 
 LOADS = "load/"
 """What the name of a gateway's lease begins with; the gateway's name follows."""
@@ -83,6 +84,21 @@ class EndpointLoad(ApiModel):
         return Sums(**dict(zip(SUMS, self.sums, strict=True)))
 
 
+class EndpointLog(ApiModel):
+    """How it goes with what one endpoint is asked and answers, where a tenant wants that logged: so many entries were
+    ``written`` to their place since the process began and ``dropped``; why none are written now, "" where all is
+    well. ``expires``: the place itself lets go of what is too old."""
+
+    project: str = Field(max_length=63)
+    name: str = Field(max_length=253)
+    uid: str = Field(max_length=64)
+    written: int = Field(ge=0, le=COUNT_MAX)
+    dropped: int = Field(ge=0, le=COUNT_MAX)
+    reason: str = Field("", max_length=64)
+    message: str = Field("", max_length=300)
+    expires: bool = False
+
+
 class LoadReport(ApiModel):
     """Of one gateway. ``asleep`` are those of its ``loads``, by place in the list, for which requests wait while there
     is no replica."""
@@ -91,3 +107,4 @@ class LoadReport(ApiModel):
     boot: str = Field(max_length=64)
     loads: list[EndpointLoad] = Field(default_factory=list, max_length=ENDPOINTS_MAX)
     asleep: list[int] = Field(default_factory=list, max_length=ENDPOINTS_MAX)
+    logs: list[EndpointLog] = Field(default_factory=list, max_length=ENDPOINTS_MAX, exclude_if=nothing)

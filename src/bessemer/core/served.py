@@ -150,6 +150,6 @@ class Asked:
 class Figures(Accounts, Protocol):
     """How endpoints answered, as it was settled."""
 
-    def steps(self, asked: Asked) -> AsyncIterator[tuple[int, Mapping[str, Served]]]:
-        """For each step in which anything was answered, when it began, and the sums by name."""
+    def steps(self, asked: Asked) -> AsyncIterator[tuple[int, Mapping[tuple[str, str], Served]]]:
+        """For each step in which anything was answered, when it began, and the sums by name and model."""
         ...

@@ -14,28 +14,25 @@ from bessemer.gateway.follow import Follower
 from bessemer.gateway.front import Front
 from bessemer.gateway.gauge import Reporter
 from bessemer.gateway.lending import Lending
+from bessemer.gateway.logbook import Logbook
 from bessemer.gateway.pulse import Pulse
-from bessemer.gateway.purse import Bound
 from bessemer.gateway.settle import Settler
-from bessemer.gateway.shares import Given, Shares
 from bessemer.gateway.spool import Spool
 from bessemer.gateway.tables import Tables
 
 __all__ = [
     "Admission",
-    "Bound",
     "CutOff",
     "Follower",
     "Front",
     "Gateway",
     "GatewayFacts",
-    "Given",
     "Lending",
+    "Logbook",
     "Patience",
     "Pulse",
     "Reporter",
     "Settler",
-    "Shares",
     "Spool",
     "Tables",
 ]

@@ -16,18 +16,14 @@ from msgspec.structs import replace
 
 from bessemer.core.clock import Clock
 from bessemer.core.money import Prices
-from bessemer.core.values import UsageRecord
 from bessemer.gateway import errors
-from bessemer.gateway.errors import Refused
 from bessemer.gateway.heirs import Left, keep_saying
-from bessemer.gateway.lending import Hold, Lacking, Lending
-from bessemer.gateway.meter import Counts
-from bessemer.gateway.purse import Held, Need
+from bessemer.gateway.lending import Lacking, Lending
+from bessemer.gateway.need import TEMPLATE_TOKENS, Need, most
 from bessemer.gateway.record import AnyRecord
 from bessemer.gateway.request import Wanted
-from bessemer.gateway.shares import TEMPLATE_TOKENS, Shares, most
 from bessemer.gateway.tables import EndpointEntry, KeyEntry
-from bessemer.gateway.vessels import Account, Ticket, Vessel
+from bessemer.gateway.tickets import Ticket
 
 MAX_TOKENS = b"x-bessemer-max-tokens"
 """The header that says how much each answer may be, where the gateway made it less."""
@@ -49,63 +45,43 @@ class Room:
         """Whether there is room for so much."""
         if self.tokens is not None and need.tokens > self.tokens:
             return False
-        return all(prices.most(need.tokens, writes=need.writes) <= micro for micro, prices in self.money)
+        return all(need.cost(prices) <= micro for micro, prices in self.money)
 
 
 class Admission:
     """Whom the gateway lets in, and what of theirs is under way."""
 
-    def __init__(self, shares: Shares | None = None, lending: Lending | None = None) -> None:
-        self.shares = shares or Shares()
+    def __init__(self, lending: Lending | None = None) -> None:
         self.lending = lending or Lending()
 
     def enter(
-        self, key: KeyEntry, wanted: Wanted, *, endpoint: EndpointEntry, context_tokens: int = 0
+        self,
+        key: KeyEntry,
+        wanted: Wanted,
+        *,
+        endpoint: EndpointEntry,
+        context_tokens: int = 0,
+        models: tuple[str, ...] = (),
     ) -> Ticket | Awaitable[Ticket]:
         """A ticket, at once where nobody has to be asked; ``context_tokens`` are the most of whoever may answer, 0 the
-        endpoint's. Raises Refused, now or where it is awaited."""
+        endpoint's, and ``models`` what records may say of them, none the endpoint's. Raises Refused, now or where it is
+        awaited."""
         context = context_tokens or endpoint.context_tokens
-        need = most(wanted, context)
-        held = self.shares.at_once(endpoint.project, need)
-        if held is not None:
-            got = self.lending.at_once(key, need)
-            if got is not None:
-                return self._ticket(held, need, got=got)
-            self.shares.settle(held, 0)
-        return self._wait(key, wanted, context=context, need=need)
+        need = most(wanted, context, models=models or endpoint.answers)
+        ticket = self.lending.at_once(key, need)
+        return ticket if ticket is not None else self._wait(key, wanted, context=context, need=need)
 
-    def spend(self, ticket: Ticket, record: AnyRecord) -> None:
-        """The record of it is in the spool."""
-        self.shares.spend(ticket.held, record)
-        self.lending.spend(ticket, record)
-        ticket.spent = True
-
-    def leave(self, ticket: Ticket, counts: Counts) -> None:
-        """It is over, and came to so much: what it did not use is the next one's. Once for each ticket."""
-        tokens = counts.input_tokens + counts.output_tokens
-        self.shares.settle(ticket.held, tokens)
-        ticket.leave(tokens)
-
-    def settled(self, records: Sequence[UsageRecord], gone: int) -> None:
+    def settled(self, records: Sequence[AnyRecord], gone: int) -> None:
         """These are in the ledger by now; so many are ``gone`` from the spool."""
-        self.shares.settled(records, gone)
         self.lending.settled(records, gone)
 
     async def say(self, *, last: bool = False) -> None:
         """Say what is held, and give back what is not needed."""
-        await asyncio.gather(self.shares.say(last=last), self.lending.say(last=last))
+        await self.lending.say(last=last)
 
     async def run(self, left: Left, *, clock: Clock) -> None:
         """Say what is held, again and again, until cancelled; beside that, see to what a predecessor ``left``."""
-        async with asyncio.TaskGroup() as beside:
-            for holding in (self.shares, self.lending):
-                beside.create_task(keep_saying(holding, left, clock=clock))
-
-    def _ticket(self, held: Held, need: Need, *, got: Hold) -> Ticket:
-        account, parts, known = got
-        if known is None:
-            return Ticket(held, need, parts, account)
-        return Ticket(held, need, parts, account, None, known.lines(self.lending.now()), names=known.names)
+        await keep_saying(self.lending, left, clock=clock)
 
     async def _wait(self, key: KeyEntry, wanted: Wanted, *, context: int, need: Need) -> Ticket:
         """As `_asked`, for so long in all: behind an api that hangs nobody waits for those before him, too."""
@@ -119,47 +95,27 @@ class Admission:
         """Ask for what lacks; where there is less, for what there is. Raises Refused."""
         asked = need
         for _ in range(_TRIES):
-            held = None
             try:
-                held = await self.shares.hold(key.project, need)
-                got = await self.lending.hold(key, need)
-            except Refused as refused:
-                if held is not None:
-                    self.shares.settle(held, 0)
-                if refused.status != 429 or not wanted.generates:
-                    raise
-                smaller = _smaller(await self._room(key.project, refused), wanted, context=context, below=need)
+                ticket = await self.lending.hold(key, need)
+            except Lacking as refused:
+                smaller = _smaller(_room_of(refused), wanted, context=context, below=need) if wanted.generates else None
                 if smaller is None:
                     raise
                 need = smaller
-            except BaseException:
-                if held is not None:
-                    self.shares.settle(held, 0)
-                raise
             else:
-                ticket = self._ticket(held, need, got=got)
                 return ticket if need is asked else _shortened(ticket, wanted)
         raise errors.limit_unknown()
 
-    async def _room(self, project: str, refused: Refused) -> Room:
-        """What there is, after one was refused. Raises Refused where that is not known, or no room of this kind."""
-        if isinstance(refused, Lacking):
-            return _room_of(refused.account, refused.vessels, refused=refused)
-        tokens, micro, prices = await self.shares.room(project)
-        if tokens is None and micro is None:
-            raise refused
-        return Room(tokens, ((micro, prices),) if micro is not None and prices is not None else ())
 
-
-def _room_of(account: Account, vessels: Sequence[Vessel], *, refused: Refused) -> Room:
+def _room_of(refused: Lacking) -> Room:
     tokens: int | None = None
     money = []
-    for vessel in vessels:
-        match vessel.meter.unit:
+    for vessel in refused.row.vessels:
+        match vessel.unit:
             case "tokens":
                 tokens = vessel.remaining if tokens is None else min(tokens, vessel.remaining)
             case "micro":
-                money.append((vessel.remaining, account.prices))
+                money.append((vessel.remaining, refused.prices))
             case _ if vessel.remaining < 1:
                 raise refused
     return Room(tokens, tuple(money))
@@ -170,15 +126,15 @@ def _smaller(room: Room, wanted: Wanted, *, context: int, below: Need) -> Need |
     nothing."""
     low, high = 0, max(0, math.ceil(below.writes / wanted.sequences) - 1)
     # An engine may refuse what its context cannot hold beside the prompt, of which nobody knows here how long it is.
-    beside = context - len(wanted.body) - TEMPLATE_TOKENS
+    beside = 0 if wanted.unmeasured else context - len(wanted.body) - TEMPLATE_TOKENS
     high = min(high, beside) if beside > 0 else high
     while low < high:
         middle = (low + high + 1) // 2
-        if room.holds(most(replace(wanted, writes=middle), context)):
+        if room.holds(most(replace(wanted, writes=middle), context, models=below.models)):
             low = middle
         else:
             high = middle - 1
-    found = most(replace(wanted, writes=low), context)
+    found = most(replace(wanted, writes=low), context, models=below.models)
     return found if low >= 1 and room.holds(found) else None
 
 

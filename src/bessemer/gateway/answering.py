@@ -11,8 +11,12 @@ import orjson
 
 from bessemer.gateway import errors
 from bessemer.gateway.exchange import Exchange
-from bessemer.gateway.meter import EventStream, metered
-from bessemer.gateway.upstream import WHOLE_BYTES_MAX, Link, Lost, Silent
+from bessemer.gateway.logged import Hearing
+from bessemer.gateway.meter import EVENT_BYTES_MAX, EventStream, metered
+from bessemer.gateway.upstream import WHOLE_BYTES_MAX, Endless, Link, Lost, Silent
+
+_ECHOED_BYTES = EVENT_BYTES_MAX // 4
+"""Of a body, from which on an event may be too long that tells it all again, written in another way."""
 
 
 class Answering:
@@ -42,7 +46,7 @@ class Answering:
             if link.streaming:
                 self._relay(link)
             elif link.size > WHOLE_BYTES_MAX:
-                raise Lost(f"the answer has more than {WHOLE_BYTES_MAX} bytes")
+                raise Endless(f"the answer has more than {WHOLE_BYTES_MAX} bytes")
             elif link.complete:
                 self._whole(link)
         except (Lost, orjson.JSONDecodeError, msgspec.MsgspecError, RecursionError) as error:
@@ -111,6 +115,8 @@ class Answering:
         events = self._events = EventStream(
             show_usage=wanted.show_usage, show_timings=wanted.show_timings, show_counts=wanted.show_counts
         )
+        if exchange.log is not None:
+            events = self._events = Hearing(events, exchange.log)
         exchange.counts = events.counts
         exchange.status = status
         exchange.call.start(status, extra=exchange.headers)
@@ -122,20 +128,34 @@ class Answering:
         if 200 <= status < 300:
             body = metered(body, exchange.counts, show_timings=exchange.wanted.show_timings)
         exchange.status = status
+        if exchange.log is not None:
+            exchange.log.answered(body)
         exchange.well()
         now = exchange.first_byte = exchange.means.clock.monotonic()
         exchange.end(now)
         exchange.call.answer(status, body, extra=exchange.headers)
 
     def _broken(self, error: Exception) -> None:
-        """It is not what it began to be."""
+        """It is not what it began to be. What a client may have asked for by its body is no fault of a replica's: too
+        much, an answer of another form, an event that tells it all that it said."""
         exchange = self._exchange
         name = exchange.endpoint.name
+        stopped = _stopped(exchange)
+        large = self._events is None or len(exchange.wanted.body) > _ECHOED_BYTES
+        asked_for = isinstance(error, msgspec.ValidationError) or (isinstance(error, Endless) and large)
+        if not (asked_for or stopped):
+            exchange.unwell("answer cannot be used" if self._events is None else "stream cut", error)
+        words = errors.answer_unfit(name) if asked_for else errors.replica_failed(name)
         if self._events is None:
-            exchange.unwell("answer cannot be used", error)
-            exchange.refuse(errors.replica_failed(name))
+            exchange.refuse(words)
             return
-        exchange.unwell("stream cut", error)
-        words = errors.answer_cut(name) if exchange.first_byte is not None else errors.replica_failed(name)
+        if exchange.first_byte is not None and not asked_for:
+            words = errors.replica_stopped(name) if stopped else errors.answer_cut(name)
         exchange.end(ended="cut")
         exchange.call.finish(b"data: " + words.body() + b"\n\n")
+
+
+def _stopped(exchange: Exchange) -> bool:
+    """Whether the replica that answers was told that it ends, or is gone: what it leaves undone is no failure."""
+    replica = exchange.replica
+    return replica is not None and (replica.leaving or exchange.endpoint.replicas.get(replica.claim_uid) is not replica)

@@ -11,24 +11,28 @@ from typing import NamedTuple
 import orjson
 
 from bessemer.core.clock import Clock
-from bessemer.gateway import errors, naming, request, seeking
+from bessemer.core.money import said_of
+from bessemer.gateway import errors, naming, request, seeking, unsound
 from bessemer.gateway.admission import Admission
 from bessemer.gateway.asking import Asking, Entering
 from bessemer.gateway.attaching import Attaching
 from bessemer.gateway.books import Books
-from bessemer.gateway.chains import Chain, context_of
+from bessemer.gateway.chains import Chain, context_of, models_of
+from bessemer.gateway.entry import Entry
 from bessemer.gateway.exchange import Exchange, Means, Patience
 from bessemer.gateway.front import Front
+from bessemer.gateway.logged import Logged
 from bessemer.gateway.metrics import GatewayMetrics
 from bessemer.gateway.outer import Outward
-from bessemer.gateway.people import People, Person, Vouch, Vouching, refuse_early
+from bessemer.gateway.people import PERSONS, People, Person, Vouch, Vouching, refuse_early
 from bessemer.gateway.reply import Call
 from bessemer.gateway.request import ROUTES, Wanted
 from bessemer.gateway.spool import Spool
 from bessemer.gateway.tables import EndpointEntry, KeyEntry, Tables
+from bessemer.gateway.tickets import Ticket
 from bessemer.gateway.turns import Turns
+from bessemer.gateway.unmeasured import unmeasured
 from bessemer.gateway.upstream import Links
-from bessemer.gateway.vessels import Ticket
 from bessemer.gateway.waking import Waking
 
 
@@ -42,6 +46,7 @@ class _Asked(NamedTuple):
     adapter: str
     started: float
     late: float
+    log: Entry | None
 
 
 _HEALTH = ("/healthz", "/livez", "/readyz")
@@ -87,7 +92,7 @@ class Gateway:
         books = Books(facts.spool, facts.admission)
         self._attaching = Attaching(facts.outward)
         self._turns = Turns(facts.clock)
-        self.waking = Waking(facts.clock, stands=lambda key: facts.tables.stands(key, facts.clock.now()))
+        self.waking = Waking(facts.clock, stands=self._stands)
         facts.tables.arrived, facts.tables.left = self.waking.arrived, self.waking.left
         self._means = Means(
             books, facts.clock, facts.metrics, facts.secret, self._links, facts.patience, self._turns, self.waking
@@ -158,6 +163,12 @@ class Gateway:
             raise errors.wrong_network()
         return key
 
+    def _stands(self, call: Call, key: KeyEntry) -> bool | Future[bool]:
+        """Whether who asked may still ask by that key: it may be an hour since that was asked. Raises Refused."""
+        if key.uid.startswith(PERSONS):
+            return self._people.again(request.bearer(call.headers.get(b"authorization")), call, key=key)
+        return self._tables.stands(key, self._clock.now())
+
     def _models(self, call: Call) -> None:
         endpoints, name = self._tables.endpoints, call.path.removeprefix(_MODELS).strip("/")
         if name:
@@ -167,14 +178,17 @@ class Gateway:
         call.answer(200, orjson.dumps(said))
 
     def _complete(self, call: Call) -> None:
-        wanted = request.read(call.body(), ROUTES[call.path])
+        raw = call.body()
+        wanted = request.read(raw, ROUTES[call.path])
         key, endpoint, adapter = naming.named(self._tables.endpoints, call.key, model=wanted.model)
         if endpoint.embeds and wanted.generates:
             raise errors.only_embeds(endpoint.name)
+        unsound.check(wanted.fields or {}, generates=wanted.generates)
         if not call.id:
             call.name()
         started = self._clock.monotonic()
-        asked = _Asked(call, wanted, key, endpoint, adapter, started, seeking.until(call.headers, started))
+        log = endpoint.logging.entry(raw) if endpoint.logging is not None else None
+        asked = _Asked(call, wanted, key, endpoint, adapter, started, seeking.until(call.headers, started), log)
         bringing = self._attaching.look(call, wanted, endpoint=endpoint)
         if bringing is None:
             self._enter(asked)
@@ -183,27 +197,34 @@ class Gateway:
 
     def _enter(self, asked: _Asked) -> None:
         """Let it in; whatever it named is in its body. Raises Refused."""
-        call, wanted, key, endpoint, adapter, started, late = asked
-        chain, context = None, endpoint.context_tokens
+        call, wanted, key, endpoint, adapter, started, late, log = asked
+        wanted.unmeasured = unmeasured(wanted.fields or {})
+        chain, context, models = None, endpoint.context_tokens, endpoint.answers
         if endpoint.split is not None or endpoint.fallbacks:
-            chain, context = self._chain(call, wanted, endpoint=endpoint, adapter=adapter)
+            chain = self._chain(call, wanted, endpoint=endpoint, adapter=adapter)
+            context, models = context_of(self._tables.endpoints, endpoint), models_of(self._tables.endpoints, endpoint)
             found = chain.next(started)
             if found is None and chain.unfit:
                 raise errors.only_embeds(endpoint.name)
             endpoint = found or endpoint
-        ticket = self._means.books.enter(key, wanted, endpoint=endpoint, request_id=call.id, context_tokens=context)
+        if adapter:
+            models = tuple(said_of(model, adapter=adapter) for model in models)
+        ticket = self._means.books.enter(
+            key, wanted, endpoint=endpoint, request_id=call.id, context_tokens=context, models=models
+        )
         exchange = Exchange(self._means, call, key, endpoint, wanted, started, until=late, adapter=adapter, chain=chain)
+        if log is not None:
+            exchange = Logged.of(exchange, log)
         if isinstance(ticket, Ticket):
             Asking(exchange).begin(ticket)
         else:
             Entering(exchange, ticket)
 
-    def _chain(self, call: Call, wanted: Wanted, *, endpoint: EndpointEntry, adapter: str) -> tuple[Chain, int]:
-        """Those who may answer for it, and the largest context of theirs."""
+    def _chain(self, call: Call, wanted: Wanted, *, endpoint: EndpointEntry, adapter: str) -> Chain:
+        """Those who may answer for it."""
         session = seeking.session(wanted, call.headers, project=endpoint.project)
         endpoints, writes = self._tables.endpoints, wanted.generates
-        chain = Chain(endpoints, endpoint, adapter=adapter, session=session, writes=writes)
-        return chain, context_of(endpoints, endpoint)
+        return Chain(endpoints, endpoint, adapter=adapter, session=session, writes=writes)
 
 
 def _model(name: str, of: EndpointEntry) -> dict[str, str | int]:

@@ -12,22 +12,17 @@ import asyncio
 import structlog
 
 from bessemer.core.tokens import replica_secret
-from bessemer.gateway import errors, seeking, upstream
+from bessemer.gateway import blame, errors, seeking, upstream
 from bessemer.gateway.answering import Answering
+from bessemer.gateway.blame import TRIES, Doubted, Fault
 from bessemer.gateway.errors import Refused
 from bessemer.gateway.exchange import Exchange, forsake
 from bessemer.gateway.onward import OURS, Fields, called, carrying
-from bessemer.gateway.outer import no_answer
 from bessemer.gateway.request import ROUTES, shortened
 from bessemer.gateway.route import FULL, Full, Replica
+from bessemer.gateway.tickets import Ticket
 from bessemer.gateway.upstream import Link, Lost, Silent
-from bessemer.gateway.vessels import Ticket
 
-_TRIES = 2
-_ELSEWHERE = (502, 503)
-"""By which a replica says that it cannot now: another is asked, where there is one."""
-_EMBEDS_NOT = (404, 501)
-"""By which vLLM and llama.cpp say that they embed nothing: what was asked is wrong, and nobody is to rest for it."""
 WAIT_SECONDS = 60.0
 """For a slot."""
 _log = structlog.get_logger("gateway")
@@ -128,17 +123,20 @@ class Queueing:
 class Asking:
     """Of one request that was let in, until its answer begins."""
 
-    __slots__ = ("_body", "_carries", "_dialling", "_exchange", "_said", "_sought", "_tried")
+    __slots__ = ("_body", "_carries", "_dialling", "_doubted", "_exchange", "_said", "_sought", "_tried")
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
         self._body = exchange.wanted.body
         self._dialling: asyncio.Future[Link] | None = None
         self._tried: frozenset[str] = frozenset()
+        self._doubted: Doubted = ()
         wanted, call = exchange.wanted, exchange.call
         several = exchange.chain is not None or len(exchange.endpoint.pool.replicas) > 1
         project, adapter = exchange.key.project, exchange.adapter
         self._sought = seeking.sought(wanted, call.headers, project=project, adapter=adapter, several=several)
+        if (context := exchange.endpoint.context_tokens) and self._sought.cost > context:
+            self._sought.cost = context  # an image's bytes are not its tokens, and nobody reads more
         self._carries: Fields | None = None
         self._said = OURS.intersection(wanted.fields or ())
         wanted.fields = None
@@ -161,7 +159,7 @@ class Asking:
         pool = exchange.endpoint.pool
         now = exchange.started if failed is None and not waited else exchange.means.clock.monotonic()
         chosen: Replica | Full | None = None
-        if len(self._tried) < _TRIES:
+        if len(self._tried) < TRIES:
             chosen = pool.choose(self._sought, now, tried=self._tried, waited=waited)
         if chosen is FULL:
             Queueing(self, exchange).begin(now, cost=self._sought.cost)
@@ -253,24 +251,17 @@ class Asking:
     def heard(self, link: Link) -> None:
         """The first of the answer's body is here."""
         exchange = self._exchange
-        if link.status in (401, 403) or not 200 <= link.status < 600:
-            # It does not know our secret, or speaks no HTTP that a client could be handed: not the client's fault.
-            link.drop()
-            self._fail(Lost(f"it answered with status {link.status}"))
-            return
-        if link.replica.outer is not None and no_answer(link.status, alone=exchange.chain is None):
-            link.drop()
-            self._fail(Lost(f"it answered with status {link.status}"))
-            return
-        if link.status in _ELSEWHERE and len(self._tried) + 1 < min(_TRIES, len(exchange.endpoint.replicas)):
-            link.drop()
-            self._fail(Lost(f"it answered with status {link.status}"))
-            return
-        if link.status in _EMBEDS_NOT and not exchange.wanted.generates and link.replica.outer is None:
-            link.drop()
-            exchange.well()
-            exchange.refuse(errors.embeds_not(exchange.endpoint.name))
-            return
+        if not 200 <= link.status < 300:
+            fault = blame.fault(exchange, link.status, tried=self._tried)
+            if fault is not None:
+                link.drop()
+                if fault is Fault.UNFIT:
+                    exchange.refuse(errors.embeds_not(exchange.endpoint.name))
+                else:
+                    self._fail(Lost(f"it answered with status {link.status}"), doubt=fault is Fault.DOUBT)
+                return
+        if self._doubted:
+            blame.settle(self._doubted, link.status, now=exchange.means.clock.monotonic())
         exchange.was_read()
         if exchange.chain is not None:
             exchange.headers += b"x-bessemer-endpoint: %b\r\n" % exchange.endpoint.name.encode()
@@ -315,10 +306,13 @@ class Asking:
     def flow(self, paused: bool) -> None:
         """Nothing is written yet."""
 
-    def _fail(self, error: Lost, refused: Refused | None = None) -> None:
-        """This one did not answer: try another."""
+    def _fail(self, error: Lost, refused: Refused | None = None, *, doubt: bool = False) -> None:
+        """This one did not answer: try another. ``doubt``: it may not be its fault."""
         exchange = self._exchange
-        exchange.unwell("replica lost", error)
+        if not doubt:
+            exchange.unwell("replica lost", error)
+        elif exchange.replica is not None:
+            self._doubted += ((exchange.endpoint.pool, exchange.replica),)
         exchange.means.metrics.retries += 1
         if exchange.replica is not None:
             self._tried |= {exchange.replica.claim_uid}

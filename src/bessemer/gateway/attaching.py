@@ -22,10 +22,10 @@ import structlog
 from yarl import URL
 
 from bessemer.drivers.addresses import address_of, literal
-from bessemer.drivers.judged import Judged
 from bessemer.gateway import attached, errors
 from bessemer.gateway.attached import Attached, Seen
 from bessemer.gateway.errors import Refused
+from bessemer.gateway.lookups import Lookups, Resolver
 from bessemer.gateway.onward import carrying
 from bessemer.gateway.outer import Outward
 from bessemer.gateway.reading import grow
@@ -85,7 +85,11 @@ class Attaching:
         """Fetch all of it, and put it where it was named. Raises Refused."""
         seen = bringing.seen
         try:
-            async with asyncio.timeout(SECONDS_MAX), self._session() as session, asyncio.TaskGroup() as group:
+            async with (
+                asyncio.timeout(SECONDS_MAX),
+                self._session(bringing.project) as session,
+                asyncio.TaskGroup() as group,
+            ):
                 for one in seen.attached:
                     group.create_task(_bring(session, one, grow=bringing.grow))
         except TimeoutError:
@@ -104,8 +108,9 @@ class Attaching:
         if not self._busy[project]:
             del self._busy[project]
 
-    def _session(self) -> aiohttp.ClientSession:
-        resolver = Judged(self._allows, lambda host: OSError(f"{host} stands at an inner address"))
+    def _session(self, project: str) -> aiohttp.ClientSession:
+        lookups = Lookups() if self._outward is None else self._outward.lookups
+        resolver = Resolver(lookups, self._allows, project=project)
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 resolver=resolver,

@@ -17,7 +17,7 @@ from bessemer.gateway.record import Record
 from bessemer.gateway.request import Wanted
 from bessemer.gateway.spool import Spool
 from bessemer.gateway.tables import EndpointEntry, KeyEntry
-from bessemer.gateway.vessels import Ticket
+from bessemer.gateway.tickets import Ticket
 
 _log = structlog.get_logger("gateway")
 
@@ -30,7 +30,14 @@ class Books:
         self._admission = admission
 
     def enter(
-        self, key: KeyEntry, wanted: Wanted, *, endpoint: EndpointEntry, request_id: str, context_tokens: int
+        self,
+        key: KeyEntry,
+        wanted: Wanted,
+        *,
+        endpoint: EndpointEntry,
+        request_id: str,
+        context_tokens: int,
+        models: tuple[str, ...],
     ) -> Ticket | asyncio.Future[Ticket]:
         """Let a request in: there is room for its record, and what it may amount to is held. A future where the api has
         to be asked for that; one that fails or is cancelled has let nobody in. Raises Refused, the future, too."""
@@ -41,7 +48,7 @@ class Books:
             _log.error("usage cannot be recorded", request_id=request_id, object_uid=endpoint.uid, error=why)
             raise errors.no_room_for_usage() from error
         try:
-            ticket = self._admission.enter(key, wanted, endpoint=endpoint, context_tokens=context_tokens)
+            ticket = self._admission.enter(key, wanted, endpoint=endpoint, context_tokens=context_tokens, models=models)
         except errors.Refused:
             self._spool.release()
             raise
@@ -71,7 +78,7 @@ class Books:
     def record(self, ticket: Ticket, record: Record, *, slot: int) -> None:
         """Write what it came to; whoever counts what is spent hears of it."""
         self._spool.append(record, slot)
-        self._admission.spend(ticket, record)
+        self._admission.lending.spend(ticket, record)
 
     def unpaid(self, record: Record, *, slot: int) -> None:
         """Write that it paid nothing, though a replica was asked."""
@@ -92,7 +99,7 @@ class Books:
         """It is over; a ``slot`` that it has yet is of one that pays nothing."""
         if slot:
             self._spool.journal.drop(slot)
-        self._admission.leave(ticket, counts)
+        ticket.leave(counts.input_tokens + counts.output_tokens)
         self._spool.release()
 
     def _asked(self, asked: asyncio.Future[Ticket]) -> None:

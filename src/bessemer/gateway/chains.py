@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from bessemer.gateway.route import Pool
 from bessemer.gateway.tables import EndpointEntry
 
 ENDPOINTS_MAX = 16
@@ -20,12 +21,15 @@ class Chain:
     """Those who may answer a request for the endpoint ``asked``, with the ``adapter``, of a ``session`` if not 0. Where
     it ``writes``, those that only embed are none of them; ``unfit`` says that there were such."""
 
-    __slots__ = ("_adapter", "_endpoints", "_first", "_order", "_resting", "_session", "_writes", "asked", "unfit")
+    __slots__ = (
+        *("_adapter", "_endpoints", "_entry", "_first", "_order", "_resting", "_session", "_writes"),
+        *("asked", "unfit"),
+    )
 
     def __init__(
         self, endpoints: Endpoints, asked: EndpointEntry, *, adapter: str = "", session: int = 0, writes: bool = False
     ) -> None:
-        self._endpoints = endpoints
+        self._endpoints, self._entry = endpoints, asked
         self._writes, self.unfit = writes, False
         self._adapter, self._session = adapter, session
         self._order = self._along(asked, set())
@@ -48,6 +52,21 @@ class Chain:
         if self._resting:
             return self._resting.pop(0)
         return self._first if nobody else None
+
+    def afresh(self, now: float) -> Chain | None:
+        """The same from its beginning, for one who has waited; None where nobody of them has anybody who is well."""
+        well = (
+            any(one.health.ready(now) for one in entry.replicas.values())
+            for entry in reached(self._endpoints, self._entry)
+        )
+        if not any(well):
+            return None
+        adapter, session = self._adapter, self._session
+        return Chain(self._endpoints, self._entry, adapter=adapter, session=session, writes=self._writes)
+
+    def reaches(self, pool: Pool) -> bool:
+        """Whether whoever is there may answer."""
+        return any(entry.pool is pool for entry in reached(self._endpoints, self._entry))
 
     def instead(self, entry: EndpointEntry) -> str:
         """What was asked for, where that is another; "" else."""
@@ -74,7 +93,22 @@ class Chain:
 def context_of(endpoints: Endpoints, asked: EndpointEntry) -> int:
     """The largest context of whoever may answer for it: what has to be held for a request, so that it can go to any of
     them."""
-    most, seen, left = 0, set[str](), [asked.name]
+    return max((entry.context_tokens for entry in _alone(endpoints, asked)), default=0) or asked.context_tokens
+
+
+def models_of(endpoints: Endpoints, asked: EndpointEntry) -> tuple[str, ...]:
+    """Whoever may answer for it, as records say them."""
+    return tuple(dict.fromkeys(name for entry in _alone(endpoints, asked) for name in entry.answers))
+
+
+def _alone(endpoints: Endpoints, asked: EndpointEntry) -> Iterator[EndpointEntry]:
+    """Those that have replicas, or may have."""
+    return (entry for entry in reached(endpoints, asked) if entry.split is None)
+
+
+def reached(endpoints: Endpoints, asked: EndpointEntry) -> Iterator[EndpointEntry]:
+    """Whoever may answer for it, whosever turn it is, and itself."""
+    seen, left = set[str](), [asked.name]
     while left and len(seen) < ENDPOINTS_MAX * ENDPOINTS_MAX:
         entry = endpoints.get((asked.project, name := left.pop()))
         if entry is None or name in seen:
@@ -83,6 +117,4 @@ def context_of(endpoints: Endpoints, asked: EndpointEntry) -> int:
         left += entry.fallbacks
         if entry.split is not None:
             left += entry.split.weights
-        else:
-            most = max(most, entry.context_tokens)
-    return most or asked.context_tokens
+        yield entry

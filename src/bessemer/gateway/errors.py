@@ -143,6 +143,26 @@ def answer_cut(name: str) -> Refused:
     return Refused(502, Words(text, "server_error", "answer_cut"))
 
 
+def replica_stopped(name: str) -> Refused:
+    """Within a stream, too."""
+    text = (
+        f"The replica of `{name}` that answered was stopped (updated, moved, not needed any more) before it was done. "
+    )
+    text += "What came before this is all there is of it, and what is paid for. Ask again."
+    return Refused(502, Words(text, "server_error", "replica_stopped"))
+
+
+def gateway_stops() -> Refused:
+    """Within a stream, too."""
+    text = "The gateway is stopped, and its time to finish was over. What came before this is all there is. Ask again."
+    return Refused(503, Words(text, "server_error", "gateway_stopped", None, 1))
+
+
+def answer_unfit(name: str) -> Refused:
+    text = f"What `{name}` answered cannot be passed on: it is too large, or not in the form of OpenAI's API."
+    return Refused(502, Words(text, "server_error", "answer_unfit"))
+
+
 def replica_silent(name: str, seconds: float) -> Refused:
     text = f"No replica of `{name}` began to answer within {seconds:g} s. Try again later, or with a shorter input."
     return Refused(504, Words(text, "server_error", "replica_timeout", None, 5))

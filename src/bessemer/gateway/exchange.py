@@ -12,8 +12,10 @@ import msgspec
 import structlog
 
 from bessemer.core.clock import Clock
+from bessemer.core.money import said_of
 from bessemer.gateway.books import Books
 from bessemer.gateway.chains import Chain
+from bessemer.gateway.entry import Entry
 from bessemer.gateway.errors import Refused
 from bessemer.gateway.journal import Progress, Start, unpaid_of
 from bessemer.gateway.meter import Counts
@@ -23,9 +25,9 @@ from bessemer.gateway.reply import Call
 from bessemer.gateway.request import Wanted
 from bessemer.gateway.route import Replica, Sought
 from bessemer.gateway.tables import EndpointEntry, KeyEntry
+from bessemer.gateway.tickets import Ticket
 from bessemer.gateway.turns import Turns
 from bessemer.gateway.upstream import Link, Links
-from bessemer.gateway.vessels import Ticket
 from bessemer.gateway.waking import Waking
 
 UNTOLD_MAX = 32
@@ -103,6 +105,8 @@ class Exchange(msgspec.Struct, eq=False):
     held_since: float = 0.0
     asks: int = 0
     heard: bool = False
+    log: Entry | None = None
+    """Where what is asked and answered is to be logged."""
 
     @property
     def patience(self) -> float:
@@ -129,7 +133,7 @@ class Exchange(msgspec.Struct, eq=False):
         if start is None:
             start = self.start = self._start(replica)
         else:
-            start.replica, start.model = replica.claim_uid, replica.model or self.endpoint.model
+            start.replica, start.model = replica.claim_uid, _model(self, replica)
         self.slot = self.means.books.start(start, self.slot)
 
     def was_read(self) -> None:
@@ -158,12 +162,8 @@ class Exchange(msgspec.Struct, eq=False):
             self._tell()
 
     def well(self) -> None:
-        """The replica has answered, all of it: with an error of its own, maybe."""
-        if self.replica is None:
-            return
-        if self.status >= 500:
-            self.endpoint.pool.erred(self.replica, self.means.clock.monotonic())
-        else:
+        """The replica has answered, all of it. An error of 5xx says nothing of it alone (`blame`)."""
+        if self.replica is not None and self.status < 500:
             self.endpoint.pool.answered(self.replica)
 
     def unwell(self, event: str, error: Exception) -> None:
@@ -208,9 +208,9 @@ class Exchange(msgspec.Struct, eq=False):
             endpoint.name,
             endpoint.uid,
             key.name,
-            replica.model or endpoint.model,
+            _model(self, replica),
             replica.claim_uid,
-            ticket.held.micro or None,
+            ticket.held_micro,
             key.owner or None,
             ticket.names,
             self.chain.instead(self.endpoint) if self.chain is not None else "",
@@ -222,7 +222,7 @@ class Exchange(msgspec.Struct, eq=False):
         if ticket is None or not self.slot or not 200 <= self.status < 300:
             return
         self.untold, self.told = UNTOLD_MAX, self.counts.output_tokens + UNTOLD_MAX
-        counts, now = ticket.billed(self.counts), clock.monotonic()
+        counts, now = _billed(self, ticket), clock.monotonic()
         elapsed, first = now - self.started, (self.first_byte or now) - self.started
         progress = Progress(
             int(clock.now()),
@@ -235,23 +235,18 @@ class Exchange(msgspec.Struct, eq=False):
         self.means.books.note(self.slot, progress)
 
     def _account(self, ticket: Ticket, now: float, *, ended: Ended | None) -> None:
-        metrics = self.means.metrics
-        self.endpoint.pool.waiting.took(now - self.asked)
-        counts = self.counts = ticket.billed(self.counts)
+        means, pool, status, first = self.means, self.endpoint.pool, self.status, self.first_byte
+        pool.waiting.took(now - self.asked)
+        counts = self.counts = _billed(self, ticket)
+        whole, until_first = now - self.started, first - self.started if first is not None else None
         # A client takes it for an answer: then it is one that is paid for, unless nothing of it was sent.
-        if 200 <= self.status < 300 and (ended is None or self.first_byte is not None):
+        if 200 <= status < 300 and (ended is None or first is not None):
             slot, self.slot = self.slot, 0
-            self.means.books.record(ticket, self._record(now, ended), slot=slot)
-            if (gauge := self.endpoint.pool.gauge).wake_seconds:
-                first = (self.first_byte or now) - self.started if self.wanted.stream else None
-                whole = now - self.started
-                gauge.ended(reads=counts.input_tokens, writes=counts.output_tokens, first=first, whole=whole)
-        metrics.requests[self.call.path, self.status] += 1
-        metrics.whole.observe(now - self.started)
-        if self.first_byte is not None:
-            metrics.first.observe(self.first_byte - self.started)
-        metrics.input_tokens += counts.input_tokens
-        metrics.output_tokens += counts.output_tokens
+            means.books.record(ticket, self._record(now, ended), slot=slot)
+            if pool.gauge.wake_seconds:
+                told = (until_first or whole) if self.wanted.stream else None
+                pool.gauge.ended(reads=counts.input_tokens, writes=counts.output_tokens, first=told, whole=whole)
+        means.metrics.answered((self.call.path, status), counts, whole=whole, first=until_first)
 
     def _record(self, now: float, ended: Ended | None) -> Record:
         start, counts = self.start, self.counts
@@ -285,3 +280,12 @@ class Exchange(msgspec.Struct, eq=False):
         clock = self.means.clock
         elapsed = int((clock.monotonic() - self.started) * 1000)
         return unpaid_of(self.start, at=int(clock.now()), status=self.status or 499, latency_ms=elapsed)
+
+
+def _model(of: Exchange, replica: Replica) -> str:
+    """Who answers, as the record says it."""
+    return said_of(replica.model or of.endpoint.model, adapter=of.adapter)
+
+
+def _billed(of: Exchange, ticket: Ticket) -> Counts:
+    return ticket.billed(of.counts, of.start.model if of.start is not None else "")

@@ -99,7 +99,8 @@ class Front:
             self._empty.set()
 
     async def close(self, seconds: float) -> None:
-        """Let what is being answered end within ``seconds``, take nothing more, and close all."""
+        """Let what is being answered end within ``seconds``, take nothing more, and close all: what is not over by then
+        is told why."""
         self.stopping = True
         self._empty.clear()
         for connection in list(self._connections):
@@ -111,6 +112,10 @@ class Front:
             except TimeoutError:
                 pass
         for connection in list(self._connections):
+            call = connection.call
+            if call is not None and call.work is not None:
+                call.leave()
+                call.refuse(errors.gateway_stops())
             connection.transport.abort()
         await asyncio.sleep(0)
         if self._ticking is not None:

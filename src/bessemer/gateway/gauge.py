@@ -16,8 +16,16 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from bessemer.core.clock import Clock
-from bessemer.core.errors import BessemerError
-from bessemer.core.loads import ALIVE_SECONDS, ENDPOINTS_MAX, REPORT_SECONDS, SUMS, EndpointLoad, LoadReport
+from bessemer.core.errors import BessemerError, Malformed
+from bessemer.core.loads import (
+    ALIVE_SECONDS,
+    ENDPOINTS_MAX,
+    REPORT_SECONDS,
+    SUMS,
+    EndpointLoad,
+    EndpointLog,
+    LoadReport,
+)
 
 if TYPE_CHECKING:
     from bessemer.gateway.tables import EndpointEntry
@@ -100,8 +108,11 @@ class Reporter:
         *,
         holder: str,
         clock: Clock,
+        logs: Callable[[], list[EndpointLog]] = list,
     ) -> None:
         self._places = places
+        self._logs = logs
+        self._said_logs: list[tuple[str, str, int]] = []
         self._send = send
         self._holder = holder
         self._clock = clock
@@ -130,14 +141,23 @@ class Reporter:
         if last:
             if not self._said_anything:
                 return
-        elif not changed and (not report.loads or now - self._sent_at < ALIVE_SECONDS):
+        elif not changed and (not (report.loads or report.logs) or now - self._sent_at < ALIVE_SECONDS):
             return
         self._sent_at, self._said_anything = now, True
         try:
             async with asyncio.timeout(SEND_SECONDS):
-                await self._send(report, last=last)
+                await self._sent(report, last=last)
         except (BessemerError, TimeoutError) as error:
             _log.info("what is asked cannot be said", error=str(error))
+
+    async def _sent(self, report: LoadReport, *, last: bool) -> None:
+        try:
+            await self._send(report, last=last)
+        except Malformed:
+            if not report.logs:
+                raise
+            # A replica of an older release knows nothing of prompts that are logged.
+            await self._send(report.model_copy(update={"logs": []}), last=last)
 
     def _report(self) -> tuple[LoadReport, bool]:
         loads: list[EndpointLoad] = []
@@ -159,4 +179,8 @@ class Reporter:
                     project=place.project, name=place.name, uid=place.uid, busy=busy, waiting=waiting, sums=sums
                 )
             )
-        return LoadReport(holder=self._holder, boot=self._boot, loads=loads, asleep=asleep), changed
+        logs = self._logs()[:ENDPOINTS_MAX]
+        said_logs = [(log.uid, log.reason, log.dropped) for log in logs]
+        changed = changed or said_logs != self._said_logs
+        self._said_logs = said_logs
+        return LoadReport(holder=self._holder, boot=self._boot, loads=loads, asleep=asleep, logs=logs), changed

@@ -25,7 +25,7 @@ _log = structlog.get_logger("gateway.heirs")
 
 
 class Holding(Protocol):
-    """What holds something of others': `shares`, `lending`."""
+    """What holds something of others': `lending`."""
 
     @property
     def ready(self) -> bool:

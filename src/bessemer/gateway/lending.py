@@ -1,5 +1,5 @@
-"""Limits and budgets of keys, members, projects and tenants, held before a request goes on: none is ever passed,
-however many gateways there are and whatever they are asked at once.
+"""Limits and budgets of keys, members, projects and tenants, and what quotas say of tokens and money, held before a
+request goes on: none is ever passed, however many gateways there are and whatever they are asked at once.
 
 What a request may amount to is taken of all bounds that it is judged by, or of none. What lacks here is asked of the
 api, for all scopes at once: of a minute a share, of anything else that the gateway may hold so much in all. It says so
@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -23,16 +23,16 @@ import structlog
 
 from bessemer.core.bounds import scopes_of
 from bessemer.core.clock import Clock
-from bessemer.core.errors import BessemerError, Malformed
+from bessemer.core.errors import BessemerError
 from bessemer.core.money import STATED_MAX, Prices
 from bessemer.core.units import show_price
-from bessemer.core.values import UsageRecord
 from bessemer.gateway import errors
 from bessemer.gateway.lasting import FORGET_SECONDS
-from bessemer.gateway.purse import Need
+from bessemer.gateway.need import Need
 from bessemer.gateway.record import AnyRecord
 from bessemer.gateway.tables import KeyEntry
-from bessemer.gateway.vessels import Account, Known, Lent, Part, Ticket, Vessel, told
+from bessemer.gateway.tickets import Account, Known, Ticket
+from bessemer.gateway.vessels import Lent, Row, Vessel
 
 LOOK_SECONDS = 60.0
 """How often it is asked of whoever is served whether the bounds are those that are known."""
@@ -40,16 +40,13 @@ LOOK_SECONDS = 60.0
 WANTS_MAX = 1000
 """Of one call."""
 
-AT_ONCE = 8
-"""Of how many projects it is said at a time."""
-
-Hold = tuple[Account | None, tuple[Part, ...], Known | None]
-"""What a request holds, whose project's prices it goes by, and what is known of who asks; None where nothing is."""
+AT_ONCE = 32
+"""Of how many projects it is said at a time at the end: so many calls of one gateway the api lets wait. While requests
+are served these come between, and it is said of fewer."""
 
 Whose = tuple[str, str, str]
 """Project, key and owner by whose bounds a request is judged."""
 
-_NOTHING: Hold = (None, (), None)
 _TRIES = 8
 _QUOTA = ("insufficient_quota", "insufficient_quota")
 
@@ -77,65 +74,68 @@ class Lending:
         self._before = before
         self._accounts: dict[str, Account] = {}
         self._known: dict[Whose, Known] = {}
-        self._owed: dict[str, list[tuple[Vessel, int]]] = {}
+        self._owed: dict[str, tuple[Row, int, int]] = {}
 
     @property
     def ready(self) -> bool:
         """Whether nothing is in the spool any more that a predecessor held something for."""
         return not self._before
 
-    def at_once(self, key: KeyEntry, need: Need) -> Hold | None:
+    def at_once(self, key: KeyEntry, need: Need) -> Ticket | None:
         """Hold what is here for it, and nobody has to be asked for. None where somebody has."""
         if self._ask is None:
-            return _NOTHING
-        known = self._known.get(_whose(key))
+            return Ticket(need)
+        known = self._known.get((key.project, key.name if key.bounds else "", key.owner))
         if known is None or known.of != key.bounds:
             return None
-        account, now = self._accounts[key.project], self.now()
+        now = self.now()
         if now >= known.ends and (known.again is None or known.again.done()):
             known.again = asyncio.create_task(self._look_again(key, known))
-        if not known.vessels:
-            return account, (), None
-        parts = account.take(known.vessels, need, now=now)
-        return (account, parts, known) if parts is not None else None
+        return known.take(need, prices=known.account.prices, now=now)
 
-    async def hold(self, key: KeyEntry, need: Need) -> Hold:
+    async def hold(self, key: KeyEntry, need: Need) -> Ticket:
         """Hold it, asking the api for what lacks. Raises Lacking, and Refused where nobody can say."""
         if self._ask is None:
-            return _NOTHING
+            return Ticket(need)
         account = self._accounts.setdefault(key.project, Account())
         async with account.turn:
             for _ in range(_TRIES):
-                known = self._known.setdefault(_whose(key), Known())
+                known = self._known.setdefault(_whose(key), Known(account))
                 if known.of != key.bounds:
                     await self._given(key.project, account, wants=(), key=key)
-                if (parts := account.take(known.vessels, need, now=self.now())) is not None:
-                    return account, parts, known
-                await self._fill(key, known, account=account, need=need)
+                if (ticket := known.take(need, prices=account.prices, now=self.now())) is not None:
+                    return ticket
+                await self._fill(key, known, need=need)
         raise errors.limit_unknown()
 
     def spend(self, ticket: Ticket, record: AnyRecord) -> None:
         """The record is in the spool: what it came to waits to be settled, and the rest is free."""
-        if ticket.names is not None and ticket.account is not None:
-            self._owed[record.request_id] = ticket.account.spend(ticket.parts, record)
+        owed = ticket.spend(record)
+        if owed is not None:
+            self._owed[record.request_id] = owed
 
-    def settled(self, records: Sequence[UsageRecord], gone: int) -> None:
+    def settled(self, records: Sequence[AnyRecord], gone: int) -> None:
         """These are in the ledger by now, and no more held; so many are ``gone`` from the spool."""
         self._before = max(0, self._before - gone)
         for record in records:
-            for vessel, cost in self._owed.pop(record.request_id, ()):
-                vessel.owed -= cost
+            if (owed := self._owed.pop(record.request_id, None)) is not None:
+                row, tokens, micro = owed
+                row.settled(tokens, micro)
 
     async def say(self, *, last: bool = False) -> None:
         """Say of each project what is held; what was not used since the last time, or will not be after the ``last``
-        one, is given back."""
-        room = asyncio.Semaphore(AT_ONCE)
+        one, is given back. The most money is said first, and no call that hangs holds up the others."""
+        room = asyncio.Semaphore(AT_ONCE if last else AT_ONCE // 4)
+        used = {one for known in self._known.values() if known.used for one in known.row.vessels}
+        for known in self._known.values():
+            known.used = False
 
         async def one(project: str, account: Account) -> None:
             async with room, account.turn:
-                await self._say_of(project, account, last=last)
+                await self._say_of(project, account, kept=() if last else used)
 
-        await asyncio.gather(*(one(project, account) for project, account in list(self._accounts.items())))
+        largest_first = sorted(self._accounts.items(), key=lambda item: item[1].money, reverse=True)
+        await asyncio.gather(*(one(project, account) for project, account in largest_first))
         _forget(self._known, self._accounts, long_ago=self.now() - FORGET_SECONDS)
 
     async def replaced(self, project: str) -> bool:
@@ -157,21 +157,22 @@ class Lending:
             except errors.Refused:
                 known.ends = self.now() + 1.0
 
-    async def _fill(self, key: KeyEntry, known: Known, *, account: Account, need: Need) -> None:
+    async def _fill(self, key: KeyEntry, known: Known, *, need: Need) -> None:
         """Ask for what is missing, and somewhat more where there is plenty. Raises Lacking, Refused."""
         if self._before:
             raise errors.limit_unknown()
+        account = known.account
         for ahead in (True, False):
             wants = []
-            for vessel in known.vessels:
+            for vessel in known.row.vessels:
                 vessel.void(self.now())
-                amount = account.amount(vessel, need)
+                amount = vessel.amount(need, account.prices)
                 if not vessel.covers(amount, self.now()):
                     wants.append((vessel, max(0, vessel.wants(amount, ahead=ahead))))
             lent = await self._given(key.project, account, wants=wants, key=key)
-            if not lent.words:
+            if not lent.words and not any(one.over for one, _ in wants):
                 return
-        raise Lacking(account, known.vessels, need=need, now=self.now())
+        raise Lacking(known.row, need, prices=account.prices, now=self.now())
 
     async def _given(
         self, project: str, account: Account, *, wants: Sequence[tuple[Vessel, int]], key: KeyEntry | None = None
@@ -202,41 +203,31 @@ class Lending:
             "anew": account.fresh,
             "wants": asked,
         }
-        lent = await self._answer(project, account, said=said)
+        lent = await self._answer(project, said)
         scopes = scopes_of(project, key=whose[1], owner=whose[2]) if key is not None else ()
-        vessels = account.hear(scopes, lent, asked_at=asked_at)
-        if lent.stands and not lent.words:
-            account.fresh = False
-            for vessel, more in wants:
-                vessel.got(more, asked_at=asked_at)
+        vessels = account.hear(scopes, lent, wants=wants, asked_at=asked_at)
         if key is not None:
-            known = self._known.setdefault(whose, Known())
+            known = self._known.setdefault(whose, Known(account))
             known.hear(vessels, ends=asked_at + LOOK_SECONDS, of=key.bounds)
         return lent
 
-    async def _answer(self, project: str, account: Account, *, said: Mapping[str, Any]) -> Lent:
+    async def _answer(self, project: str, said: Mapping[str, Any]) -> Lent:
         assert self._ask is not None
         try:
             return Lent.read(await self._ask(project, bounds=said))
-        except Malformed as error:
-            # A replica of an older release knows of no bounds. Whoever knows of some, from another, lets them stand.
-            if not account.vessels:
-                return Lent(account.number, False, "", Prices(), ())
-            raise errors.limit_unknown() from error
         except (BessemerError, OSError) as error:
             _log.warning("bounds are not known", project=project, error=str(error))
             raise errors.limit_unknown() from error
 
     # --- what is said ---------------------------------------------------------------------------------------------
 
-    async def _say_of(self, project: str, account: Account, *, last: bool) -> None:
+    async def _say_of(self, project: str, account: Account, *, kept: Collection[Vessel]) -> None:
         wants = []
         for place, vessel in list(account.vessels.items()):
             if vessel.given:
                 continue
-            if last or not vessel.used:
-                vessel.have = 0
-            vessel.used = False
+            if vessel not in kept:
+                vessel.give_up()
             if vessel.level or vessel.stated:
                 wants.append((vessel, 0))
             elif not vessel.active:
@@ -275,12 +266,12 @@ def _whose(key: KeyEntry) -> Whose:
 
 
 class Lacking(errors.Refused):
-    """Some bound has no room. ``vessels`` are all that the request is judged by."""
+    """Some bound has no room. ``row`` has all that the request is judged by, ``prices`` are those of its money."""
 
-    def __init__(self, account: Account, vessels: Sequence[Vessel], *, need: Need, now: float) -> None:
-        self.account, self.vessels = account, vessels
-        lacking = [one for one in vessels if one.remaining < account.amount(one, need)] or list(vessels)
-        said = "; ".join(_left(one, account.prices) for one in lacking)
+    def __init__(self, row: Row, need: Need, *, prices: Prices, now: float) -> None:
+        self.row, self.prices, vessels = row, prices, row.vessels
+        lacking = [one for one in vessels if one.remaining < one.amount(need, prices)] or list(vessels)
+        said = "; ".join(_left(one, prices) for one in lacking)
         waits = [1.0 if one.meter.way == "busy" else one.ends - now for one in lacking]
         longest = max(waits, default=1.0)
         after = max(1, int(longest) + 1) if longest != math.inf else 0
@@ -288,17 +279,18 @@ class Lacking(errors.Refused):
         if spent is not None:
             words = errors.Words(f"You exceeded your current quota: {said}.", *_QUOTA, None, after)
         else:
-            kind = "tokens" if any(one.meter.unit == "tokens" for one in lacking) else "requests"
+            kind = "tokens" if any(one.unit == "tokens" for one in lacking) else "requests"
             words = errors.Words(f"Rate limit reached: {said}.", kind, "rate_limit_exceeded", None, after)
-        super().__init__(429, words, lines=told(vessels, now))
+        super().__init__(429, words, lines=row.lines(now))
 
 
 def _left(one: Vessel, prices: Prices) -> str:
     """``key chat: 20 of 100 tokens per minute left``."""
-    kind, _, rest = one.scope.partition("/")
+    kind, _, rest = (one.whose or one.scope).partition("/")
     name = rest.rpartition("/")[2] if kind in ("key", "member") else rest
-    if one.meter.unit == "micro":
+    if one.unit == "micro":
         left, bound = show_price(one.remaining, prices.currency), show_price(one.bound, prices.currency)
     else:
         left, bound = str(one.remaining), str(one.bound)
-    return f"{kind} {name}: {left} of {bound} {one.meter.title} left"
+    said = f"{kind} {name}: {left} of {bound} {one.meter.title} left"
+    return f"{said} ({one.hint})" if one.hint else said

@@ -21,7 +21,7 @@ import msgspec
 import orjson
 
 from bessemer.core.values import TOKENS_MAX
-from bessemer.gateway.upstream import Lost
+from bessemer.gateway.upstream import Endless
 
 EVENT_BYTES_MAX = 1 << 20
 _DATA = b"data:"
@@ -183,8 +183,8 @@ class EventStream:
         self.counts = Counts()
 
     def feed(self, part: bytes) -> bytes:
-        """Take a part of the body; whole events, changed only where something of ours must go. Raises Lost for an event
-        of more than `EVENT_BYTES_MAX`."""
+        """Take a part of the body; whole events, changed only where something of ours must go. Raises Endless for an
+        event of more than `EVENT_BYTES_MAX`."""
         data = self._rest + part if self._rest else part
         end = data.rfind(b"\n\n") + 2
         if end < 2:
@@ -202,7 +202,7 @@ class EventStream:
     def _keep(self, rest: bytes) -> None:
         self._rest = rest
         if len(rest) > EVENT_BYTES_MAX:
-            raise Lost("an event of the answer does not end")
+            raise Endless("an event of the answer does not end")
 
     def _event(self, event: bytes) -> bytes:
         """An event with the empty line that ends it, as it goes on; nothing where it does not."""

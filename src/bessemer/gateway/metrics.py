@@ -14,6 +14,8 @@ from itertools import accumulate
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
+from bessemer.gateway.meter import Counts
+from bessemer.gateway.outbox import Written
 from bessemer.gateway.waiting import Tally
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -53,8 +55,19 @@ class GatewayMetrics:
         self.unsettled: Callable[[], int] = int
         self.clients: Callable[[], int] = int
         self.silent: Callable[[], float] = float
+        self.log_bytes: Callable[[], int] = int
         self.routing = Tally()
+        self.logged = Written()
         registry.register(self)
+
+    def answered(self, route: tuple[str, int], counts: Counts, *, whole: float, first: float | None) -> None:
+        """A request was, by its path with this status: after so many seconds, the first byte of it after so many."""
+        self.requests[route] += 1
+        self.whole.observe(whole)
+        if first is not None:
+            self.first.observe(first)
+        self.input_tokens += counts.input_tokens
+        self.output_tokens += counts.output_tokens
 
     def collect(self) -> Iterator[Metric]:
         """Every figure."""
@@ -86,6 +99,14 @@ class GatewayMetrics:
         yield CounterMetricFamily(
             "bessemer_gateway_retries", "Replicas that were lost before they answered.", value=self.retries
         )
+
+        logged = CounterMetricFamily(
+            "bessemer_gateway_logged_requests", "Prompts and answers for tenants' own places.", labels=["outcome"]
+        )
+        logged.add_metric(["written"], self.logged.written)
+        logged.add_metric(["dropped"], self.logged.dropped)
+        yield logged
+        yield GaugeMetricFamily("bessemer_gateway_log_bytes", "Of these that wait in memory.", value=self.log_bytes())
 
     def _routed(self) -> Iterator[Metric]:
         """Who was asked, and why."""

@@ -29,7 +29,7 @@ def named(endpoints: Endpoints, who: KeyEntry | Person, *, model: str) -> tuple[
         entry = endpoints.get((key.project, name))
         if entry is None or (adapter not in entry.adapters if adapter else model.endswith(":")):
             raise errors.no_model(model)
-    if not key.may_use(entry.name):
+    if not key.may_use(entry.name, adapter):
         raise errors.no_model(model)
     return key, entry, adapter
 
@@ -37,8 +37,9 @@ def named(endpoints: Endpoints, who: KeyEntry | Person, *, model: str) -> tuple[
 def listed(endpoints: Endpoints, who: KeyEntry | Person) -> Iterator[tuple[str, EndpointEntry]]:
     """All that somebody may use, by the names that they use."""
     keys = {who.project: who} if isinstance(who, KeyEntry) else {name: who.key(name) for name in who.projects}
-    for (project, name), entry in sorted(endpoints.items(), key=lambda item: item[0]):
-        if (key := keys.get(project)) is not None and key.may_use(name):
-            shown = name if len(keys) == 1 else f"{project}/{name}"
+    for project, name in sorted(place for place in endpoints if place[0] in keys):  # of all tenants': a few
+        key, entry = keys[project], endpoints[project, name]
+        shown = name if len(keys) == 1 else f"{project}/{name}"
+        if key.may_use(name):
             yield shown, entry
-            yield from ((f"{shown}:{adapter}", entry) for adapter in sorted(entry.adapters))
+        yield from ((f"{shown}:{one}", entry) for one in sorted(entry.adapters) if key.may_use(name, one))

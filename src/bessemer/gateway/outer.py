@@ -9,7 +9,6 @@ or none. A service is in no pool before the secret that it wants has come.
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from bessemer.core.clock import Clock
 from bessemer.core.errors import BessemerError
 from bessemer.core.resource import Key
 from bessemer.drivers.addresses import Address, address_of, literal
+from bessemer.gateway.lookups import Lookups
 from bessemer.gateway.route import Pool, Replica
 
 SECRET_MARK = "bessemer.dev/external-secret"
@@ -52,15 +52,15 @@ class Outer:
     base: str
     model: str
     secret: str = field(default="", repr=False)
+    project: str = ""
 
     @classmethod
-    def read(cls, said: Mapping[str, Any], secret: str) -> Outer:
-        """Of ``spec.external``. Raises ValueError."""
+    def read(cls, said: Mapping[str, Any], secret: str, *, project: str = "") -> Outer:
+        """Of ``spec.external`` of an endpoint of the project. Raises ValueError."""
         url = urlsplit(said["url"])
         tls = url.scheme == "https"
-        return cls(
-            url.hostname or "", url.port or (443 if tls else 80), tls, url.path.rstrip("/"), said["model"], secret
-        )
+        host, port, base = url.hostname or "", url.port or (443 if tls else 80), url.path.rstrip("/")
+        return cls(host, port, tls, base, said["model"], secret, project)
 
     def head(self, path: str) -> bytes:
         """Of a request for one of OpenAI's paths, as `upstream.head` has it for a replica."""
@@ -93,16 +93,14 @@ def no_answer(status: int, *, alone: bool) -> bool:
     return 300 <= status < 400 or (status in ELSEWHERE and not alone)
 
 
-async def connect(
-    outer: Outer, make: Callable[[], asyncio.Protocol], *, allows: Allows, tls: ssl.SSLContext
-) -> asyncio.Protocol:
+async def connect(outer: Outer, make: Callable[[], asyncio.Protocol], *, by: Outward) -> asyncio.Protocol:
     """A connection to the first of its addresses that may be dialled and answers. Raises OSError, ValueError."""
-    loop = asyncio.get_running_loop()
+    loop, allows, tls = asyncio.get_running_loop(), by.allows, by.tls
     literal(outer.host)  # what other readers take for an address is none
     if not outer.tls and not allows(outer.host, None):
         raise ValueError(f"{outer.host} is asked over https alone, unless the operator names it (externalsAllowed)")
-    found = await loop.getaddrinfo(outer.host, outer.port, type=socket.SOCK_STREAM)
-    allowed = list(dict.fromkeys(str(one[4][0]) for one in found if allows(outer.host, address_of(str(one[4][0])))))
+    found = await by.lookups.find(outer.host, outer.port, project=outer.project)
+    allowed = [address for address in found if allows(outer.host, address_of(address))]
     if not allowed:
         raise ValueError(f"{outer.host} stands at an inner address; the operator may name it (externalsAllowed)")
     last: OSError | None = None
@@ -117,14 +115,15 @@ async def connect(
 
 @dataclass(frozen=True, slots=True)
 class Outward:
-    """How a gateway dials services: whom it may, and whose certificates it believes."""
+    """How a gateway dials services: whom it may, whose certificates it believes, and how it finds where they are."""
 
     allows: Allows
     tls: ssl.SSLContext
+    lookups: Lookups = field(default_factory=Lookups)
 
     async def connect(self, outer: Outer, make: Callable[[], asyncio.Protocol]) -> Any:
         """The protocol of a new connection. Raises OSError, ValueError."""
-        return await connect(outer, make, allows=self.allows, tls=self.tls)
+        return await connect(outer, make, by=self)
 
 
 class Services:
@@ -145,17 +144,18 @@ class Services:
             self.forget(uid, pool)
             return
         mark = (metadata.get("annotations") or {}).get(SECRET_MARK, "")
+        key = Key("Endpoint", metadata["namespace"], metadata["name"])
         known = self._known.get(uid)
         if known == (said, mark):
             return
         self._wanted.pop(uid, None)
         if not mark:
-            self._put(uid, said, mark=mark, pool=pool, secret="")
+            self._put(uid, _Wanted(key, said, mark, pool), secret="")
             return
         if known is not None and _place(known[0]) != _place(said):
             # What it is shown is bound to where it stands: nothing is sent there before that is known.
             self.forget(uid, pool)
-        self._wanted[uid] = _Wanted(Key("Endpoint", metadata["namespace"], metadata["name"]), said, mark, pool)
+        self._wanted[uid] = _Wanted(key, said, mark, pool)
         self._news.set()
 
     def forget(self, uid: str, pool: Pool) -> None:
@@ -183,18 +183,18 @@ class Services:
             return
         if self._wanted.get(uid) is not wanted:
             return
-        if secret and at != "://".join(_place(wanted.said)):
+        if secret and at not in _names(wanted.said):
             return  # the api knows of another place than was heard of here, and the secret is for that one
         del self._wanted[uid]
         if secret:
-            self._put(uid, wanted.said, mark=wanted.mark, pool=wanted.pool, secret=secret)
+            self._put(uid, wanted, secret=secret)
         else:
             _log.warning("the secret was set for another place", key=str(wanted.key))
 
-    def _put(self, uid: str, said: Mapping[str, Any], *, mark: str, pool: Pool, secret: str) -> None:
-        outer = Outer.read(said, secret)
-        self._known[uid] = (said, mark)
-        pool.add(Replica(uid, outer.host, said["url"], outer=outer))
+    def _put(self, uid: str, of: _Wanted, *, secret: str) -> None:
+        outer = Outer.read(of.said, secret, project=of.key.namespace)
+        self._known[uid] = (of.said, of.mark)
+        of.pool.add(Replica(uid, outer.host, of.said["url"], outer=outer))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -206,5 +206,12 @@ class _Wanted:
 
 
 def _place(said: Mapping[str, Any]) -> tuple[str, str]:
+    """``https://host:port`` and ``/path``."""
     url = urlsplit(said["url"])
-    return url.scheme, url.netloc.lower()
+    return f"{url.scheme}://{url.netloc.lower()}", url.path.rstrip("/") or "/"
+
+
+def _names(said: Mapping[str, Any]) -> tuple[str, str]:
+    """What the api calls that place, and what an older one calls it, which knows no path."""
+    at, path = _place(said)
+    return at + path, at

@@ -7,7 +7,8 @@ is heard of within a second, a person who asks on and on costs the api two calls
 as a digest. While the api cannot be asked its last good answer stands, until the token ends or for as long as keys are
 believed unheard.
 
-Who shows what is no token of anybody's is bounded: so many are asked about at a time, of one network fewer.
+Who shows what is no token of anybody's is bounded: so many are asked about at a time, of one network fewer. Whoever was
+somebody when they were last asked about is not counted among those.
 """
 
 from __future__ import annotations
@@ -38,6 +39,9 @@ ASKED_MAX, ASKED_OF_ONE_MAX = 64, 8
 """Tokens that are asked about at a time, and those of one network."""
 TOKEN_LENGTH_MAX = 16_384
 
+PERSONS = "user/"
+"""What the uid of a key begins with by which a person asks."""
+
 _PROJECT = (b"openai-project", b"x-bessemer-project")
 _log = structlog.get_logger("gateway.people")
 
@@ -64,9 +68,13 @@ class Person:
         """By which they ask there: all of the project's endpoints, and their own bounds as a member's."""
         key = self._keys.get(project)
         if key is None:
-            uid = f"user/{self.user}"
+            uid = f"{PERSONS}{self.user}"
             key = self._keys[project] = KeyEntry(uid, "", project, frozenset(), None, owner=self.user)
         return key
+
+    def has(self, key: KeyEntry) -> bool:
+        """Whether it is theirs, still."""
+        return self.user == key.owner and key.project in self.projects
 
     def placed(self, model: str) -> tuple[KeyEntry, str] | None:
         """Which project is meant by ``PROJECT/NAME``, or by NAME where there is but one, and NAME."""
@@ -105,12 +113,20 @@ class People:
         asked = self._asking.get(digest)
         if asked is None:
             source = _network(call.peer)
-            if len(self._asking) >= ASKED_MAX or self._of[source] >= ASKED_OF_ONE_MAX:
+            nobody = known is None or not known.user
+            if nobody and (len(self._asking) >= ASKED_MAX or self._of[source] >= ASKED_OF_ONE_MAX):
                 raise errors.crowded()
             asked = self._asking[digest] = asyncio.create_task(self._ask(token, project, digest=digest))
             self._of[source] += 1
             asked.add_done_callback(lambda _: self._told(digest, source))
         return asked
+
+    def again(self, token: str, call: Call, *, key: KeyEntry) -> bool | asyncio.Future[bool]:
+        """Whether who showed it still may ask by the ``key`` that was theirs. Raises Refused, the future, too."""
+        person = self.who(token, call)
+        if isinstance(person, Person):
+            return person.has(key)
+        return asyncio.ensure_future(_has(person, key))
 
     def _told(self, digest: bytes, source: str) -> None:
         del self._asking[digest]
@@ -179,6 +195,10 @@ class Vouching:
         except BaseException:
             call.abandon()
             raise
+
+
+async def _has(asked: asyncio.Future[Person], key: KeyEntry) -> bool:
+    return (await asked).has(key)
 
 
 def refuse_early(call: Call, asked: asyncio.Future[Person]) -> None:

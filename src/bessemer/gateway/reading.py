@@ -116,12 +116,9 @@ class Reading:
         body = head.body(data)
         if body is None or len(body) > SPARED_BYTES_MAX or bodies.held + len(body) > BODIES_BYTES_MAX:
             return False  # of a large one it is asked whose it is
-        call = self._call = connection.call = Call(connection)
-        call.method, call.path, call.headers = b"POST", path, headers
-        call.parts.append(body)
-        call.size = len(body)
-        call.whole = True
-        bodies.held += call.size
+        size = len(body)
+        call = self._call = connection.call = Call(connection, False, b"", b"POST", path, headers, [body], size, True)
+        bodies.held += size
         try:
             connection.begin(call)
         except Refused as refused:

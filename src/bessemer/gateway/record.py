@@ -1,8 +1,14 @@
-"""A `UsageRecord` as a request's path makes it: the same fields, checked when it is read, not when it is written."""
+"""A `UsageRecord` as a gateway makes it, keeps it and sends it: the same fields. The api judges what they hold; here it
+is seen that they are these, and of their types, when they are read from the spool.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import msgspec
+from msgspec.structs import replace
 
 from bessemer.core.values import AnswerEnd, UsageRecord
 
@@ -12,7 +18,7 @@ NEWER = ("replica", "ended", "asked")
 """Fields that an api of an older release refuses; records of an older gateway do not say them."""
 
 
-class Record(msgspec.Struct, rename="camel", omit_defaults=True, gc=False):
+class Record(msgspec.Struct, rename="camel", omit_defaults=True, forbid_unknown_fields=True, gc=False):
     """What one answered request amounted to: see `UsageRecord`."""
 
     at: int
@@ -40,13 +46,29 @@ class Record(msgspec.Struct, rename="camel", omit_defaults=True, gc=False):
         return _ENCODER.encode(self)
 
 
-def older(record: UsageRecord) -> UsageRecord:
+class Batch(msgspec.Struct, rename="camel"):
+    """See `UsageBatch`."""
+
+    gateway_uid: str
+    spool_uid: str
+    first_sequence: int
+    records: list[Record]
+
+    def dump(self) -> dict[str, Any]:
+        """As the api reads it."""
+        said: dict[str, Any] = msgspec.to_builtins(self)
+        return said
+
+
+def older(record: Record) -> Record:
     """The same without what an api of an older release does not know. One that paid nothing is a request of no tokens
     there."""
     if not any(getattr(record, name) for name in NEWER):
         return record
-    return record.model_copy(update={name: UsageRecord.model_fields[name].default for name in NEWER})
+    return replace(record, replica="", ended=None, asked="")
 
 
 AnyRecord = UsageRecord | Record
 _ENCODER = msgspec.json.Encoder()
+read: Callable[[bytes], Record] = msgspec.json.Decoder(Record).decode
+"""What `Record.line` wrote, this release's or an older one's. Raises msgspec.MsgspecError for anything else."""

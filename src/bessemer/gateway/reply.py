@@ -134,11 +134,11 @@ class Call(msgspec.Struct, eq=False):
         self._end()
 
     def refuse(self, refused: Refused) -> None:
-        """An error in OpenAI's words: as an answer, or the end of the connection where one has begun."""
+        """An error in OpenAI's words: as an answer, or the last event where one has begun."""
         self._carrier.refused(self, refused.status)
         if self._begun:
             self.keep = False
-            self._end()
+            self.finish(b"data: " + refused.body() + b"\n\n")
             return
         seconds = refused.retry_after_seconds
         extra = b"retry-after: %d\r\n" % seconds if seconds else b""

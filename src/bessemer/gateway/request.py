@@ -26,12 +26,17 @@ TEXTS_MAX = 2048
 """How many texts it may have embedded, as OpenAI has it."""
 NAMES_MAX, NAME_CHARACTERS_MAX = 256, 256
 """Outermost names of a body: all that is asked of each is done while nobody else is served."""
+READ_BYTES_MAX = 64 << 10
+"""Of what is read of a body: a number, a name, a few words. Of the rest nothing is made."""
+SEPARATORS_MAX = 1 << 20
+"""Within a list of inputs that are counted."""
 _MODEL_CHARACTERS_MAX = 253
 
 _NAME = re.compile(rb'\s*("(?:[^"\\]|\\.)*")\s*:\s*', re.DOTALL)
 _BEHIND = re.compile(rb"\s*([,}])")
 _TOKENS = re.compile(rb"\[\s*[0-9]{1,18}\s*[,\]]")
 _DIGITS_MAX = 18
+_WORD_BYTES = 6
 _USAGE = b',"stream_options":{"include_usage":true,"continuous_usage_stats":true}'
 _TIMINGS = b',"timings_per_token":true}'
 _DECODER = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -88,6 +93,8 @@ class Wanted(msgspec.Struct, gc=False):
     """The class in which it would wait, as it says; "" where it says nothing of that."""
     fields: Mapping[str, msgspec.Raw] | None = None
     """The outermost names, until somebody has looked who is to answer."""
+    unmeasured: bool = False
+    """It may be more tokens than bytes (`unmeasured`)."""
 
 
 def bearer(authorization: bytes | None) -> str:
@@ -107,20 +114,21 @@ def read(raw: bytes, route: Route) -> Wanted:
     model = _value(fields, "model")
     if not isinstance(model, str) or not model:
         raise malformed("you must provide a model parameter")
-    name, sequences = model[:_MODEL_CHARACTERS_MAX], _sequences(fields, route)
-    writes = _writes(fields, route)
-    if writes is not None and route.streams and not _heeded(fields, route):
+    name = model if len(model) <= _MODEL_CHARACTERS_MAX else model[:_MODEL_CHARACTERS_MAX]
+    sequences = 1 if _MANY.isdisjoint(fields) else _sequences(fields, route)
+    writes, heeded = _writes(fields, route)
+    if writes is not None and not heeded:
         raw = _bounded(fields, writes, route=route)
-    said = fields.get("stream")
+    said, tier = fields.get("stream"), _tier(fields) if "service_tier" in fields else ""
     timings = "timings_per_token" in fields and bool(_value(fields, "timings_per_token"))
-    if said is None or not route.streams or not _truth(bytes(said)):
-        return Wanted(name, False, False, timings, raw, writes, sequences, False, route.streams, _tier(fields), fields)
+    if said is None or not route.streams or not _truth(fields, "stream"):
+        return Wanted(name, False, False, timings, raw, writes, sequences, False, route.streams, tier, fields)
     options = _value(fields, "stream_options")
     options = options if isinstance(options, dict) else {}
     shown, counts = bool(options.get("include_usage")), bool(options.get("continuous_usage_stats"))
     onward = _asking(raw, fields, options=options, usage=route.usage_if_asked)
     shown = shown or not route.usage_if_asked
-    return Wanted(name, True, shown, timings, onward, writes, sequences, counts, True, _tier(fields), fields)
+    return Wanted(name, True, shown, timings, onward, writes, sequences, counts, True, tier, fields)
 
 
 def _fields(raw: bytes) -> dict[str, msgspec.Raw]:
@@ -180,6 +188,8 @@ def _asking(raw: bytes, fields: dict[str, msgspec.Raw], *, options: Mapping[str,
 def _value(fields: Mapping[str, msgspec.Raw], name: str) -> Any:
     """What a name holds; None where it is not there. Raises Refused."""
     said = fields.get(name)
+    if said is not None and len(said) > READ_BYTES_MAX:
+        raise malformed(f"`{name}` holds more than {READ_BYTES_MAX} bytes.", name)
     return None if said is None else _read(said)
 
 
@@ -192,39 +202,36 @@ def _read(said: msgspec.Raw) -> Any:
 
 def _tier(fields: Mapping[str, msgspec.Raw]) -> str:
     """What OpenAI calls flex waits behind the others; more than its key's is not a client's to choose (`seeking`)."""
-    said = fields.get("service_tier")
-    return "" if said is None else _TIERS.get(bytes(said), "")
+    return _TIERS.get(bytes(fields["service_tier"]), "")
 
 
-def _truth(said: bytes) -> bool:
-    return said == b"true" or (said not in (b"false", b"null") and bool(_read(msgspec.Raw(said))))
+def _truth(fields: Mapping[str, msgspec.Raw], name: str) -> bool:
+    said = bytes(fields[name]) if len(fields[name]) < _WORD_BYTES else b""
+    return said == b"true" or (said not in (b"false", b"null") and bool(_value(fields, name)))
 
 
-def _writes(fields: Mapping[str, msgspec.Raw], route: Route) -> int | None:
-    """What of an answer the client bounds itself; embeddings write nothing."""
+def _writes(fields: Mapping[str, msgspec.Raw], route: Route) -> tuple[int | None, bool]:
+    """What of an answer the client bounds itself, None where it does not; and whether, where it does, each engine reads
+    a bound in that, and none that is larger than was read here. One heeds names that another has never heard of, or
+    takes what is no whole number for one, or for none at all. Embeddings write nothing."""
     if not route.streams:
-        return 0
-    most = None
+        return 0, True
+    most, heeded, odd = None, False, False
     for name in route.bounds:
-        if name in fields and _whole(said := bytes(fields[name])):
-            most = int(said) if most is None else max(most, int(said))
-    return most
+        if name not in fields:
+            continue
+        said = bytes(fields[name])
+        if said.isdigit() and len(said) <= _DIGITS_MAX:
+            number = int(said)
+            most = number if most is None or number > most else most
+            heeded = heeded or name in route.heeded
+        else:
+            odd = odd or said != b"null"
+    return most, heeded and not odd
 
 
 def _whole(said: bytes) -> bool:
     return said.isdigit() and len(said) <= _DIGITS_MAX
-
-
-def _heeded(fields: Mapping[str, msgspec.Raw], route: Route) -> bool:
-    """Whether each engine reads a bound in it, and none that is larger than was read here. One heeds names that another
-    has never heard of, or takes what is no whole number for one, or for none at all."""
-    heeded = False
-    for name in route.bounds:
-        if name in fields and (said := bytes(fields[name])) != b"null":
-            if not _whole(said):
-                return False
-            heeded = heeded or name in route.heeded
-    return heeded
 
 
 def _bounded(fields: dict[str, msgspec.Raw], writes: int, *, route: Route) -> bytes:
@@ -239,12 +246,10 @@ def _bounded(fields: dict[str, msgspec.Raw], writes: int, *, route: Route) -> by
 
 def _sequences(fields: Mapping[str, msgspec.Raw], route: Route) -> int:
     """How many answers to how many inputs; what is no number is the engine's to refuse. Raises Refused."""
-    if _MANY.isdisjoint(fields):
-        return 1
     name, inputs = "", 1
     for said_name in route.many:
         said = fields.get(said_name)
-        if said is not None and memoryview(said)[:1].tobytes() == b"[" and (found := _inputs(said)) > inputs:
+        if said is not None and memoryview(said)[:1].tobytes() == b"[" and (found := _inputs(said, said_name)) > inputs:
             name, inputs = said_name, found  # which of two an engine reads is its own affair
     each: float = 1
     for said_name in _ANSWERS:
@@ -263,10 +268,12 @@ def _sequences(fields: Mapping[str, msgspec.Raw], route: Route) -> int:
     return inputs * math.ceil(each)
 
 
-def _inputs(said: msgspec.Raw) -> int:
-    """Of a list: how many texts, or lists of tokens; a list of tokens itself is one."""
+def _inputs(said: msgspec.Raw, name: str) -> int:
+    """Of a list: how many texts, or lists of tokens; a list of tokens itself is one. Raises Refused."""
     if _TOKENS.match(said):
         return 1  # however many: nobody counts them
+    if len(said) > SEPARATORS_MAX and bytes(said).count(b",") > SEPARATORS_MAX:
+        raise malformed(f"`{name}` holds more than {SEPARATORS_MAX} values.", name)
     return len(msgspec.json.decode(said, type=list[msgspec.Raw])) or 1
 
 

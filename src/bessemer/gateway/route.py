@@ -71,8 +71,9 @@ class Replica:
     """One replica that answered its probe. ``folder`` holds its host's doors, if that shares this machine; ``busy``
     counts the requests that it answers now, ``tokens`` are of those prompts that it has not begun to answer. One that
     is ``leaving`` was told when it ends: it answers what it has, and new ones only where nobody else does. ``model``,
-    ``slots`` and ``context_tokens`` are its own, of whatever ``revision`` it is; "" and 0 are its endpoint's; ``most``
-    is what it answers at once. ``adapters`` are those it has loaded, and ``carries`` is what a request must say by them
+    ``slots`` and ``context_tokens`` are its own, of whatever ``revision`` it is; "" and 0 are its endpoint's. The model
+    is as records say it (`core.money.said_of`): what it was ``made_of``, of which project as ``owner``. ``most`` is
+    what it answers at once. ``adapters`` are those it has loaded, and ``carries`` is what a request must say by them
     (`onward`). ``outer`` is a service elsewhere (`outer`). ``links`` are the connections to it that wait (`upstream`),
     ``heads`` what each request to it begins with."""
 
@@ -86,6 +87,8 @@ class Replica:
     leaving: bool = False
     revision: str = ""
     model: str = ""
+    made_of: str = ""
+    owner: str = ""
     slots: int = 0
     context_tokens: int = 0
     most: int = 0
@@ -172,9 +175,9 @@ class Pool:
         self._plain = False
 
     def erred(self, replica: Replica, now: float) -> None:
-        """A replica answered with a status of 5xx."""
+        """A replica answered with a status of 5xx what another answered (`blame`)."""
         resting = sum(1 for one in self._all if one.health.resting(now))
-        spared = resting + 1 > EJECTED_SHARE_MAX * len(self._all)
+        spared = len(self._all) > 1 and resting + 1 > EJECTED_SHARE_MAX * len(self._all)
         if replica.health.erred(now, spared=spared):
             self.tally.ejected += 1
             self._plain = False

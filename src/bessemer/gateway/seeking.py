@@ -82,9 +82,9 @@ def until(headers: Mapping[bytes, bytes], started: float) -> float:
 
 def _session(headers: Mapping[bytes, bytes], fields: Mapping[str, msgspec.Raw], *, seed: int) -> int:
     said = headers.get(_SESSION)
-    if said is not None:
+    if said:
         return crc32(said, seed) or 1
     for name in _SESSIONS:
-        if name in fields and (value := fields[name]) not in (b"null", b'""'):
+        if name in fields and (value := bytes(fields[name])) not in (b"null", b'""'):
             return crc32(value, seed) or 1
     return 0

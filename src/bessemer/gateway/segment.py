@@ -19,9 +19,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Self
 
-from pydantic import ValidationError
+import msgspec
 
-from bessemer.core.values import UsageRecord
+from bessemer.gateway.record import Record, read
 
 RECORD_BYTES_MAX = 4096
 _MAGIC = b"BSPOOL1\n"
@@ -43,6 +43,8 @@ class Segment:
         self.count = self.settled = self._durable = 0
         self.damaged = False
         self.end = self._settled_at = self._last_at = _HEADER_BYTES
+        self._ends: list[int] = []
+        """Of those that were read last, and are not settled."""
         self._fd = fd
         self._size = size
 
@@ -100,32 +102,38 @@ class Segment:
         self.end += len(data) - _HEAD.size
         self.count += 1
 
-    def next(self, most: int) -> list[UsageRecord]:
+    def next(self, most: int) -> list[Record]:
         """The oldest records that are not settled. Raises OSError where the first of them cannot be read."""
         try:
-            records = [UsageRecord.model_validate_json(payload) for _, payload in self._unsettled(most)]
-        except ValidationError as error:
+            self._ends, lines = [], []
+            for end, payload in self._unsettled(most):
+                self._ends.append(end)
+                lines.append(read(payload))
+        except msgspec.MsgspecError as error:
             raise _unreadable(self) from error
-        if not records:
+        if not lines:
             raise _unreadable(self)
-        return records
+        return lines
 
     def settle(self, sequence: int) -> None:
         """Everything up to ``sequence`` is stored."""
-        for place, _ in self._unsettled(min(sequence, self.count) - self.settled):
-            self._settled_at = place
-            self.settled += 1
+        more = min(sequence, self.count) - self.settled
+        ends = self._ends if more <= len(self._ends) else [end for end, _ in self._unsettled(more)]
+        if more > 0 and ends:
+            ends, self._ends = ends[:more], ends[more:]
+            self._settled_at = ends[-1]
+            self.settled += len(ends)
 
     def rewind(self) -> None:
         """Nobody knows what of it is stored: all of it waits again."""
-        self.settled, self._settled_at = 0, _HEADER_BYTES
+        self.settled, self._settled_at, self._ends = 0, _HEADER_BYTES, []
 
     def doubt(self) -> None:
         """Where all of it is settled, let its last record wait once more: whether that is stored still is heard before
         the file goes. One that cannot be read any more does not."""
         if self.waiting or not self.count:
             return
-        self.settled, self._settled_at = self.count - 1, self._last_at
+        self.settled, self._settled_at, self._ends = self.count - 1, self._last_at, []
         if next(self._unsettled(1), None) is None:
             self.settled, self._settled_at = self.count, self.end
 

@@ -13,19 +13,20 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
+from msgspec.structs import replace
 
 from bessemer.core.clock import Clock
 from bessemer.core.errors import BessemerError, Conflict, Invalid
-from bessemer.core.values import UsageBatch, UsageRecord
-from bessemer.gateway.record import older
+from bessemer.gateway.record import AnyRecord, Batch, older
 from bessemer.gateway.spool import Spool
 
 _log = structlog.get_logger("gateway.settle")
 
-Send = Callable[[UsageBatch], Awaitable[int]]
+Send = Callable[[Batch], Awaitable[int]]
 """Settles a batch; answers the highest sequence stored for the spool."""
 
 
+BATCH_MAX = 500
 KNOWN_MAX = 256
 """Segments: some gigabyte of usage."""
 
@@ -43,7 +44,7 @@ class Settler:
         clock: Clock,
         gateway_uid: str,
         every_seconds: float = 0.5,
-        settled: Callable[[Sequence[UsageRecord], int], None] = lambda _, __: None,
+        settled: Callable[[Sequence[AnyRecord], int], None] = lambda _, __: None,
     ) -> None:
         self._spool = spool
         self._send = send
@@ -66,9 +67,10 @@ class Settler:
             except (BessemerError, OSError) as error:
                 failures += 1
                 _log.warning("usage is not settled", waiting=self._spool.waiting, error=str(error), failures=failures)
-            if more:
+            if more and self._spool.waiting >= BATCH_MAX:
                 continue
-            if not failures and not self._spool.owes:
+            # A part of a batch waits for more: each costs a disk's time, a call and a turn of another thread.
+            if not failures and not self._spool.owes and not self._spool.waiting:
                 await self._spool.news.wait()
             await self._clock.sleep(min(30.0, self._every * 2 ** min(failures, 6)))
 
@@ -77,13 +79,13 @@ class Settler:
 
         After Conflict the next calls send each segment from its beginning."""
         try:
-            pending = self._spool.pending()
+            pending = self._spool.pending(most=BATCH_MAX)
         finally:
             # After that: what is sent survives the machine, so that a sequence never means two records.
             await asyncio.to_thread(self._spool.sync)
         if pending is None:
             return False
-        batch = UsageBatch(
+        batch = Batch(
             gateway_uid=self._gateway_uid,
             spool_uid=pending.spool_uid,
             first_sequence=pending.first_sequence,
@@ -106,11 +108,11 @@ class Settler:
         self._settled(records, waiting - self._spool.waiting - told)
         return True
 
-    async def _sent(self, batch: UsageBatch) -> int:
+    async def _sent(self, batch: Batch) -> int:
         try:
             return await self._send(batch)
         except Invalid:
             plain = [older(record) for record in batch.records]
             if plain == batch.records:
                 raise
-            return await self._send(batch.model_copy(update={"records": plain}))
+            return await self._send(replace(batch, records=plain))

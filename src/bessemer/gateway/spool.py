@@ -26,7 +26,6 @@ import orjson
 import structlog
 
 from bessemer.core.errors import DriverError, Unavailable
-from bessemer.core.values import UsageRecord
 from bessemer.gateway.journal import Journal, ended_of, recorded, unpaid_of
 from bessemer.gateway.record import AnyRecord, Record
 from bessemer.gateway.segment import RECORD_BYTES_MAX, Segment
@@ -40,7 +39,7 @@ class Pending:
 
     spool_uid: str
     first_sequence: int
-    records: Sequence[UsageRecord]
+    records: Sequence[Record]
 
 
 class Spool:
@@ -139,7 +138,7 @@ class Spool:
         try:
             with self._making:
                 if self._lock >= 0:
-                    self.journal.grow(self._promised + self._ahead)
+                    self.journal.grow(self._promised + 2 * self._ahead)  # or each who comes would look for room
             while _room_of(self._segments, self._spare) < self._promised + self._ahead:
                 self._make(self._promised + self._ahead)
         except OSError:

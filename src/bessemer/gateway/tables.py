@@ -16,10 +16,13 @@ import orjson
 import structlog
 
 from bessemer.core.clock import epoch
+from bessemer.core.money import OUTSIDE, said_of
 from bessemer.core.notices import Notice
 from bessemer.core.resource import Change
 from bessemer.core.tokens import token_digest
 from bessemer.gateway.doors import FolderOf, nowhere, refusal
+from bessemer.gateway.logbook import Logbook
+from bessemer.gateway.logplace import LogPlace
 from bessemer.gateway.onward import carried
 from bessemer.gateway.outer import Services
 from bessemer.gateway.route import Pool, Replica
@@ -31,6 +34,10 @@ CONTEXT_TOKENS = 2048
 
 REVISION = "bessemer.dev/revision"
 """The label of a Claim that says of which revision of its Endpoint it is."""
+
+MODEL_OF, TEMPLATE = "bessemer.dev/model-of", "bessemer.dev/template"
+"""Of a Claim: the label that says which project's its model is, where it is one's, and the annotation of what it was
+made of."""
 
 _log = structlog.get_logger("gateway.tables")
 
@@ -54,8 +61,11 @@ class KeyEntry:
     def valid(self, now: float) -> bool:
         return self.expires_at is None or now < self.expires_at
 
-    def may_use(self, endpoint: str) -> bool:
-        return not self.endpoints or endpoint in self.endpoints
+    def may_use(self, endpoint: str, adapter: str = "") -> bool:
+        """Whose key it is of an endpoint may use its adapters; one of ``ENDPOINT:ADAPTER`` opens that adapter alone."""
+        if not self.endpoints or endpoint in self.endpoints:
+            return True
+        return bool(adapter) and f"{endpoint}:{adapter}" in self.endpoints
 
     def reachable(self, peer: str) -> bool:
         """Whether it is taken from who connects from that address; one that is none is in no network."""
@@ -72,7 +82,8 @@ class KeyEntry:
 @dataclass(slots=True)
 class EndpointEntry:
     """An Endpoint and its replicas. ``adapters`` are those that it says it has; ``split`` says which of other endpoints
-    answers for it, ``fallbacks`` who does where it has nobody (`chains`)."""
+    answers for it, ``fallbacks`` who does where it has nobody (`chains`). ``answers`` are those that may answer of its
+    own, as records say them (`core.money.said_of`): what is held for a request goes by the dearest."""
 
     uid: str
     project: str
@@ -88,8 +99,11 @@ class EndpointEntry:
     """It writes nothing: it only makes texts into vectors."""
     models: Mapping[str, str] = field(default_factory=dict)
     """By revision: while there are two of them, each replica has that of its own."""
+    answers: tuple[str, ...] = ()
     hosts: frozenset[str] = frozenset()
     """From where what a request names by its address is fetched for it."""
+    logging: LogPlace | None = None
+    """Where what it is asked and answers goes, for a tenant who wants that."""
 
     @property
     def replicas(self) -> dict[str, Replica]:
@@ -106,9 +120,23 @@ def _fit(entry: EndpointEntry, context_tokens: int) -> None:
     to."""
     replicas = entry.replicas.values()
     for replica in replicas:
-        replica.model = entry.models.get(replica.revision, "")
+        if replica.outer is None:
+            model = replica.made_of or entry.models.get(replica.revision) or entry.model
+            replica.model = said_of(model, project=replica.owner) if model else ""
     entry.context_tokens = max(context_tokens, *(replica.context_tokens for replica in replicas), 0)
+    # The next may be of what it says now; one whose first is yet to come may find a project's of that name.
+    owners = dict.fromkeys(replica.owner for replica in replicas) or ("", entry.project)
+    coming = [said_of(entry.model, project=owner) for owner in owners] if entry.model else []
+    if entry.model.startswith(OUTSIDE):
+        coming = [entry.model]
+    entry.answers = tuple(dict.fromkeys([*(one.model for one in replicas if one.model), *coming]))
     entry.pool.changed()
+
+
+def _made_of(metadata: Mapping[str, Any]) -> str:
+    """The model that a Claim was taken for, where it says so: not what its Endpoint says by now."""
+    said = (metadata.get("annotations") or {}).get(TEMPLATE)
+    return str(orjson.loads(said).get("model", "")) if said else ""
 
 
 def _adapt(replica: Replica, *, project: str, intent: Mapping[str, Any], detail: Mapping[str, Any]) -> None:
@@ -121,9 +149,12 @@ def _adapt(replica: Replica, *, project: str, intent: Mapping[str, Any], detail:
 class Tables:
     """The tables. Each ``apply`` takes one change of its kind; ``forget`` clears what a new list no longer names."""
 
-    def __init__(self, folder_of: FolderOf = nowhere, services: Services | None = None) -> None:
+    def __init__(
+        self, folder_of: FolderOf = nowhere, services: Services | None = None, *, logbook: Logbook | None = None
+    ) -> None:
         self._folder_of = folder_of
         self._services = services
+        self._logbook = logbook
         self._refused: dict[str, str] = {}
         self.keys: dict[str, KeyEntry] = {}
         self.endpoints: dict[tuple[str, str], EndpointEntry] = {}
@@ -143,7 +174,7 @@ class Tables:
     def stands(self, key: KeyEntry, now: float) -> bool:
         """Whether a key that was found is one still; of a person it is the api that knows (`people`)."""
         known = self.keys.get(self._digests.get(key.uid, ""))
-        return key.uid.startswith("user/") or (known is not None and known.valid(now))
+        return known is not None and known.valid(now)
 
     def apply(self, change: Change) -> None:
         """Take one change of an ApiKey, an Endpoint or a Claim."""
@@ -218,7 +249,7 @@ class Tables:
         entry = self.endpoints[place] = EndpointEntry(
             uid,
             *place,
-            said.get("model", ""),
+            OUTSIDE + said["model"] if spec.get("external") else spec.get("model", ""),
             created,
             context,
             pool,
@@ -228,6 +259,7 @@ class Tables:
             embeds=spec.get("task") == "embed",
             models={one["revision"]: one["template"]["model"] for one in revisions},
             hosts=frozenset((spec.get("addresses") or {}).get("hosts", ())),
+            logging=self._logbook.follow(uid, body) if self._logbook is not None else None,
         )
         if self._services is not None:
             self._services.follow(uid, body, pool=pool)
@@ -237,6 +269,8 @@ class Tables:
         """An endpoint is gone: whoever answered for it elsewhere is asked nothing more."""
         if self._services is not None:
             self._services.forget(uid, pool)
+        if self._logbook is not None:
+            self._logbook.forget(uid)
         self.left(pool)
 
     def _apply_claim(self, uid: str, body: Mapping[str, Any], *, gone: bool) -> None:
@@ -262,7 +296,9 @@ class Tables:
             home.add(known)
         intent = body["spec"].get("intent") or {}
         known.leaving = Notice.read(body["metadata"].get("annotations") or {}) is not None
-        known.revision = (body["metadata"].get("labels") or {}).get(REVISION, "")
+        labels = body["metadata"].get("labels") or {}
+        known.revision, known.owner = labels.get(REVISION, ""), labels.get(MODEL_OF, "")
+        known.made_of = _made_of(body["metadata"])
         known.slots, known.context_tokens = intent.get("slots", 0), intent.get("contextTokens", 0)
         _adapt(known, project=place[0], intent=intent, detail=status.get("detail") or {})
         if entry is None:

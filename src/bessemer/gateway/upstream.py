@@ -48,6 +48,10 @@ class Lost(Exception):
     """The replica could not be reached, or went before its answer was whole."""
 
 
+class Endless(Lost):
+    """More of an answer than is taken. A client may have asked for so much: nobody rests for it."""
+
+
 class Silent(Lost):
     """The replica was reached and did not begin its answer in time."""
 

@@ -3,7 +3,7 @@
 Who is held was let in like anybody: its key may use the endpoint, and what it may cost is held. They are bounded in
 number and bytes, of one tenant to a part of those; past that, and when the time is over that the endpoint says, it is
 503 with Retry-After. A client that leaves is held no more, nor is anybody once the endpoint is gone. Once a replica is
-there all go on, and queue for its slots as others do.
+there, of it or of one that stands in for it, all go on, and queue for its slots as others do.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from bessemer.core.clock import Clock
 from bessemer.gateway import errors
 from bessemer.gateway.errors import Refused
+from bessemer.gateway.reply import Call
 from bessemer.gateway.request import bearer
 from bessemer.gateway.route import Pool
 from bessemer.gateway.tables import KeyEntry
@@ -33,22 +34,24 @@ SHARE_BYTES_MAX = BYTES_MAX // 4
 HEADER = b"x-bessemer-waking: %.3f\r\n"
 
 
+Stands = Callable[[Call, KeyEntry], "bool | asyncio.Future[bool]"]
+
+
 def _nobody() -> None:
     """Nobody hears that somebody waits: they wait until a replica comes for another reason."""
 
 
-def _always(_key: KeyEntry) -> bool:
+def _always(_call: Call, _key: KeyEntry) -> bool:
     """No key is ever taken back."""
     return True
 
 
 class Waking:
     """Those of one gateway. ``rouse`` tells whoever can start a replica that one is waited for, ``stands`` whether a
-    key is still one: it may be an hour since that was asked."""
+    key is still one: it may be an hour since that was asked. Of a person that may have to be asked about (a future);
+    either may raise Refused."""
 
-    def __init__(
-        self, clock: Clock, rouse: Callable[[], None] = _nobody, *, stands: Callable[[KeyEntry], bool] = _always
-    ) -> None:
+    def __init__(self, clock: Clock, rouse: Callable[[], None] = _nobody, *, stands: Stands = _always) -> None:
         self._clock = clock
         self.rouse = rouse
         self._stands = stands
@@ -80,17 +83,31 @@ class Waking:
         return True
 
     def arrived(self, pool: Pool) -> None:
-        """A replica is there: all that wait for one go on, once what is being done is done."""
-        if pool in self._held:
+        """A replica is there: all that wait for one go on, once what is being done is done, and so do those for whom it
+        may stand in."""
+        if self._held:
             asyncio.get_running_loop().call_soon(self._go_on, pool)
 
     def _go_on(self, pool: Pool) -> None:
-        for held in list(self._held.get(pool, ())):
+        if not pool.replicas:
+            return  # it has gone again
+        over = [held for other, there in self._held.items() if other is not pool for held in there if held.may(pool)]
+        for held in (*self._held.get(pool, ()), *over):
             self.let_go(held)
-            if self._stands(held.exchange.key):
-                held.go_on(self._clock.monotonic())
+            try:
+                stands = self._stands(held.exchange.call, held.exchange.key)
+            except Refused as refused:
+                held.exchange.refuse(refused)
             else:
-                held.exchange.refuse(errors.wrong_key(bearer(held.exchange.call.headers.get(b"authorization"))))
+                self._judged(held, stands)
+
+    def _judged(self, held: Held, stands: bool | asyncio.Future[bool]) -> None:
+        if isinstance(stands, asyncio.Future):
+            stands.add_done_callback(held.heard)
+        elif stands:
+            held.go_on(self._clock.monotonic())
+        else:
+            held.refuse()
 
     def let_go(self, held: Held) -> None:
         """It is held no more."""
@@ -133,7 +150,39 @@ class Held:
         """Somebody is there."""
         exchange = self.exchange
         exchange.headers += HEADER % (now - exchange.held_since)
-        self._asking.go_on()
+        if exchange.endpoint.pool.replicas or not self._over(now, slow(exchange)):
+            self._asking.go_on()
+
+    def may(self, pool: Pool) -> bool:
+        """Whether whoever is there may stand in."""
+        chain = self.exchange.chain
+        return chain is not None and chain.reaches(pool)
+
+    def _over(self, now: float, refused: Refused) -> bool:
+        """Ask those who stand in, from the first; whether any of them has somebody."""
+        exchange = self.exchange
+        chain = exchange.chain.afresh(now) if exchange.chain is not None else None
+        if chain is None:
+            return False
+        exchange.chain = chain
+        self._asking.elsewhere(refused, now)
+        return True
+
+    def refuse(self) -> None:
+        """Who asked is nobody any more."""
+        self.exchange.refuse(errors.wrong_key(bearer(self.exchange.call.headers.get(b"authorization"))))
+
+    def heard(self, stands: asyncio.Future[bool]) -> None:
+        """The api has said who asks. The client may have gone meanwhile, or want it no more."""
+        error = None if stands.cancelled() else stands.exception()
+        if self.exchange.call.work is not self:
+            return
+        if isinstance(error, Refused):
+            self.exchange.refuse(error)
+        elif error is None and not stands.cancelled():
+            self._waking._judged(self, stands.result())
+        else:
+            self.exchange.refuse(errors.bearer_unknown())
 
     def gone(self) -> None:
         """The client has left."""
@@ -144,9 +193,10 @@ class Held:
         """No replica came in time."""
         exchange = self.exchange
         self._waking.let_go(self)
-        if self._waking._clock.monotonic() >= exchange.until:
+        now = self._waking._clock.monotonic()
+        if now >= exchange.until:
             exchange.refuse(errors.deadline_passed())
-        else:
+        elif not self._over(now, slow(exchange)):
             exchange.refuse(slow(exchange))
 
     def flow(self, paused: bool) -> None:

@@ -36,8 +36,9 @@ class Parts:
         if self._parts.get(workload) != tuple(parts):
             self.forget(workload)
             self._parts[workload] = tuple(parts)
+            for part in parts:
+                self._named.setdefault(part, set()).add(workload)
         for part in parts:
-            self._named.setdefault(part, set()).add(workload)
             if waits:
                 self._waiting.setdefault(part, set()).add(workload)
             else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from pydantic import Field
@@ -96,6 +96,18 @@ def asker_of(workload: Resource[Turned, WaitingStatus], *, terms: _Bounded, now:
 
 NOT_WAITING: Mapping[str, Any] = {"waiting_since": None, "expected_start": None, "reasons": [], "remedy": ""}
 """Of a status, where nothing is waited for that placement could give."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Why nothing further is taken now. ``again`` is when to look again."""
+
+    reason: str
+    message: str
+    again: float = 10.0
+    remedy: str = ""
+    waiting: Mapping[str, Any] = field(default_factory=lambda: NOT_WAITING)
+    """What the status says of a turn that is waited for."""
 
 
 LOST_SECONDS = (0.2, 10.0)

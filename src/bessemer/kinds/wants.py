@@ -20,12 +20,12 @@ from bessemer.kinds.fleet.flavor import Flavor
 from bessemer.kinds.fleet.image import Image
 from bessemer.kinds.fleet.outline import Hindrance
 from bessemer.kinds.inference import models
-from bessemer.kinds.inference.model import Model
+from bessemer.kinds.inference.model import Weights
 from bessemer.kinds.workload import Reads, Terms
 
-P = TypeVar("P", bound=Image | Model)
+P = TypeVar("P", bound=Image | Weights)
 
-_Of = tuple[Terms, Flavor | None, Image | Model | None]
+_Of = tuple[Terms, Flavor | None, Image | Weights | None]
 _WANTS_KEPT = 256
 
 TOO_SMALL = "FlavorTooSmall"
@@ -90,7 +90,7 @@ def _want(made: _Made, of: _Of, *, wishes: Mapping[str, Any]) -> Want[Any]:
 
 async def _part(ctx: Reads, made: Resource[Any, Any], *, part: type[P], name: str) -> P | None:
     """A model may be the project's own."""
-    if part is not Model:
+    if part is not Weights:
         return await workload.read_part(ctx, part, name=name)
     found = await models.find(ctx.objects, made.metadata.namespace or "", name=name)
     assert found is None or isinstance(found, part)
@@ -132,7 +132,7 @@ def _of_flavor(flavor: Flavor | None, name: str, *, kind: str) -> Iterator[Hindr
         yield Hindrance(reason="FlavorWithdrawn", message=words, remedy=remedy)
 
 
-def _of_part(found: Image | Model | None, kind: str, *, name: str) -> Iterator[Hindrance]:
+def _of_part(found: Image | Weights | None, kind: str, *, name: str) -> Iterator[Hindrance]:
     if found is None:
         remedy = f"Create it, or name another: `bessemer get {kind.lower()}s` lists them."
         yield Hindrance(reason=_MISSING[kind], message=f"there is no {kind} {name}", remedy=remedy)
@@ -142,7 +142,7 @@ def _of_part(found: Image | Model | None, kind: str, *, name: str) -> Iterator[H
         yield Hindrance(reason=_COMING[kind], message=message, remedy=remedy, passing=True)
 
 
-def _of_size(flavor: Flavor, part: Image | Model) -> Iterator[Hindrance]:
+def _of_size(flavor: Flavor, part: Image | Weights) -> Iterator[Hindrance]:
     needs = part.spec.min_memory if isinstance(part, Image) else part.spec.memory
     if parse_bytes(flavor.spec.memory) < parse_bytes(needs):
         name = flavor.metadata.name

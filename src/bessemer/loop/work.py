@@ -254,7 +254,7 @@ class Work(Generic[C]):
             return left
         new = fold(obj, outcome, now=self.clock.now(), overdue_after=deadline if late else None)
         within = outcome.within if isinstance(outcome, Wait) else None
-        if new != obj.status or within is not None:
+        if within is not None or new != obj.status:
             failed = answer.raised or isinstance(outcome, Fail)
             told = [*outcome.happened, *happenings(obj.status, new, failed=failed)] if self.events is not None else []
             self._seen[obj.key] = await self._put(obj, new, told=told, within=within)

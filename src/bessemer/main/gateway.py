@@ -6,12 +6,10 @@ import asyncio
 import socket
 import ssl
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from contextlib import suppress
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry
@@ -24,9 +22,8 @@ from bessemer.api.listener import Doors, strangers_max
 from bessemer.client import Ask as Request
 from bessemer.client import Client, HttpTransport, tls_context
 from bessemer.core.clock import Clock, SystemClock
-from bessemer.core.errors import Malformed
-from bessemer.core.money import Wish
 from bessemer.drivers.addresses import Address, literal
+from bessemer.drivers.bucket.real import S3Buckets
 from bessemer.drivers.engine.doors import default_folder
 from bessemer.drivers.fetch.reach import Reach
 from bessemer.gateway import (
@@ -36,25 +33,23 @@ from bessemer.gateway import (
     Front,
     Gateway,
     GatewayFacts,
-    Given,
     Lending,
+    Logbook,
     Patience,
     Pulse,
     Reporter,
     Settler,
-    Shares,
     Spool,
     Tables,
 )
 from bessemer.gateway.doors import FolderOf
 from bessemer.gateway.metrics import GatewayMetrics
+from bessemer.gateway.older import Older
 from bessemer.gateway.outer import Outward, Services
-from bessemer.gateway.shares import Ask
 from bessemer.gateway.upstream import watch
 from bessemer.main import identities
 from bessemer.main.settings import METRICS_SOCKET, Paths, Settings, fake_host_name, gateway_of, host_name
 
-_METER = "tokens_per_minute"
 _GIVE_BACK_SECONDS = 2.0
 """What a gateway that ends may take to give back the money that it holds."""
 
@@ -79,8 +74,7 @@ class Accounts:
         self.holder = holder = _uid(folder)
         before, agents = self.spool.waiting, self.client.agents
         self.admission = Admission(
-            Shares(asking(agents.share), clock=clock, holder=holder, before=before),
-            Lending(agents.lend, clock=clock, holder=holder, before=before),
+            Lending(Older(agents.lend, agents.share).ask, clock=clock, holder=holder, before=before)
         )
         self.settler = Settler(
             self.spool, agents.usage, clock=clock, gateway_uid=holder, settled=self.admission.settled
@@ -103,7 +97,8 @@ async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event, 
     accounts = Accounts(paths, settings, folder=folder, clock=clock)
     client, transport, admission = accounts.client, accounts.transport, accounts.admission
     services = Services(client.agents.endpoint_secret, clock)
-    tables = Tables(doors_of(paths, settings), services)
+    logbook = book_of(client, settings, name=accounts.holder, clock=clock)
+    tables = Tables(doors_of(paths, settings), services, logbook=logbook)
     follower = Follower(client, tables, clock=clock)
     facts = GatewayFacts(
         tables=tables,
@@ -121,14 +116,20 @@ async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event, 
     pulse = Pulse(lambda: transport.request(_ALIVE), transport.close, listen=transport.listen, clock=clock)
     app = Gateway(facts, follower.ready)
     reporter = Reporter(
-        lambda: list(tables.endpoints.values()), client.agents.loads, holder=accounts.holder, clock=clock
+        lambda: list(tables.endpoints.values()),
+        client.agents.loads,
+        holder=accounts.holder,
+        clock=clock,
+        logs=logbook.said,
     )
     app.waking.rouse = reporter.soon
+    facts.metrics.logged, facts.metrics.log_bytes = logbook.tally, lambda: logbook.room.held
     _log.info("gateway listens", address=settings.listen, port=settings.gateway_port, number=number)
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(follower.run())
             group.create_task(services.run())
+            group.create_task(logbook.run())
             group.create_task(accounts.settler.run())
             group.create_task(pulse.run())
             group.create_task(reporter.run())
@@ -138,7 +139,7 @@ async def run_gateway(paths: Paths, settings: Settings, *, stop: asyncio.Event, 
             shown = server_tls(identities.pair_of(paths, identities.GATEWAY))
             group.create_task(serve(app, clock=clock, on=on, tls=shown, stop=stop))
     finally:
-        await accounts.close(reporter.say(last=True))
+        await accounts.close(reporter.say(last=True), logbook.close())
 
 
 async def serve(
@@ -169,23 +170,6 @@ async def serve(
         await front.close(DRAIN_SECONDS)
 
 
-def asking(share: Callable[..., Awaitable[dict[str, Any]]]) -> Ask:
-    """How a gateway asks the api by its client's ``share``."""
-
-    async def ask(project: str, tokens: int, *, money: Wish) -> Given:
-        try:
-            said = await share(project, meter=_METER, amount=tokens, money=asdict(money))
-        except Malformed:
-            # A replica of an older release knows nothing of money that is held. Whoever knows of a bound, from
-            # another, lets it stand: no refusal takes it away.
-            if money.after or money.micro:
-                raise
-            said = await share(project, meter=_METER, amount=tokens)
-        return Given.read(said)
-
-    return ask
-
-
 def outward(settings: Settings) -> Outward:
     """Whom this gateway may ask elsewhere, and by whose word it believes that they are who they say."""
     reach = Reach.of(settings.externals_allowed)
@@ -194,6 +178,13 @@ def outward(settings: Settings) -> Outward:
         return reach.names(host, literal(host)) if address is None else reach.allows(host, address)
 
     return Outward(allows, ssl.create_default_context())
+
+
+def book_of(client: Client, settings: Settings, *, name: str, clock: Clock) -> Logbook:
+    """What tenants want logged, in their own places. A process begun anew gives its objects other names."""
+    buckets = S3Buckets(Reach.of(settings.externals_allowed), ssl.create_default_context())
+    name = f"{name[:8]}-{uuid.uuid4().hex[:8]}"
+    return Logbook(buckets.open, client.workloads.kept_keys, clock=clock, name=name)
 
 
 def doors_of(paths: Paths, settings: Settings) -> FolderOf:

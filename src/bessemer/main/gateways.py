@@ -43,8 +43,7 @@ async def settle_left(number: int, *, paths: Paths, settings: Settings) -> None:
     _log.info("usage of a gateway that is no more is settled", number=number, waiting=accounts.spool.waiting)
     settling = asyncio.create_task(accounts.settler.run())
     try:
-        for holding in (accounts.admission.shares, accounts.admission.lending):
-            await inherit(holding, accounts.left, clock=clock)
+        await inherit(accounts.admission.lending, accounts.left, clock=clock)
         while accounts.spool.waiting:
             await clock.sleep(_LOOK_SECONDS)
     finally:

@@ -5,6 +5,6 @@ the invoice again. Nothing here reads a clock or waits; the same rows and plan g
 """
 
 from bessemer.metering.invoice import Account, Invoice, Line, derive, export
-from bessemer.metering.plan import Plan, Rates
+from bessemer.metering.plan import Plan, Rates, TokenRates
 
-__all__ = ["Account", "Invoice", "Line", "Plan", "Rates", "derive", "export"]
+__all__ = ["Account", "Invoice", "Line", "Plan", "Rates", "TokenRates", "derive", "export"]

@@ -150,13 +150,14 @@ class Account:
             if segment is not None:
                 self._held(segment)
         elif self._start <= row.at < self._end:
-            _add_tokens(self._sums, row)
+            _add_tokens(self._sums, row, model=self._plan.shown(row.model))
 
     def invoice(self) -> Invoice:
         """What it comes to. Nothing is taken afterwards."""
         for segment in self._claims.rest():
             self._held(segment)
-        lines = [_line(slot, self._sums[slot], plan=self._plan) for slot in sorted(self._sums)]
+        prices = Prices.read(self._plan.dump())
+        lines = [_line(slot, self._sums[slot], plan=self._plan, prices=prices) for slot in sorted(self._sums)]
         lines = [line for line in lines if line.quantity]
         return Invoice(
             start=self._start,
@@ -240,32 +241,32 @@ def _add_segment(sums: dict[_Slot, _Sum], segment: Segment) -> None:
         _add(sums, _slot(claim, meter, model=model), quantity=amount * seconds, seconds=seconds, rows=segment.rows)
 
 
-def _add_tokens(sums: dict[_Slot, _Sum], row: LedgerEntry) -> None:
+def _add_tokens(sums: dict[_Slot, _Sum], row: LedgerEntry, *, model: str) -> None:
     quantities: tuple[tuple[Meter, int], ...] = (
         ("input_tokens", max(0, row.input_tokens - row.cached_input_tokens)),
         ("cached_input_tokens", row.cached_input_tokens),
         ("output_tokens", row.output_tokens),
     )
     for meter, amount in quantities:
-        _add(sums, _slot(row, meter, model=row.model), quantity=amount, rows=(row.id,))
+        _add(sums, _slot(row, meter, model=model), quantity=amount, rows=(row.id,))
 
 
-def _price(rates: Rates, slot: _Slot) -> int:
+def _price(rates: Rates, slot: _Slot, *, tokens: Prices) -> int:
     prices: dict[Meter, int] = {
         "cores": rates.core_hour,
         "memory": rates.memory_gib_hour,
         "devices": rates.device(slot.model),
-        "input_tokens": rates.million_input_tokens,
-        "cached_input_tokens": rates.million_cached_input_tokens,
-        "output_tokens": rates.million_output_tokens,
+        "input_tokens": tokens.input,
+        "cached_input_tokens": tokens.cached,
+        "output_tokens": tokens.output,
     }
     return prices[METERS[slot.meter]]
 
 
-def _line(slot: _Slot, total: _Sum, *, plan: Plan) -> Line:
+def _line(slot: _Slot, total: _Sum, *, plan: Plan, prices: Prices) -> Line:
     meter = METERS[slot.meter]
     unit, divisor = _UNITS[meter]
-    price = _price(plan.rates, slot)
+    price = _price(plan.rates, slot, tokens=prices.of(slot.model))
     amount = half_up(total.quantity * price, divisor)
     return Line(
         workload_kind=slot.kind,

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
+from bessemer.core.money import bare
 from bessemer.core.resource import ApiModel
-from bessemer.core.values import BillingState
+from bessemer.core.values import BillingState, nothing
 
 Micro = Annotated[int, Field(ge=0, le=10**15)]
 """Micro-units of a currency; the bound keeps every product in the range that all JSON readers hold exactly."""
+
+
+MODELS_MAX = 1000
+"""Of a plan: gateways hear of all of them with each share."""
+
+ModelName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,320}$")]
+
+
+class TokenRates(ApiModel):
+    """Micro-units, of the tokens of one model."""
+
+    million_input_tokens: Micro = Field(description="A million tokens that were read and not cached.")
+    million_cached_input_tokens: Micro = Field(description="A million tokens that were read from the cache.")
+    million_output_tokens: Micro = Field(description="A million tokens that were written.")
 
 
 class Rates(ApiModel):
@@ -39,7 +54,19 @@ class Plan(ApiModel):
 
     currency: str = Field("EUR", pattern="^[A-Z]{3}$", description="Three letters; kept for good.")
     rates: Rates = Field(default_factory=Rates)
+    models: dict[ModelName, TokenRates] = Field(
+        default_factory=dict,
+        max_length=MODELS_MAX,
+        exclude_if=nothing,
+        description="Rates of tokens of single models: a Model or an adapter by its name, a ProjectModel as "
+        "PROJECT/NAME, the model of a service elsewhere as external/NAME; all others by rates.",
+    )
     billed_states: list[BillingState] = Field(
         default_factory=_held_states,
         description="Time in deploying and lost is the platform's own cost unless named here.",
     )
+
+    def shown(self, model: str) -> str:
+        """What a line calls the model that a record says: its bare name, as in lines of before plans named any, where
+        this one names none."""
+        return model if self.models else bare(model)

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import NamedTuple
 
-from bessemer.core.asking import Allocation, Decision, Request
+from bessemer.core.asking import Allocation, Decision, Reason, Request
 from bessemer.placement.arrays import ARRAYS
 from bessemer.placement.beside import BESIDE
 from bessemer.placement.fleet import FleetArrays
@@ -33,6 +34,14 @@ alike."""
 
 Figure = tuple[int, float, int, bool]
 """Of one host: verdict, value, thousandths, and whether it would span NUMA nodes."""
+
+
+class Words(NamedTuple):
+    """What a decision says beside what it takes."""
+
+    score: Mapping[str, float]
+    fitting: int
+    reasons: tuple[Reason, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +65,7 @@ class Picked:
             decision.device_milli,
         )
 
-    def at(self, fleet: FleetArrays, row: int, *, request: Request, score: Mapping[str, float]) -> Decision:
+    def at(self, fleet: FleetArrays, row: int, *, request: Request, words: Words) -> Decision:
         """The same of another row."""
         devices = fleet.devices(row)
         tree = tuple([devices[column] for column in self.columns])
@@ -66,7 +75,9 @@ class Picked:
             allocations=self.allocations,
             device_milli=self.device_milli,
             fake=bool(fleet.fake[row]),
-            score=score,
+            score=words.score,
+            fitting=words.fitting,
+            reasons=words.reasons,
             request=request,
             tree=tree,
         )

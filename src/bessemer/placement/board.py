@@ -8,7 +8,7 @@ anew when that changed. What is decided is what a board made anew would decide.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import zip_longest
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bessemer.core.asking import Decision, Needs, Reason, Refusal, Request
-from bessemer.placement.alike import Alike, Figure, Worth
+from bessemer.placement.alike import Alike, Figure, Words, Worth
 from bessemer.placement.arrays import Glance
 from bessemer.placement.cheapest import Propose
 from bessemer.placement.choose import instance_cost, place_at
@@ -203,13 +203,17 @@ class Board:
     def decide(self, request: Request) -> Decision | Refusal:
         """Where the request goes now, and why not elsewhere; or why nowhere, and what would help."""
         look = self._look_at_all(request)
-        placed, reasons = self.place(request, look), self.reasons(request, look)
+        reasons = self.reasons(request, look)
+        placed = self.place(request, look, reasons=reasons)
         if placed is None:
             return refused(Sight.of(self._fleet, request), reasons, remedies=self.remedies)
-        return replace(placed, reasons=reasons)
+        return placed
 
-    def place(self, request: Request, look: _Look | None = None) -> Decision | None:
-        """Where the request goes now, without the reasons against the others. Whoever has just looked says so."""
+    def place(
+        self, request: Request, look: _Look | None = None, *, reasons: tuple[Reason, ...] = ()
+    ) -> Decision | None:
+        """Where the request goes now, without looking for the ``reasons`` against the others. Whoever has just looked
+        says so."""
         figures, allowed = look or self._look_at_all(request)
         n = self._fleet.size
         value, room = figures.value[:n], figures.counted()[FITS]
@@ -220,14 +224,15 @@ class Board:
             return None
         more = self._surcharges(request)
         value = value if more is None else value + more
-        close, rows = _least(value, figures.apart[:n], slack=self.slack)
+        rather = request.numa == "preferred"
+        close, rows = _least(value, figures.apart[:n] if rather else None, slack=self.slack)
         if not len(rows):
             return None
         row = int(rows[np.argmin(self._digests()[rows])])
         least = float(value[row])
-        score = {"spansNumaNodes": float(not close)} if request.numa == "preferred" else {}
-        decision = _at(self._fleet, row, request=request, figures=figures, score={**score, self._policy.name: least})
-        return replace(decision, fitting=room)
+        score = {"spansNumaNodes": float(not close)} if rather else {}
+        words = Words({**score, self._policy.name: least}, room, reasons)
+        return _at(self._fleet, row, request=request, figures=figures, words=words)
 
     def reasons(self, request: Request, look: _Look | None = None) -> tuple[Reason, ...]:
         """Why hosts are set aside, as `sift` says it; of hosts that did not change since the last look from what is
@@ -358,21 +363,21 @@ def _parts(kept: OrderedDict[Request, _Asked], request: Request) -> _Asked:
     return asked
 
 
-def _at(fleet: FleetArrays, row: int, *, request: Request, figures: _Figures, score: Mapping[str, float]) -> Decision:
+def _at(fleet: FleetArrays, row: int, *, request: Request, figures: _Figures, words: Words) -> Decision:
     """What to take of a host that fits: what was taken of one in its state, where there was one."""
     state = figures.alike.chosen(row)
     picked = figures.alike.picked(state, row)
     if picked is not None:
-        return picked.at(fleet, row, request=request, score=score)
+        return picked.at(fleet, row, request=request, words=words)
     sight = Sight.of(Glance(fleet, np.array([row])), request)
-    decision = place_at(sight, 0, score=score, wish=int(figures.milli[row]))
+    decision = place_at(sight, 0, score=words.score, wish=int(figures.milli[row]))
     figures.alike.took(state, decision, row=row, figure=figures.at(row))
-    return decision
+    return replace(decision, fitting=words.fitting, reasons=words.reasons)
 
 
-def _least(value: Floats, apart: Bools, *, slack: float) -> tuple[bool, Ints]:
+def _least(value: Floats, apart: Bools | None, *, slack: float) -> tuple[bool, Ints]:
     """Whether any host has it all together, and the rows that cost least of those (of all, where none has)."""
-    near = np.where(apart, np.inf, value) if apart.any() else value
+    near = np.where(apart, np.inf, value) if apart is not None and apart.any() else value
     least = float(near.min())
     close = least < np.inf
     if not close:

@@ -6,9 +6,14 @@ not look while it lasted has nothing to look at anew, and whoever did looks once
 
 from __future__ import annotations
 
+from collections import deque
+
 import numpy as np
 
 from bessemer.placement.vectors import Ints
+
+LATELY = 32
+"""Changes that are remembered by themselves: a decision has few to look at, and rows there are many."""
 
 _NONE: Ints = np.zeros(0, dtype=np.int64)
 
@@ -24,6 +29,8 @@ class Changes:
         self._rows = 0
         # When each row changed: in earnest, in thought.
         self._last: tuple[Ints, Ints] = (_NONE, _NONE)
+        # The last in earnest, by their positions.
+        self._lately: deque[tuple[int, int]] = deque([(0, -1)], LATELY)
 
     @property
     def position(self) -> int:
@@ -48,13 +55,17 @@ class Changes:
         self._rows = max(self._rows, row + 1)
         self._count += 1
         self._last[self._depth > 0][row] = self._count
+        if not self._depth:
+            self._lately.append((self._count, row))
 
     def since(self, position: int) -> Ints:
         """The rows that are not as who read up to ``position`` read them, each once and in order."""
         if position == self.position:
             return _NONE
-        earnest, thought = (last[: self._rows] for last in self._last)
         at, in_thought = divmod(position, 2)
+        if not in_thought and not self._depth and self._lately[0][0] <= at:
+            return np.array(sorted({row for when, row in self._lately if when > at}), dtype=np.int64)
+        earnest, thought = (last[: self._rows] for last in self._last)
         moved = earnest > at
         if in_thought:
             moved |= thought > at

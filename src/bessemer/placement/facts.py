@@ -64,11 +64,11 @@ class Hold(Taken):
     tenure: Tenure = Tenure()
 
     @classmethod
-    def of(cls, decision: Decision) -> Hold:
+    def of(cls, decision: Decision, *, tenure: Tenure = Tenure()) -> Hold:
         """What a decision takes."""
         request = decision.request
         shape = None if request is None else Shape.of(request).taken(decision.device_milli)
-        return cls(*_taken(decision), shape=shape, request=request)
+        return cls(*_taken(decision), shape=shape, request=request, tenure=tenure)
 
     def is_of(self, decision: Decision) -> bool:
         """Whether it is what `of` makes of the decision, but for its tenure: asked where it nearly always is."""

@@ -59,7 +59,7 @@ async def host_act(visit: Visit) -> Response:
 async def chat(visit: Visit) -> Response:
     """Ask an endpoint's model or one of its adapters: ``{"model", "messages", "temperature", "top_p", "max_tokens",
     "seed", "stop"}`` in, OpenAI's events out, before them ``{"bessemer": …}`` with what the gateway said of its own."""
-    body = await _json(visit)
+    body = await json_of(visit)
     key = Key("Endpoint", visit.part("scope"), visit.part("name"))
     question = {
         "model": _model(body.get("model"), key.name),
@@ -93,7 +93,8 @@ async def _answer(visit: Visit, endpoint: Key, *, token: str, question: dict[str
         yield told(orjson.dumps({"error": {"message": error.message}}))
 
 
-async def _json(visit: Visit) -> dict[str, Any]:
+async def json_of(visit: Visit) -> dict[str, Any]:
+    """A request's body. Raises Malformed for one that is no object."""
     data = await body_of(visit.request, limit=BODY_BYTES_MAX)
     try:
         body = orjson.loads(data)

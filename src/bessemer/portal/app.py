@@ -21,7 +21,7 @@ from bessemer import __version__
 from bessemer.client import connect, tls_context
 from bessemer.core.clock import Clock, SystemClock
 from bessemer.kinds import KINDS
-from bessemer.portal import acts, door, keys, looks, outside, people, using
+from bessemer.portal import acts, door, embedding, keys, looks, measured, outside, people, using
 from bessemer.portal.assets import Assets
 from bessemer.portal.desk import Desks
 from bessemer.portal.draw import Pen
@@ -100,6 +100,8 @@ def routes(assets: Assets) -> list[Route]:
         (f"{at}/quota", looks.quota_page),
         (f"{at}/members", people.members_page),
         (f"{at}/credentials", people.credentials_page),
+        ("/models/{name}", measured.model_page),
+        (f"{at}/models/{{name}}", measured.own_page),
         ("/live", looks.live),
         ("/search", looks.search),
         *((f"/{section}", looks.kind_page) for section in looks.KINDS),
@@ -113,6 +115,7 @@ def routes(assets: Assets) -> list[Route]:
         (f"{at}/keys", keys.key_act),
         (f"{at}/instances/{{name}}/{{act}}", acts.instance_act),
         (f"{at}/endpoints/{{name}}/chat", acts.chat),
+        (f"{at}/endpoints/{{name}}/embed", embedding.embed),
         (f"{at}/endpoints/{{name}}/{{act}}", acts.endpoint_act),
     ]
     return [

@@ -109,17 +109,16 @@ class Gate:
     ca: Path | None
 
 
-def endpoint_code(project: str, name: str, *, body: str, gate: Gate) -> Tabs:
+def endpoint_code(project: str, name: str, *, body: str, gate: Gate, embeds: bool = False) -> Tabs:
+    chat = "" if embeds else f'\nbessemer chat {name} "What is a furnace?" -n {project}'
     return (
         ("kubectl", f"kubectl -n {project} get endpoint {name} -w\nkubectl -n {project} describe endpoint {name}"),
         (
             "CLI",
-            f"bessemer get endpoint {name} -n {project}\n"
-            f"bessemer key create app -n {project}\n"
-            f'bessemer chat {name} "What is a furnace?" -n {project}',
+            f"bessemer get endpoint {name} -n {project}\nbessemer key create app -n {project}{chat}",
         ),
         ("YAML", body),
-        ("curl", f"{shell(project, gate)}\n\n{curl(name, gate)}"),
+        ("curl", f"{shell(project, gate)}\n\n{calls(name, gate, embeds=embeds)[0]}"),
     )
 
 
@@ -127,6 +126,64 @@ def shell(project: str, gate: Gate) -> str:
     """What a shell needs to know before `curl` or `python` run in it: whom to trust, and a key, which is shown once."""
     trust = f"export SSL_CERT_FILE={shlex.quote(str(gate.ca.absolute()))}\n" if gate.ca else ""
     return f'{trust}export BESSEMER_API_KEY="$(bessemer key create app -n {project})"'
+
+
+def calls(model: str, gate: Gate, *, embeds: bool) -> tuple[str, str, str]:
+    """By curl, in Python and in JavaScript: a conversation, or texts that become vectors."""
+    if embeds:
+        return embed_curl(model, gate), embed_python(model, gate), embed_javascript(model, gate)
+    return curl(model, gate), python(model, gate), javascript(model, gate)
+
+
+def embed_curl(model: str, gate: Gate) -> str:
+    """Two texts with nothing but curl."""
+    trust = '--cacert "$SSL_CERT_FILE" ' if gate.ca else ""
+    return f"""curl {trust}\\
+  {gate.url}/v1/embeddings \\
+  -H "Authorization: Bearer $BESSEMER_API_KEY" \\
+  -H "Content-Type: application/json" \\
+  -d '{{
+    "model": "{model}",
+    "input": ["Steel is blown with air.", "Air makes steel."]
+  }}'"""
+
+
+def embed_python(model: str, gate: Gate) -> str:
+    """The same with the official client."""
+    return f"""import os
+
+from openai import OpenAI
+
+client = OpenAI(
+    base_url="{gate.url}/v1",
+    api_key=os.environ["BESSEMER_API_KEY"],
+)
+answer = client.embeddings.create(
+    model="{model}",
+    input=["Steel is blown with air.", "Air makes steel."],
+)
+for one in answer.data:
+    print(len(one.embedding), one.embedding[:4])
+"""
+
+
+def embed_javascript(model: str, gate: Gate) -> str:
+    """The same with the official client for Node.js."""
+    trust = '// node finds the authority by: export NODE_EXTRA_CA_CERTS="$SSL_CERT_FILE"\n' if gate.ca else ""
+    return f"""{trust}import OpenAI from "openai";
+
+const client = new OpenAI({{
+  baseURL: "{gate.url}/v1",
+  apiKey: process.env.BESSEMER_API_KEY,
+}});
+const answer = await client.embeddings.create({{
+  model: "{model}",
+  input: ["Steel is blown with air.", "Air makes steel."],
+}});
+for (const one of answer.data) {{
+  console.log(one.embedding.length, one.embedding.slice(0, 4));
+}}
+"""
 
 
 def curl(model: str, gate: Gate) -> str:

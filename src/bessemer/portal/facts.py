@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import ClassVar
 
+from bessemer.core.money import Prices
 from bessemer.core.resource import Key
 
 
@@ -113,6 +114,8 @@ class EndpointFact(Workload):
     KIND = "Endpoint"
 
     model: str = ""
+    embeds: bool = False
+    """It only makes texts into vectors, and answers nothing."""
     slots: int = 0
     context_tokens: int = 0
     wanted: int = 0
@@ -128,6 +131,8 @@ class EndpointFact(Workload):
     updated: int = 0
     revisions: tuple[Revision, ...] = ()
     scaling: Scaling | None = None
+    logged: str = ""
+    """Where what it is asked and answers is logged, for how long, and what is wrong with that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +220,8 @@ class ClaimFact(Fact):
     fitting: int = 0
     score: tuple[tuple[str, float], ...] = ()
     refused: tuple[tuple[int, str], ...] = ()
+    answers: str = ""
+    """As records of usage say who answers (`core.money.said_of`); of an endpoint's replica."""
 
     @property
     def milli_cores(self) -> int:
@@ -266,8 +273,7 @@ class PlanFact(Fact):
     currency: str
     core_hour: int
     memory_gib_hour: int
-    million_input: int
-    million_output: int
+    tokens: Prices
     devices: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
 
 

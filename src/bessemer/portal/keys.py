@@ -129,7 +129,7 @@ def spec_of(visit: Visit, project: str, *, written: Mapping[str, str]) -> dict[s
     wrong: list[Cause] = []
     here = {one.name for one in visit.desk.all(EndpointFact) if one.project == project}
     endpoints = forms.words(written.get("endpoints", ""))
-    if unknown := [name for name in endpoints if name not in here]:
+    if unknown := [name for name in endpoints if name.partition(":")[0] not in here]:
         wrong.append(Cause("spec.endpoints", f"there is no endpoint {', '.join(unknown)} in this project"))
     said: dict[str, Any] = {"endpoints": endpoints, "networks": forms.words(written.get("networks", ""))}
     said |= {name: written.get(name, "") for name in ("description", "owner", "priority")}

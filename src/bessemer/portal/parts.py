@@ -332,6 +332,18 @@ class Plugged(Part):
 
 
 @dataclass(frozen=True, slots=True)
+class LoadPlots(Part):
+    """The plots of a vetting, which a script draws; ``empty`` is said where there is nothing to be drawn, with the
+    ``command`` that would change it."""
+
+    macro: ClassVar[str] = "load_plots"
+
+    embeds: bool
+    empty: str = ""
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Figure(Part):
     """A number and its unit."""
 

@@ -1,4 +1,4 @@
-"""The chat playground: talks to the gateway as any application does, with a key made for this session alone.
+"""The playground: talks to the gateway as any application does, with a key made for this session alone.
 
 A key is for one endpoint, good for an hour, held in memory only and deleted at sign-out, so that every token of a
 playground is metered and billed like any other. Nothing of a conversation is kept here.
@@ -24,6 +24,7 @@ from bessemer.core.ports import Scope
 from bessemer.core.resource import API_VERSION, Key
 
 KEY_SECONDS = 3600
+CHAT, EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
 PLAYGROUND = "playground-"
 """How the names of these keys begin."""
 _LABEL = "bessemer.dev/made-by"
@@ -119,11 +120,11 @@ class Playground:
         self._session: aiohttp.ClientSession | None = None
 
     @asynccontextmanager
-    async def ask(self, token: str, body: Mapping[str, Any]) -> AsyncIterator[Reply]:
-        """The answer as it comes: OpenAI's events. Raises KeyRefused, Unavailable with the gateway's own
+    async def ask(self, token: str, body: Mapping[str, Any], *, path: str = CHAT) -> AsyncIterator[Reply]:
+        """The answer as it comes: OpenAI's events, of a chat. Raises KeyRefused, Unavailable with the gateway's own
         words, or with what is known of the bill where it has none."""
         try:
-            response = await self._answer(token, body)
+            response = await self._answer(token, body, path=path)
             try:
                 if response.status >= 400:
                     refusal = KeyRefused if response.status == 401 else Unavailable
@@ -143,21 +144,21 @@ class Playground:
             await self._session.close()
             self._session = None
 
-    async def _answer(self, token: str, body: Mapping[str, Any]) -> aiohttp.ClientResponse:
+    async def _answer(self, token: str, body: Mapping[str, Any], *, path: str) -> aiohttp.ClientResponse:
         """The first answer that is not the gateway's not yet knowing a new key."""
         give_up = self._clock.monotonic() + _KEY_KNOWN_SECONDS_MAX
         while True:
-            response = await self._post(token, body)
+            response = await self._post(token, body, path=path)
             if response.status != 401 or self._clock.monotonic() >= give_up:
                 return response
             response.release()
             await self._clock.sleep(0.1)
 
-    async def _post(self, token: str, body: Mapping[str, Any]) -> aiohttp.ClientResponse:
+    async def _post(self, token: str, body: Mapping[str, Any], *, path: str) -> aiohttp.ClientResponse:
         if self._session is None:
             self._session = aiohttp.ClientSession()
         return await self._session.post(
-            f"{self._url}/v1/chat/completions",
+            f"{self._url}{path}",
             data=orjson.dumps(body),
             headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
             timeout=aiohttp.ClientTimeout(total=_REPLY_SECONDS_MAX, sock_connect=5.0),

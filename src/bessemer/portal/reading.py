@@ -6,10 +6,15 @@ from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
+import orjson
+
 from bessemer.core.clock import epoch
+from bessemer.core.money import Prices, said_of
 from bessemer.core.resource import Key
 from bessemer.kinds.fields import at
 from bessemer.kinds.fleet.host import FAKE_TAINT
+from bessemer.kinds.inference.endpoint.prompts import logged_to
+from bessemer.kinds.inference.endpoint.revisions import MODEL_OF, TEMPLATE
 from bessemer.portal.facts import (
     ClaimFact,
     DeviceFact,
@@ -108,6 +113,7 @@ def endpoint(body: Body) -> EndpointFact:
     return EndpointFact(
         **_workload(body),
         model=spec.get("model", ""),
+        embeds=spec.get("task") == "embed",
         slots=spec.get("slots", 4),
         context_tokens=spec.get("contextTokens", 2048),
         wanted=wanted,
@@ -131,6 +137,7 @@ def endpoint(body: Body) -> EndpointFact:
         updated=status.get("updatedReplicas", 0),
         revisions=tuple(_revision(one) for one in status.get("revisions") or ()),
         scaling=_scaling(spec, status),
+        logged=logged_to(spec["logging"], status) if spec.get("logging") else "",
     )
 
 
@@ -225,7 +232,15 @@ def claim(body: Body) -> ClaimFact:
         fitting=placement.get("fitting", 0),
         score=tuple((placement.get("score") or {}).items()),
         refused=_reasons(placement),
+        answers=_answers(body.get("metadata") or {}),
     )
+
+
+def _answers(metadata: Body) -> str:
+    """Of the marks that a replica was placed with; one of an older release has none."""
+    said = (metadata.get("annotations") or {}).get(TEMPLATE)
+    model = orjson.loads(said).get("model", "") if said else ""
+    return said_of(model, project=(metadata.get("labels") or {}).get(MODEL_OF, "")) if model else ""
 
 
 def tenant(body: Body) -> TenantFact:
@@ -279,8 +294,7 @@ def plan(body: Body) -> PlanFact:
         currency=at("spec", "currency", default="EUR")(body),
         core_hour=rates.get("coreHour", 0),
         memory_gib_hour=rates.get("memoryGibHour", 0),
-        million_input=rates.get("millionInputTokens", 0),
-        million_output=rates.get("millionOutputTokens", 0),
+        tokens=Prices.read(body.get("spec") or {}),
         devices=MappingProxyType(dict(rates.get("deviceHour") or {})),
     )
 

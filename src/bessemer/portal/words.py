@@ -18,6 +18,8 @@ TONES = {
     "Running": "ok",
     "Serving": "ok",
     "Active": "ok",
+    "Succeeded": "ok",
+    "Passed": "ok",
     "Pending": "waiting",
     "Preparing": "waiting",
     "Booting": "waiting",
@@ -33,6 +35,7 @@ TONES = {
     "Stopped": "free",
     "Disabled": "free",
     "Expired": "free",
+    "Skipped": "free",
     "Cordoned": "cordoned",
     "Fenced": "cordoned",
 }

@@ -17,6 +17,7 @@ from sqlalchemy import BindParameter, and_, bindparam, delete, exists, func, ins
 from bessemer.core.bounds import (
     BUSY_SECONDS,
     METERS,
+    OF_QUOTA,
     Answer,
     Ask,
     Bound,
@@ -33,13 +34,14 @@ from bessemer.core.money import HOLD_SECONDS, Prices
 from bessemer.core.resource import tenant_of
 from bessemer.core.units import show_price
 from bessemer.core.values import LedgerEntry, UsageRecord
-from bessemer.store import money
+from bessemer.store import lent, money
 from bessemer.store.documents import Document
 from bessemer.store.kinds import API_KEY, PROJECT, TENANT
 from bessemer.store.schema import bounds, levels, of, stated
 from bessemer.store.scopes import owner
 from bessemer.store.transaction import Tx
 
+_MICRO = frozenset(meter.name for meter in (*METERS.values(), *OF_QUOTA.values()) if meter.unit == "micro")
 _BUSY = tuple(meter.name for meter in METERS.values() if meter.way == "busy")
 
 KINDS = (API_KEY, PROJECT, TENANT)
@@ -204,6 +206,8 @@ def hold(tx: Tx, project: str, *, ask: Ask) -> Answer:
     stands = ask.after is not None and ask.after == number
     # Of a project that is gone nothing is kept: nobody would ever forget it.
     there = row is not None or bool(owner(tx, f"project/{project}"))
+    if there and stands and (ask.wants or ask.anew):
+        lent.hold(tx, project, holder=ask.holder, wants=_of_quota(ask, True), anew=ask.anew)
     if there and stands and (ask.wants or (ask.anew and number)):
         if ask.anew:
             tx.run(_DROP_ALL, of_project=project, of_holder=ask.holder)
@@ -211,7 +215,7 @@ def hold(tx: Tx, project: str, *, ask: Ask) -> Answer:
             for meter in _BUSY:
                 tx.run(_DROP_BUSY, of_project=project, of_holder=ask.holder, of_meter=meter)
         prices = _prices(tx, project, meters={want.meter for want in ask.wants})
-        for want in ask.wants:
+        for want in _of_quota(ask, False):
             _want(tx, project, ask=ask, want=want, currency=prices.currency)
         number += 1
         if row is None:
@@ -221,12 +225,17 @@ def hold(tx: Tx, project: str, *, ask: Ask) -> Answer:
     known = {one.scope for one in standing}
     for scope in {want.scope for want in ask.wants} - known:
         standing += _standing(tx, [scope])
+    standing += lent.standing(tx, project)
     prices = _prices(tx, project, meters={one.meter for one in standing})
     return Answer(number=number, stands=stands, bounds=standing, prices=prices)
 
 
+def _of_quota(ask: Ask, quotas: bool) -> list[Want]:
+    return [want for want in ask.wants if (want.meter in OF_QUOTA) is quotas]
+
+
 def _prices(tx: Tx, project: str, *, meters: set[str]) -> Prices:
-    if any(meter in METERS and METERS[meter].unit == "micro" for meter in meters):
+    if any(meter in _MICRO for meter in meters):
         return money.prices_of(tx, tenant_of(project))
     return Prices()
 
@@ -365,7 +374,8 @@ def _came_to(unit: str, of: LedgerEntry | UsageRecord, *, prices: Prices, reques
         return requests
     if unit == "tokens":
         return of.input_tokens + of.output_tokens
-    return prices.tokens(read=of.input_tokens, cached=of.cached_input_tokens, written=of.output_tokens)
+    due = prices.of(of.model)
+    return due.tokens(read=of.input_tokens, cached=of.cached_input_tokens, written=of.output_tokens)
 
 
 def _release(tx: Tx, project: str, *, holder: str, of: _Row, amount: int) -> None:

@@ -225,8 +225,10 @@ def _telling(
     key = documents.key_of(said, kinds)
 
     def tell(tx: Tx) -> Stored:
+        before = find(tx, key)
+        first = before is not None and b'"status":' not in before.body
         stored = replace_part(tx, said, key=key, part="status", writer=writer, forward=forward)
-        events.note(tx, stored, happenings=tells.happenings)
+        events.note(tx, stored, happenings=tells.happenings, first=first)
         return stored
 
     return tell

@@ -82,18 +82,20 @@ class EventTable:
         return stored
 
 
-def note(tx: Tx, about: Stored, *, happenings: Sequence[Happening]) -> None:
-    """What the write of a status told, with it."""
+def note(tx: Tx, about: Stored, *, happenings: Sequence[Happening], first: bool = False) -> None:
+    """What the write of a status told, with it. ``first``: it had none before."""
     for one in happenings:
         kind = "Warning" if one.warning else "Normal"
-        _emit(tx, about.key, uid=about.uid, words=(kind, one.reason, one.message[:_MESSAGE_MAX]))
+        _emit(tx, about.key, uid=about.uid, words=(kind, one.reason, one.message[:_MESSAGE_MAX]), first=first)
+        first = False
 
 
-def _emit(tx: Tx, about: Key, *, uid: str, words: tuple[str, str, str]) -> None:
+def _emit(tx: Tx, about: Key, *, uid: str, words: tuple[str, str, str], first: bool = False) -> None:
     digest = hashlib.sha256("\0".join((uid, *words)).encode()).hexdigest()[:16]
     key = Key(EVENT, about.namespace or "default", f"{about.name[:_NAME_MAX]}.{digest}")
     now = rfc3339(tx.now)
-    row = find(tx, key)
+    # Of what has just begun nothing was told, and it is not looked for: was it all the same, the group runs again.
+    row = None if first and not tx.careful else find(tx, key)
     if row is not None and row.document().get("reportingComponent") != TELLER:
         remove(tx, row)  # somebody's own, under a name that is ours
     elif row is not None:
@@ -102,8 +104,9 @@ def _emit(tx: Tx, about: Key, *, uid: str, words: tuple[str, str, str]) -> None:
         document["lastTimestamp"] = now
         save(tx, document, before=row)
         return
-    # Asked before this one counts, so that nothing which the group has put off need be written for the answer.
-    many = tx.one(_SOME, of_owner=uid)[0] >= PER_OBJECT_MAX
+    # Asked before this one counts, so that nothing which the group has put off need be written for the answer. Where
+    # this is the first and there are too many, the next one finds it.
+    many = not first and tx.one(_SOME, of_owner=uid)[0] >= PER_OBJECT_MAX
     saved = save(tx, _new(key, about, uid=uid, words=words, at=tx.now), before=None)
     own(tx, saved.uid, owners={uid: False})
     surplus = tx.one(_COUNT, of_owner=uid)[0] - PER_OBJECT_MAX if many else 0

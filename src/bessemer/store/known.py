@@ -196,6 +196,12 @@ class Known:
         entry = asked.found.get(asked.name(values))
         return entry[1] if entry is not None else None
 
+    def at(self, statement: Statement, row: tuple[Any, ...]) -> Rows | None:
+        """`get` of a statement that finds one row by its primary key, which this is."""
+        asked = self._rows.get(statement)
+        entry = asked.found.get(row) if asked is not None and asked.by_row else None
+        return entry[1] if entry is not None else None
+
     def set(self, statement: Statement, values: Mapping[str, Any], *, rows: Rows) -> None:
         """This is what the statement would answer now."""
         asked = self._asked(statement, values)
@@ -227,14 +233,15 @@ class Known:
     def replace(self, written: Statement, values: Mapping[str, Any], *, look: Look, rows: Rows) -> None:
         """`forget` what a write of one row may have changed, but for what a statement finds by its key, of which this
         is the answer now."""
-        change, mine = _touches[written], self._asked(look.statement, look.values)
-        name = mine.name(look.values)
+        change, mine = _touches[written], self._rows.get(look.statement) or self._asked(look.statement, look.values)
         row = change.row(values)
         for table in change.tables:
             for asked in self._tables.get(table, ()):
-                if asked.found and asked is not mine:
-                    self._forget((asked,), row, written=written, values=values)
-        self._keep(mine, name, entry=(look.values, rows))
+                # What is not known of that very row is not looked through: asked several times for each write.
+                if asked is mine or not asked.found or (asked.by_row and row and row not in asked.found):
+                    continue
+                self._forget((asked,), row, written=written, values=values)
+        self._keep(mine, row if row and mine.by_row else mine.name(look.values), entry=(look.values, rows))
 
     def _forget(
         self, every: Sequence[_Asked], row: tuple[Any, ...], *, written: Statement, values: Mapping[str, Any]
@@ -244,8 +251,7 @@ class Known:
             if not found:
                 continue
             if row and asked.by_row:
-                before = found.pop(row, None)
-                if before is not None:
+                if (before := found.pop(row, None)) is not None:
                     self._journal.append((found, row, before))
             else:
                 gone = _met(asked.statement, found, written=written, values=values)
@@ -304,11 +310,10 @@ class Later:
 
     def met(self, statement: Statement, values: Mapping[str, Any]) -> bool:
         """Whether it asks, or writes, what may be one of theirs."""
-        if not self._tables:
-            return False
-        asked = _touches[statement]
-        met = [table for table in asked.tables if table in self._tables]
-        return bool(met) and any(self._meets(table, asked, values=values) for table in met)
+        asked, met = _touches[statement], False
+        for table in asked.tables:
+            met = met or (table in self._tables and self._meets(table, asked, values=values))
+        return met
 
     def _meets(self, table: str, asked: Touch, *, values: Mapping[str, Any]) -> bool:
         if asked.key:
@@ -325,7 +330,7 @@ class Later:
         """The primary keys of the rows; () for a write whose row is not known."""
         seen, rows = self._rows.get(table, (0, set()))
         writes = self._tables[table]
-        rows.update(_touches[statement].row(values) for statement, values in writes[seen:])
+        rows.update([_touches[statement].row(values) for statement, values in writes[seen:]])
         self._rows[table] = (len(writes), rows)
         return rows
 

@@ -45,6 +45,7 @@ _ADD = update(quota).values(used=quota.c.used + bindparam("amount")).where(*_HER
 _SET = update(quota).values(used=bindparam("used")).where(*_HERE)
 
 _NOW: BindParameter[int] = bindparam("now")
+COUNTING = "what this month has cost is being counted: try again in a moment"
 LOST = -1
 """The number of a hold whose gateway's spool is lost for good: it counts until its time is over."""
 
@@ -121,7 +122,7 @@ class _Room:
     def require(self, amount: int, *, what: str = "") -> None:
         """That there is room for so much, or for anything at all. Raises QuotaExceeded."""
         if self.of.upto is None:
-            self._refuse("what this month has cost is being counted: try again in a moment")
+            self._refuse(COUNTING)
         if self.left <= 0 or amount > self.left:
             asked = f"{what}{show_price(amount, self.currency)} asked, " if amount else ""
             held = f", {show_price(self.held, self.currency)} held by gateways" if self.held else ""
@@ -152,9 +153,12 @@ def require(tx: Tx, project: str, *, tenant: str) -> None:
 
 
 def _bounded(tx: Tx, project: str, *, tenant: str) -> bool:
-    """Whether either has a bound: two reads by key, which a group asks once."""
-    stated = (bound for look in asked(project, tenant=tenant) for (bound,) in tx.look(look.statement, **look.values))
-    return any(bound is not None for bound in stated)
+    """Whether either has a bound: `asked`, which a group asks once."""
+    for scope in (f"project/{project}", f"tenant/{tenant}"):
+        for (bound,) in tx.look(_STATED, of_scope=scope, of_meter=METER):
+            if bound is not None:
+                return True
+    return False
 
 
 def asked(project: str, *, tenant: str) -> Iterator[Look]:
@@ -224,6 +228,26 @@ def hold(tx: Tx, project: str, *, wish: Wish | None, asks: bool) -> Purse | None
     return Purse(prices=prices, number=number + 1, stands=True, left=left - more)
 
 
+def state(tx: Tx, project: str, *, holder: str, micro: int) -> None:
+    """Let it hold so much, by a statement that is known to be its last. Raises QuotaExceeded."""
+    row = tx.one(_HOLD, of_project=project, of_holder=holder)
+    if micro or (row is not None and row[0]):
+        hold(tx, project, wish=Wish(holder=holder, micro=micro, after=row[1] if row is not None else 0), asks=False)
+
+
+def standing(tx: Tx, project: str) -> tuple[str, int, int, int, str] | None:
+    """Of the bound of which the least is left: scope, bound, what is spent and held of it, and who may raise it. None
+    where there is none. One that was not looked at is spent."""
+    bounds = _bounds(tx, project, tenant=tenant_of(project))
+    if not bounds:
+        return None
+    room = min(_rooms(tx, bounds, currency=""), key=lambda one: one.left if one.of.upto is not None else -1)
+    scope, bound = room.of.scope, room.of.bound
+    if room.of.upto is None:
+        return scope, bound, max(bound, room.of.used), room.held, COUNTING
+    return scope, bound, room.of.used, room.held, raise_it(scope)
+
+
 def settle(tx: Tx, row: LedgerEntry, *, holder: str, held: int) -> None:
     """A row of tokens was appended to the ledger, of requests for which the gateway ``held`` so much: what they cost
     leaves its hold and is spent."""
@@ -241,7 +265,8 @@ def settle(tx: Tx, row: LedgerEntry, *, holder: str, held: int) -> None:
 def _cost(prices: Prices, row: LedgerEntry) -> int:
     """What a row of the ledger adds, as it is appended: its tokens, or a claim's first hour."""
     if row.kind == "tokens":
-        return prices.tokens(read=row.input_tokens, cached=row.cached_input_tokens, written=row.output_tokens)
+        due = prices.of(row.model)
+        return due.tokens(read=row.input_tokens, cached=row.cached_input_tokens, written=row.output_tokens)
     return _first_hour(prices, row)
 
 

@@ -84,13 +84,17 @@ def take(tx: Tx, project: str, *, tenant: str, amounts: Mapping[str, int]) -> No
     for scope in scopes(project, tenant):
         for meter, amount in amounts.items():
             if amount:
-                _take(tx, scope, meter=meter, amount=_with_devices(tx, scope, meter=meter, by=amount))
+                _with_devices(tx, scope, meter=meter, by=amount)
+                _take(tx, scope, meter=meter, amount=amount)
 
 
 def _take(tx: Tx, scope: str, *, meter: str, amount: int) -> None:
     place = {"of_scope": scope, "of_meter": meter}
     used, bound = 0, None
-    for used, bound in (rows := tx.look(LOOK, **place)):
+    rows = tx.known.at(LOOK, (scope, meter))
+    if rows is None:
+        rows = tx.look(LOOK, **place)
+    for used, bound in rows:
         if bound is not None and used + amount > bound:
             raise exceeded(scope, meter, amount=amount, left=bound - used, bound=bound)
     look, after = Look(LOOK, place), [(used + amount, bound)]
@@ -105,20 +109,19 @@ def give(tx: Tx, project: str, *, tenant: str, amounts: Mapping[str, int]) -> No
     for scope in scopes(project, tenant):
         for meter, amount in amounts.items():
             if amount:
-                _give(tx, scope, meter=meter, amount=-_with_devices(tx, scope, meter=meter, by=-amount))
+                _with_devices(tx, scope, meter=meter, by=-amount)
+                _give(tx, scope, meter=meter, amount=amount)
 
 
-def _with_devices(tx: Tx, scope: str, *, meter: str, by: int) -> int:
-    """Parts of devices count as devices too: as many as are begun by all of them. Answers ``by``."""
-    devices = devices_of(meter)
-    if devices:
+def _with_devices(tx: Tx, scope: str, *, meter: str, by: int) -> None:
+    """Parts of devices count as devices too: as many as are begun by all of them."""
+    if devices := devices_of(meter):
         used = next((used for used, _ in tx.look(LOOK, of_scope=scope, of_meter=meter)), 0)
         more = begun(max(used + by, 0)) - begun(used)
         if more > 0:
             _take(tx, scope, meter=devices, amount=more)
         elif more < 0:
             _give(tx, scope, meter=devices, amount=-more)
-    return by
 
 
 def _give(tx: Tx, scope: str, *, meter: str, amount: int) -> None:
@@ -226,13 +229,30 @@ def hold(tx: Tx, project: str, *, meter: Meter, amount: int, wish: Wish | None =
     """Give out ``amount`` of what the project and its tenant may within the present window, whole or not at all, with
     the money that is wished for. Raises QuotaExceeded."""
     purse = money.hold(tx, project, wish=wish, asks=amount > 0)
-    start = int(tx.server_time) // meter.window_seconds * meter.window_seconds
-    left = []
+    left = give_out(tx, project, meter=meter, amount=amount)
+    until = _begin(tx, meter) + meter.window_seconds
+    return Share(amount=amount, until=until, left=min(left, default=None), money=purse)
+
+
+def give_out(tx: Tx, project: str, *, meter: Meter, amount: int) -> list[int]:
+    """The same without money: what is left of each bound that there is. Raises QuotaExceeded."""
+    start = _begin(tx, meter)
+    bounds = ((scope, bound) for scope, bound, _ in given(tx, project, meter=meter))
+    return [b - _hold(tx, scope, meter=meter, amount=amount, bound=b, start=start) for scope, b in bounds]
+
+
+def given(tx: Tx, project: str, *, meter: Meter) -> Iterator[tuple[str, int, int]]:
+    """Of the project and its tenant, where they have a bound: the scope, that, and what is given out of it by now."""
     for scope in scopes(project, tenant_of(project)):
         row = tx.one(LOOK, of_scope=scope, of_meter=meter.name)
         if row is not None and row[1] is not None:
-            left.append(row[1] - _hold(tx, scope, meter=meter, amount=amount, bound=row[1], start=start))
-    return Share(amount=amount, until=start + meter.window_seconds, left=min(left, default=None), money=purse)
+            window = tx.one(_LOOK_WINDOW, of_scope=scope, of_meter=meter.name)
+            now = window is not None and window[0] == _begin(tx, meter)
+            yield scope, row[1], window[1] if now else 0
+
+
+def _begin(tx: Tx, meter: Meter) -> int:
+    return int(tx.server_time) // meter.window_seconds * meter.window_seconds
 
 
 def _hold(tx: Tx, scope: str, *, meter: Meter, amount: int, bound: int, start: int) -> int:

@@ -110,8 +110,9 @@ def look(key: Key) -> Look:
 
 def find(tx: Tx, key: Key) -> Row | None:
     """The row, or None."""
-    for row in tx.look(LOAD, **place(key)):
-        return Row.of(row)
+    rows = tx.known.at(LOAD, key)
+    for row in tx.look(LOAD, **place(key)) if rows is None else rows:
+        return Row(key, *row[3:])
     return None
 
 

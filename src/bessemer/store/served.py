@@ -79,7 +79,7 @@ _BILLED_OF = select(
 
 def _read(name: str) -> Select[Any]:
     return (
-        select(served.c[name], *_SUMS)
+        select(served.c[name], served.c.model.label("answered_by"), *_SUMS)
         .where(
             of(served.c.project_uid),
             of(served.c.step),
@@ -88,7 +88,7 @@ def _read(name: str) -> Select[Any]:
             or_(_ENDPOINT == "", served.c.endpoint == _ENDPOINT),
             or_(_KEY == "", served.c.api_key == _KEY),
         )
-        .group_by(served.c[name])
+        .group_by(served.c[name], served.c.model)
     )
 
 
@@ -183,7 +183,7 @@ class ServedTable:
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
 
-    async def steps(self, asked: Asked) -> AsyncIterator[tuple[int, Mapping[str, Served]]]:
+    async def steps(self, asked: Asked) -> AsyncIterator[tuple[int, Mapping[tuple[str, str], Served]]]:
         """See `core.served.Figures.steps`. A read for each step, between which others have their turn."""
         for start in range(asked.start, asked.end, asked.step):
             rows = await self._reader.ask(
@@ -196,7 +196,7 @@ class ServedTable:
                 key=asked.key,
             )
             if rows:
-                yield start, {name: Served([int(value) for value in sums]) for name, *sums in rows}
+                yield start, {(name, model): Served([int(value) for value in sums]) for name, model, *sums in rows}
 
     async def replicas(self, project_uid: str) -> Sequence[Replica]:
         """See `core.reconcile.Accounts.replicas`."""

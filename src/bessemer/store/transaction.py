@@ -48,7 +48,7 @@ class Tx:
     ) -> None:
         self._session = session
         self._clock = clock
-        self._careful = careful
+        self.careful = careful
         self.mute = mute
         self.known = known or Known()
         self._later = Later()
@@ -98,7 +98,7 @@ class Tx:
 
     def write(self, statement: Statement, values: Mapping[str, Any]) -> None:
         """`add`, of which it is known already what it leaves."""
-        if self._careful:
+        if self.careful:
             self.written += 1
             self._session.execute(statement, values)
         else:

@@ -48,8 +48,16 @@ def test_vllm_is_told_to_embed(tmp_path: Path) -> None:
 def test_llamacpp_computes_as_long_a_text_as_fits(tmp_path: Path, memory: int, context: int, tokens: int) -> None:
     spec = replace(SPEC, memory_bytes=memory, context_tokens=context)
     said = told(LlamaCpp(), spec, tmp_path)
-    assert (said["embeds"], said["arguments"]) == (True, {"batch-size": tokens, "ubatch-size": tokens})
+    assert (said["embeds"], said["arguments"]) == (
+        True,
+        {"batch-size": tokens, "ubatch-size": tokens, "kv-unified": True},
+    )
     said = told(LlamaCpp(), replace(spec, arguments={"ubatch-size": 32, "pooling": "cls"}), tmp_path)
-    assert said["arguments"] == {"batch-size": tokens, "ubatch-size": 32, "pooling": "cls"}
+    assert said["arguments"] == {"batch-size": tokens, "ubatch-size": 32, "pooling": "cls", "kv-unified": True}
     said = told(LlamaCpp(), replace(spec, task="generate"), tmp_path)
     assert (said["embeds"], said["arguments"]) == (False, {})
+    both = {"pooling": "mean", "kv-unified": False}
+    said = told(LlamaCpp(), replace(spec, arguments=both), tmp_path)
+    assert said["arguments"]["kv-unified"] is True, "else texts of other lengths would have other vectors"
+    said = told(LlamaCpp(), replace(spec, task="generate", arguments={"pooling": "mean"}), tmp_path)
+    assert said["arguments"] == {"pooling": "mean", "kv-unified": True}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -39,9 +40,19 @@ def test_signatures_are_those_of_the_published_examples(
     path: str, query: list[tuple[str, str]], headers: Mapping[str, str], signature: str
 ) -> None:
     text = sigv4.query_of(query)
-    said = sigv4.signed(EXAMPLE, host=HOST, path=path, query=text, headers=headers, now=EXAMPLE_TIME)
+    question = sigv4.Question(host=HOST, path=path, query=text, headers=headers)
+    said = sigv4.signed(EXAMPLE, question, now=EXAMPLE_TIME)
     assert said["Authorization"].endswith(f"Signature={signature}")
     assert said["x-amz-date"] == "20130524T000000Z"
+
+
+def test_the_signature_of_a_body_is_that_of_the_published_example() -> None:
+    headers = {"Date": "Fri, 24 May 2013 00:00:00 GMT", "x-amz-storage-class": "REDUCED_REDUNDANCY"}
+    payload = hashlib.sha256(b"Welcome to Amazon S3.").hexdigest()
+    question = sigv4.Question(method="PUT", host=HOST, path="/test%24file.text", headers=headers, payload=payload)
+    said = sigv4.signed(EXAMPLE, question, now=EXAMPLE_TIME)
+    signature = "98ad721746da40c64f1a55b78f14c238d841ea1380cd77a1b5971af0ece108bd"
+    assert said["Authorization"].endswith(f"Signature={signature}")
 
 
 async def test_a_model_below_a_prefix(tmp_path: Path) -> None:

@@ -149,6 +149,25 @@ async def test_one_after_the_other(here: Range) -> None:
     assert all(hit.first is None and hit.written for hit in found)
 
 
+async def test_what_is_not_kept_is_counted_all_the_same(here: Range) -> None:
+    shots = [Shot(0.0, body(stream=False), keep=keep) for keep in (True, False)]
+    await here.loads.begin("a", SECRET, volley=Volley(1, shots, 60.0, serial=True))
+    one, two = await hits(here, here.loads)
+    assert (bool(one.answer), two.answer) == (True, "")
+    assert (two.status, two.read, two.written) == (200, one.read, one.written)
+
+
+async def test_texts_are_embedded_and_what_was_read_is_counted(here: Range) -> None:
+    model = here.host.engine.models["a"]  # type: ignore[attr-defined]
+    asked = {"model": ALIAS, "input": ["iron", "steel rails"], "encoding_format": "base64"}
+    for embeds, status in ((False, 501), (True, 200)):
+        model.embeds = embeds
+        await here.loads.begin("a", SECRET, volley=Volley(status, [Shot(0.0, asked, "/v1/embeddings")], 60.0))
+        (hit,) = await hits(here, here.loads, status)
+        assert (hit.status, hit.read, hit.written, hit.first) == (status, 5 * embeds, 0, None)
+    assert [len(one["embedding"]) for one in json.loads(hit.answer)["data"]] == [88, 88], "16 numbers of four bytes"
+
+
 async def test_one_that_is_known_is_not_begun_again(here: Range) -> None:
     await here.loads.begin("a", SECRET, volley=volley())
     found = await hits(here, here.loads)

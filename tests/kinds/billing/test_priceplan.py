@@ -75,6 +75,20 @@ def test_what_invoices_of_the_past_are_derived_with_is_kept() -> None:
     assert validate(plan(description="For universities.", **same), old) == []
 
 
+def test_rates_of_a_model_are_kept_and_none_joins() -> None:
+    """Its tokens were billed by the general ones until then."""
+    rates = {"millionInputTokens": 1, "millionCachedInputTokens": 0, "millionOutputTokens": 3}
+    old = plan(models={"llama": rates, "acme--lab/mine": rates})
+    assert validate(plan(models={"acme--lab/mine": rates, "llama": rates}), old) == []
+    assert [c.field for c in validate(plan(models={"llama": rates}), old)] == ["spec.models.acme--lab/mine"]
+    dearer = {"llama": {**rates, "millionOutputTokens": 4}, "acme--lab/mine": rates, "new": rates}
+    assert [c.field for c in validate(plan(models=dearer), old)] == ["spec.models.llama", "spec.models.new"]
+    assert "models" not in plan().spec.dump(), "an older release refuses what it does not know"
+    for wrong in ({"llama": {"millionInputTokens": 1}}, {"": rates}, {"a\n": rates}):
+        with pytest.raises(ValidationError):
+            plan(models=wrong)
+
+
 def test_a_state_is_billed_once() -> None:
     assert [c.field for c in validate(plan(billed_states=["lost", "lost"]), None)] == ["spec.billedStates[1]"]
 

@@ -8,8 +8,10 @@ from bessemer.core.reconcile import Billed, Counted, Replica, judge
 from bessemer.core.resource import Done, Wait
 from bessemer.drivers.process.protocol import End
 from bessemer.kinds.fleet.claim import ClaimStatus
+from bessemer.kinds.inference.endpoint import caching
 from bessemer.kinds.inference.endpoint.counting import COUNT_SECONDS
 from bessemer.kinds.inference.endpoint.host import EndpointHost
+from bessemer.kinds.inference.endpoint.spec import ReplicaStatus
 from tests.kinds.host_bench import HostBench
 from tests.kinds.inference.test_endpoint_host import INTENT
 
@@ -96,3 +98,41 @@ async def test_an_engine_that_dies_takes_with_it_what_nobody_saw(bench: HostBenc
     assert state(bench, read=37, wrote=15) == "equal"
     assert state(bench, read=42, wrote=20) == "explained", "what was billed and not seen"
     assert state(bench, read=36, wrote=15) == "unexplained", "more was counted than anybody was billed for"
+
+
+@pytest.mark.parametrize(
+    ("engine", "used", "said"), [("vllm", 0.87, 0.8), ("vllm", 0.3, None), ("llamacpp", 0.87, None)]
+)
+async def test_how_full_its_cache_is_stands_in_its_status_by_steps(
+    engine: str, used: float, said: float | None
+) -> None:
+    intent = INTENT.model_copy(update={"engine": engine})
+    bench = HostBench(EndpointHost(), intent.dump(), kind="Endpoint")
+    bench.engine.sorts = ("llamacpp", "vllm")
+    await bench.until_phase("Running")
+    counters, changes = bench.engine.models["c-1"].counters, 0
+    for number in range(30):
+        counters.kv_used = used + 0.01 * (number % 3)
+        await bench.clock.advance(5)
+        before = bench.status
+        await bench.step()
+        changes += bench.status.detail.get("cache") != before.detail.get("cache")
+    assert caching.said(bench.claim) == said
+    assert changes == (said is not None), "it is said once, and again when it is another step"
+
+
+@pytest.mark.parametrize("wild", ["0.9", True, -1, 3.0, float("nan"), None, [0.9]])
+def test_what_a_host_says_of_a_cache_and_makes_no_sense_says_nothing(wild: object) -> None:
+    bench = HostBench(EndpointHost(), INTENT.dump(), kind="Endpoint")
+    bench.claim.status.detail["cache"] = wild
+    assert caching.said(bench.claim) is None
+
+
+def test_the_caches_of_an_endpoint_are_as_full_as_those_that_answer_on_the_mean() -> None:
+    def one(*, ready: bool = True, share: float | None = None) -> ReplicaStatus:
+        return ReplicaStatus(replica=0, claim="c", host="h", phase="Running", ready=ready, cache_share=share)
+
+    assert caching.share([one(share=1.0), one(share=0.8), one(ready=False, share=0.5)]) == pytest.approx(0.9)
+    assert caching.share([one(share=1.0), one()]) == 0.5, "who is half empty has room"
+    assert caching.share([one(), one()]) is None
+    assert caching.share([]) is None

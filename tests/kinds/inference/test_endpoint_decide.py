@@ -12,9 +12,10 @@ from bessemer.core.values import ClaimSpec, WorkloadRef
 from bessemer.drivers.engine.protocol import RunningEngine
 from bessemer.kinds.fleet.claim import Claim, ClaimStatus
 from bessemer.kinds.inference.endpoint import control, host
-from bessemer.kinds.inference.endpoint.placing import Hold, Seen
+from bessemer.kinds.inference.endpoint.placing import Seen
 from bessemer.kinds.inference.endpoint.shift import Bounds, numbers_of, shift
 from bessemer.kinds.inference.endpoint.spec import Endpoint, EndpointSpec, EndpointStatus
+from bessemer.kinds.turns import Hold
 from bessemer.kinds.workload import HostView
 
 NOW = 1000.0

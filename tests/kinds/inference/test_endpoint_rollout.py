@@ -14,9 +14,11 @@ from bessemer.core.resource import Metadata
 from bessemer.drivers.engine.fake import Trouble
 from bessemer.drivers.process.protocol import End
 from bessemer.kinds.fleet.claim import Claim
+from bessemer.kinds.inference.endpoint.placing import owner_of
 from bessemer.kinds.inference.endpoint.revisions import (
     KEPT,
     LABEL,
+    MODEL_OF,
     marks_of,
     name_of,
     remembered,
@@ -25,6 +27,7 @@ from bessemer.kinds.inference.endpoint.revisions import (
 )
 from bessemer.kinds.inference.endpoint.shift import DRAINED, Bounds, Shift, room, shift
 from bessemer.kinds.inference.endpoint.spec import Endpoint, EndpointSpec, RevisionStatus
+from bessemer.kinds.inference.model import Model, ModelSpec
 from tests.kinds.five import Life, check_lives_through, distinct
 from tests.kinds.points import Point
 from tests.kinds.world import World
@@ -234,6 +237,20 @@ def marked(claim: Claim, of: Endpoint) -> Claim:
     labels, annotations = marks_of(of)
     update = {"labels": labels, "annotations": annotations}
     return claim.model_copy(update={"metadata": claim.metadata.model_copy(update=update)})
+
+
+def test_whose_a_model_is_follows_the_content_that_replicas_have() -> None:
+    """A project's model that comes under a name after them is not theirs."""
+    endpoint = an_endpoint()
+    spec = ModelSpec.model_validate({"source": {"path": {"path": "/m.gguf"}}})
+    own = Model(metadata=Metadata(name="m", namespace="acme--lab"), spec=spec)
+    assert owner_of(own, endpoint, claims=[]) == "acme--lab"
+    assert marks_of(endpoint, owner="acme--lab")[0][MODEL_OF] == "acme--lab"
+    assert MODEL_OF not in marks_of(endpoint)[0]
+    platforms = marked(a_claim(0, phase="Running", told=False), endpoint)
+    assert owner_of(own, endpoint, claims=[platforms]) == ""
+    other = an_endpoint(slots=1)
+    assert owner_of(own, other, claims=[platforms]) == "acme--lab", "these are of another revision"
 
 
 def test_one_of_before_there_were_revisions_is_of_that_of_now_where_it_is_like_it() -> None:

@@ -116,6 +116,19 @@ def test_a_start_takes_as_long_as_those_before() -> None:
     assert scalers._known["u"].scaler.means.start_seconds == 60.0
 
 
+def test_what_a_reconcile_leaves_behind_is_decided_by_at_once() -> None:
+    """Else an endpoint would seem to start, and not fall asleep, until somebody looks at it for another reason."""
+    scalers = Scalers()
+    scalers.name("u", KEY, standing=Standing(Scale(max=5), 4, 1, 1, 0), now=0.0)
+    scalers.name("u", KEY, standing=Standing(Scale(max=5), 4, 1, 1, 0), now=10.0)
+    scalers.stands("u", wanted=2, ready=1, cache_share=None, now=10.0)
+    scalers.stands("u", wanted=2, ready=2, cache_share=0.9, now=14.0)
+    known = scalers._known["u"]
+    assert (known.standing.ready, known.standing.starting, known.standing.cache_share) == (2, 0, 0.9)
+    assert known.scaler.means.start_seconds == 12.0, "20 s were thought, and 4 it took"
+    scalers.stands("unheard-of", wanted=1, ready=1, cache_share=None, now=20.0)
+
+
 async def said(world: World, **said: int) -> None:
     """A gateway reports."""
     found = await world.object("Endpoint", "chat")
@@ -147,6 +160,7 @@ async def test_an_endpoint_has_what_is_asked_of_it_and_sleeps_and_wakes() -> Non
         await world.create("Endpoint", "chat", {**SPEC, "scale": {"min": 0, "max": 2, "idleSeconds": 30}})
         await world.until_ready("Endpoint", "chat")
         assert await scaling(world) == (1, 1), "the first shows that it can be"
+        assert {(k.standing.ready, k.standing.starting) for k in world.loads._scalers._known.values()} == {(1, 0)}
         await until(world, (2, 2), busy=4, waiting=2)
         await until(world, (0, 0))
         found = await world.object("Endpoint", "chat")

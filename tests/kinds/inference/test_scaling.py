@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -13,9 +14,9 @@ from hypothesis import strategies as st
 
 from bessemer.core.loads import Sums
 from bessemer.kinds.inference.replay import PEERS, PRESETS, Asked, Case, Replayed, figures, replay
-from bessemer.kinds.inference.replay.peers import Knative
+from bessemer.kinds.inference.replay.peers import Fixed, Knative
 from bessemer.kinds.inference.scaling import Means, Policy, Scale, Scaler, ScaleTarget, Sight, scale_problems
-from bessemer.kinds.inference.scaling.learning import Lead, Pace, Rate, Trust
+from bessemer.kinds.inference.scaling.learning import Lead, Pace, Rate, Rushes, Trust
 from tests.kinds.inference.traces import burst, chat
 
 TIMES = ScaleTarget(ttft_ms=1000, inter_token_ms=40)
@@ -107,11 +108,58 @@ def test_a_rate_is_of_a_window_of_which_enough_is_known() -> None:
 
 def test_it_scales_up_at_once_and_down_after_a_while() -> None:
     asked = burst(quiet=400, length=300, a_second=30)
+    asked = [*asked, *(Asked(asked[-1].at + second, 500, 200) for second in range(1, 2000))]
     course = replay(asked, own(CASE), case=CASE)
     rises = [at for at, old, new, _ in course.events if new > old and at >= 400]
     assert 400 <= rises[0] <= 420
     assert not [at for at, old, new, _ in course.events if new < old and rises[0] <= at < rises[0] + 60]
     assert course.wanted[-1] <= 2
+
+
+def test_rushes_that_are_shorter_than_a_start_find_replicas_that_stayed() -> None:
+    asked = burst(quiet=240, length=60, a_second=40, times=8)
+    course = replay(asked, own(CASE), case=CASE)
+
+    def missed(number: int) -> float:
+        rush = [one for one in course.requests if 0 <= one.asked.at - 240 - 300 * number < 60]
+        return sum(one.first_seconds > 1 or one.pace > 0.04 for one in rush) / len(rush)
+
+    assert missed(0) > 0.5, "nobody could know of it"
+    assert max(missed(number) for number in range(3, 8)) < 0.05
+    # Five, always, are enough for them, which is known only afterwards.
+    attained, hours = came_to(asked, lambda _: Fixed(case_of(5)), case_of(5))
+    assert attained > 95.0
+    assert course.replica_seconds * CASE.speed.devices / 3600 < 2 * hours
+
+
+def case_of(count: int) -> Case:
+    """So many, always."""
+    return replace(CASE, scale=CASE.scale.model_copy(update={"min": 1, "max": count}), first=count)
+
+
+def test_a_rise_that_is_over_is_not_taken_to_rise_on() -> None:
+    policy = Scaler(Scale(min=1, max=200, target=TIMES), Means(slots=128, start_seconds=90.0))
+    rates = [1.0] * 60 + [40.0] * 45 + [1.0] * 30
+    for sight in sights(rates, ready=20):
+        policy._pace.seen, policy._writes.weight = 1e6, 1.0
+        foreseen = policy._coming(sight) or 0.0
+        assert foreseen <= 100.0
+        if sight.at >= 2 * 115:
+            assert foreseen < 1.5 * 40, "what came, and no more, once it ends"
+
+
+def test_the_busiest_spans_are_those_in_which_most_came() -> None:
+    rushes = Rushes(span_seconds=10.0, keep_seconds=100.0)
+    assert rushes.rate(0.9) == 0.0
+    for rate in (1, 1, 1, 1, 1, 1, 1, 30, 30, 33):
+        for _ in range(5):
+            rushes.take(seconds=2.0, count=2.0 * rate)
+    assert rushes.rate(1.0) == 33
+    assert rushes.rate(0.6) == 30
+    assert rushes.rate(0.05) == 1
+    for _ in range(50):
+        rushes.take(seconds=2.0, count=2.0)
+    assert rushes.rate(1.0) == 1, "what is long ago says nothing"
 
 
 def test_a_steady_load_changes_nothing() -> None:
@@ -125,6 +173,15 @@ def test_where_no_time_is_said_a_share_of_the_slots_decides() -> None:
     policy = Scaler(Scale(min=1, max=50), Means(slots=10))
     verdicts = [policy.decide(sight, present=1) for sight in sights([1.0] * 10, ready=1, busy=28)]
     assert (verdicts[-1].replicas, verdicts[-1].why) == (4, "28 requests at a time")
+
+
+@pytest.mark.parametrize(("full", "target", "wanted"), [(0.9, None, 5), (1.0, None, 5), (0.7, None, 4), (0.7, 0.5, 6)])
+def test_caches_that_are_nearly_full_want_more_replicas(full: float, target: float | None, wanted: int) -> None:
+    policy = Scaler(Scale(min=4, max=50, target=ScaleTarget(cache_share=target)), Means(slots=100))
+    steady = [replace(sight, kv_share=full) for sight in sights([1.0] * 10, ready=4, busy=40)]
+    verdict = [policy.decide(sight, present=4) for sight in steady][-1]
+    assert verdict.replicas == wanted
+    assert (wanted > 4) == ("caches of keys and values" in verdict.why)
 
 
 def test_steps_are_bounded_and_so_is_what_is_wanted() -> None:

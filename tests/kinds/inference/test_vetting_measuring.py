@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from bessemer.drivers.load.protocol import Hit, Shot, Volley
 from bessemer.kinds.inference.vetting import checks
-from bessemer.kinds.inference.vetting.measuring import Alone, Measured, alone_of, next_rate, taken, volley_of
+from bessemer.kinds.inference.vetting.measuring import Measured, alone_of, next_rate, taken, volley_of
 from bessemer.kinds.inference.vetting.pricing import times
-from bessemer.kinds.inference.vetting.report import Point, knee, percentile, point
+from bessemer.kinds.inference.vetting.report import Alone, Goals, Point, knee, percentile, point
 from bessemer.kinds.inference.vetting.shape import (
     SHAPES,
     Asked,
@@ -60,7 +60,7 @@ def test_times_count_from_when_a_request_was_to_be_sent() -> None:
     """One that was sent late has waited all the same."""
     volley = Volley(1, [Shot(1.0, {}), Shot(2.0, {})], 60.0)
     late = hit(3.0)
-    found = point(volley, [hit(1.0), late], rate=1.0, ttft_ms=None, inter_token_ms=None)
+    found = point(volley, [hit(1.0), late], rate=1.0, goals=Goals())
     assert (found.ttft_p50, found.ttft_p95) == (100.0, 1100.0)
     assert found.inter_token_p95 == 10.0
     assert (found.end_p50, found.end_p95) == (200.0, 1200.0)
@@ -76,7 +76,7 @@ def test_times_count_from_when_a_request_was_to_be_sent() -> None:
 def test_a_point_holds_what_it_must(ttft: int | None, between: int | None, *, bad: bool, held: bool) -> None:
     hits = [hit(), Hit(500, 0.0, 0.1)] if bad else [hit(), hit()]
     volley = Volley(1, [Shot(0.0, {}), Shot(0.0, {})], 60.0)
-    found = point(volley, hits, rate=1.0, ttft_ms=ttft, inter_token_ms=between)
+    found = point(volley, hits, rate=1.0, goals=Goals(ttft, between))
     assert (found.held, found.failed) == (held, int(bad))
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+from pydantic import ValidationError
+
 from bessemer.core.clock import rfc3339
 from bessemer.core.ports import CONTROLLER
 from bessemer.core.resource import Metadata
@@ -77,3 +80,12 @@ def test_the_gateway_reads_keys_and_writes_none() -> None:
 def test_what_is_wrong_is_said_by_field() -> None:
     key = ApiKey(metadata=Metadata(name="k"), spec=ApiKeySpec(endpoints=["a", "b", "a"], expires_at="never"))
     assert [cause.field for cause in validate(key, None)] == ["spec.endpoints[2]", "spec.expiresAt"]
+
+
+@pytest.mark.parametrize(
+    "opened", ["chat:", ":poems", "chat:poems:prose", "chat:Poems", "chat/poems", "a--b/chat:x", "chat: x"]
+)
+def test_what_it_opens_is_an_endpoint_or_one_adapter(opened: str) -> None:
+    assert ApiKeySpec(endpoints=["chat", "chat:poems", "a.b:c.d"]).endpoints == ["chat", "chat:poems", "a.b:c.d"]
+    with pytest.raises(ValidationError):
+        ApiKeySpec(endpoints=[opened])

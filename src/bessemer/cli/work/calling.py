@@ -10,6 +10,7 @@ import orjson
 
 from bessemer.cli.work.rollouts import how_far, progressing
 from bessemer.client import Ask, Client
+from bessemer.kinds.inference.endpoint.prompts import logged_to
 
 _KEY = "$BESSEMER_KEY"
 
@@ -62,6 +63,8 @@ def _told(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if adapters := spec.get("adapters"):
         own = body["metadata"]["name"]
         yield "Adapters", "as " + ", ".join(f"{own}:{name}" for name in adapters)
+    if logged := spec.get("logging"):
+        yield "Logged", f"to {logged_to(logged, status)}"
 
 
 def _replicas(body: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""What the command line does for vettings: what fits where, a vetting's course as a bar, its report and its prices."""
+"""What the command line does for vettings: what fits where, a vetting's course as a bar, and its report."""
 
 from __future__ import annotations
 
@@ -21,14 +21,13 @@ from bessemer.cli.progress import bar
 from bessemer.cli.work.objects import list_all
 from bessemer.cli.work.waiting import standing
 from bessemer.client import Client, an_object
-from bessemer.core.errors import BessemerError, Invalid
-from bessemer.core.inference import ModelFacts
+from bessemer.core.errors import BessemerError, Invalid, NotFound
 from bessemer.core.ports import Scope
 from bessemer.core.resource import Key
 from bessemer.core.units import show_bytes, show_money
-from bessemer.kinds.fleet.flavor import FlavorSpec
-from bessemer.kinds.inference.endpoint.spec import EngineChoice, sort_of
-from bessemer.kinds.inference.footprint import contexts_of, fits, footprint
+from bessemer.drivers.engine.protocol import Task
+from bessemer.kinds.inference.endpoint.spec import EngineChoice
+from bessemer.kinds.inference.fitting import device_bytes, fit_table
 from bessemer.kinds.inference.vetting.shape import quantiles_of
 from bessemer.kinds.inference.vetting.spec import ENDED
 
@@ -44,12 +43,13 @@ _COLUMNS = (("ContextTokens", "GeneratedTokens"), ("input_length", "output_lengt
 
 def spec_of(said: Mapping[str, Any]) -> dict[str, Any]:
     """The Vetting's spec, out of the command's options by their names. Raises Invalid."""
-    target = {"ttftMs": said["ttft"], "interTokenMs": said["inter_token"]}
+    target = {"ttftMs": said["ttft"], "interTokenMs": said["inter_token"], "endMs": said["end"]}
     return {
         "model": said["name"],
         "flavor": said["flavor"],
         "slots": said["slots"],
         "contextTokens": said["context_tokens"],
+        **({"task": said["task"]} if said["task"] != "generate" else {}),
         "target": {name: most for name, most in target.items() if most},
         "load": load_of(said),
         "marginPercent": said["margin"],
@@ -85,7 +85,8 @@ def load_of(options: Mapping[str, Any]) -> dict[str, Any]:
         said["rates"] = list(options["rate"])
     if options["trace"] is not None:
         inputs, outputs = lengths_of(options["trace"])
-        said |= {"inputTokens": quantiles_of(inputs), "outputTokens": quantiles_of(outputs)}
+        said |= {"inputTokens": quantiles_of(inputs)}
+        said |= {"outputTokens": quantiles_of(outputs)} if options["task"] != "embed" else {}
     return said
 
 
@@ -121,56 +122,44 @@ def name_of(model: str, flavor: str) -> str:
 # --- what fits --------------------------------------------------------------------------------------------------
 
 
-async def fitting(client: Client, name: str, *, engine: str, arguments: Sequence[str]) -> dict[str, Any]:
-    """For each flavor and context how many slots. Raises Invalid where the model's files do not say enough."""
+async def fitting(
+    client: Client,
+    name: str,
+    *,
+    project: str = "",
+    engine: str = "auto",
+    arguments: Sequence[str] = (),
+    task: Task = "generate",
+) -> dict[str, Any]:
+    """For each flavor and context how many slots; of the project's model of that name where it has one. Raises Invalid
+    where the model's files do not say enough."""
     choice = EngineChoice.model_validate(engine_of(engine, arguments).get("engine", {}))
-    body = await read(client, Key("Model", "", name))
-    status = body.get("status", {})
-    facts = ModelFacts.model_validate(status.get("facts", {}))
-    sort = sort_of(choice, format=status.get("format", ""))
-    if sort is None:
-        raise Invalid(f"engine {choice.name} does not serve Model {name}, whose format is {status.get('format')}")
-    made = footprint(facts, engine=sort.name, arguments=choice.arguments)
-    if made is None:
-        raise Invalid(f"Model {name} does not say enough of itself; is it here? `bessemer model show {name}`")
-    devices = await _device_bytes(client)
-    contexts = contexts_of(facts)
-    rows = []
-    for flavor in await list_all(client, Scope(kind="Flavor")):
-        spec = _with_memory(FlavorSpec.model_validate(flavor["spec"]), devices)
-        each = [fits(made, spec, engine=sort.name, arguments=choice.arguments, context=size) for size in contexts]
-        rows.append(
-            {
-                "flavor": flavor["metadata"]["name"],
-                "memory": spec.memory,
-                "devices": f"{spec.devices.count} {spec.devices.model}".strip() if spec.devices else "",
-                "slots": {str(fit.context): fit.slots for fit in each},
-                "why": "" if each[0].slots else each[0].why,
-            }
-        )
-    found = {"weights": made.weights, "tokenBytes": made.cache(1), "engineBytes": made.fixed}
-    return {"model": name, "engine": sort.name, **found, "contexts": list(contexts), "flavors": rows}
-
-
-async def _device_bytes(client: Client) -> dict[str, int]:
-    """Memory of a device by model, the least of those that are there; of whoever may read hosts."""
+    body = await _meant(client, name, project=project)
     hosts: Sequence[Mapping[str, Any]] = []
-    with suppress(BessemerError):
+    with suppress(BessemerError):  # for whoever may read them
         hosts = await list_all(client, Scope(kind="Host"))
-    found: dict[str, int] = {}
-    for device in (one for host in hosts for one in (host.get("status", {}).get("report") or {}).get("devices", ())):
-        size, model = device.get("memoryBytes", 0), device.get("model", "")
-        if size:
-            found[model] = min(size, found.get(model, size))
-    return found
+    flavors = await list_all(client, Scope(kind="Flavor"))
+    table = fit_table(body, flavors, devices=device_bytes(hosts), choice=choice, task=task)
+    rows = [
+        {
+            "flavor": row.name,
+            "memory": row.memory,
+            "devices": row.devices,
+            "slots": {str(fit.context): fit.slots for fit in row.fits},
+            "why": row.why,
+        }
+        for row in table.flavors
+    ]
+    found = {"weights": table.weights, "tokenBytes": table.token_bytes, "engineBytes": table.engine_bytes}
+    return {"model": name, "engine": table.engine, **found, "contexts": list(table.contexts), "flavors": rows}
 
 
-def _with_memory(spec: FlavorSpec, devices: Mapping[str, int]) -> FlavorSpec:
-    of = spec.devices
-    if of is None or of.memory_bytes or of.profile or of.model not in devices:
-        return spec
-    size = devices[of.model] * of.milli // 1000
-    return spec.model_copy(update={"devices": of.model_copy(update={"memory": str(size)})})
+async def _meant(client: Client, name: str, *, project: str) -> dict[str, Any]:
+    """The project's model of that name where it has one, else the platform's. Raises NotFound."""
+    if project:
+        with suppress(NotFound):
+            return await read(client, Key("ProjectModel", project, name))
+    return await read(client, Key("Model", "", name))
 
 
 def fit_text(found: Mapping[str, Any], *, within: int = 0) -> str:
@@ -211,8 +200,10 @@ async def begun(client: Client, name: str, *, project: str, spec: Mapping[str, A
 
 
 async def publish(client: Client, model: str, *, project: str) -> None:
-    """Have the Model show what vettings of the project find. Raises Forbidden for who may not change it."""
-    await client.patch(Key("Model", "", model), {"spec": {"vettedIn": project}})
+    """Have the Model show what vettings of the project find; the project's own does so by itself. Raises Forbidden for
+    who may not change it."""
+    if (await _meant(client, model, project=project))["kind"] == "Model":
+        await client.patch(Key("Model", "", model), {"spec": {"vettedIn": project}})
 
 
 async def followed(client: Client, key: Key, *, timeout: float) -> dict[str, Any]:
@@ -255,29 +246,37 @@ def _parts(body: Mapping[str, Any], *, within: int) -> Iterator[str]:
         beside = f", {show_bytes(estimate)} estimated" if estimate else ""
         yield f"Memory: {show_bytes(status['memoryBytes'])} at most{beside}"
     if vetted := status.get("vetted"):
-        yield f"It bears {vetted['rate']:g} requests a second: {vetted['outputPerSecond']:g} tokens written a second."
+        yield f"It bears {vetted['rate']:g} requests a second: {_tokens(vetted)} a second."
     if prices := status.get("prices"):
         yield _prices(prices)
 
 
+def _tokens(vetted: Mapping[str, Any]) -> str:
+    if vetted.get("task") == "embed":
+        return f"{vetted['inputPerSecond']:g} tokens read"
+    return f"{vetted['outputPerSecond']:g} tokens written"
+
+
 def _row(one: Mapping[str, Any]) -> list[str]:
     seconds = one["seconds"] or 1.0
-    times = (one[name] for name in ("ttftP50", "ttftP95", "interTokenP50", "interTokenP95", "endP95"))
+    # What embeds writes nothing, and has no first token.
+    streams = bool(one["written"])
+    names = ("ttftP50", "ttftP95", "interTokenP50", "interTokenP95", "endP95")
+    times = ("-" if not streams and name != "endP95" else _ms(one[name]) for name in names)
     counts = ((one["read"] + one["cached"]) / seconds, one["written"] / seconds)
     first = [f"{one['rate']:g}", str(one["requests"]), str(one["failed"]), "yes" if one["held"] else "no"]
-    return [*first, *(f"{ms:.0f} ms" if ms >= 100 else f"{ms:.1f} ms" for ms in times), *(f"{n:.1f}" for n in counts)]
+    return [*first, *times, *(f"{n:.1f}" for n in counts)]
+
+
+def _ms(ms: float) -> str:
+    return f"{ms:.0f} ms" if ms >= 100 else f"{ms:.1f} ms"
 
 
 def _prices(prices: Mapping[str, Any]) -> str:
     currency = prices["currency"]
-    rows = [
-        [word, show_money(prices[field], currency)]
-        for word, field in (
-            ("input", "millionInputTokens"),
-            ("cached input", "millionCachedInputTokens"),
-            ("output", "millionOutputTokens"),
-        )
-    ]
+    sorts = [("input", "millionInputTokens"), ("cached input", "millionCachedInputTokens")]
+    sorts += [("output", "millionOutputTokens")] if prices["millionOutputTokens"] else []  # what embeds writes none
+    rows = [[word, show_money(prices[field], currency)] for word, field in sorts]
     hour = show_money(prices["claimHourMicro"], currency)
     words = f"An hour of the claim costs {hour}; at {prices['targetLoadPercent']} % of that load it earns "
     words += f"{show_money(prices['hourMicro'], currency)}, {prices['marginPercent']} % more."
@@ -293,31 +292,11 @@ def charts_of(body: Mapping[str, Any]) -> Iterator[Chart]:
         drawn = [{"name": name, "colour": COLOURS[n], "values": values} for n, (name, values) in enumerate(lines)]
         return {"title": title, "along": "requests a second", "x": rates, "lines": drawn, "unit": unit}
 
-    written = [round(one["written"] / (one["seconds"] or 1.0), 2) for one in points]
-    yield chart("Throughput against offered load", "tokens written a second", ("written", written))
-    for title, name in (("To the first token", "ttft"), ("Between two tokens", "interToken"), ("To the end", "end")):
+    streams = body["spec"].get("task") != "embed"
+    word, counts = ("written", ("written",)) if streams else ("read", ("read", "cached"))
+    tokens = [round(sum(one[name] for name in counts) / (one["seconds"] or 1.0), 2) for one in points]
+    yield chart("Throughput against offered load", f"tokens {word} a second", (word, tokens))
+    times = (("To the first token", "ttft"), ("Between two tokens", "interToken")) if streams else ()
+    for title, name in (*times, ("To the end", "end")):
         lines = [(half, [one[f"{name}{half}"] for one in points]) for half in ("P50", "P95")]
         yield chart(title, "ms", *lines)
-
-
-# --- its prices -------------------------------------------------------------------------------------------------
-
-
-async def priced(client: Client, model: str, *, vettings: Sequence[str], project: str, plan: str) -> dict[str, Any]:
-    """A PricePlan as ``plan`` is, with prices of tokens of these vettings, the dearest of each sort. Raises Invalid for
-    one that is of another model, of a fake host, or in another currency, or has none."""
-    fields = ("millionInputTokens", "millionCachedInputTokens", "millionOutputTokens")
-    body = await read(client, Key("PricePlan", "", plan))
-    spec, most = body["spec"], dict.fromkeys(fields, 0)
-    for name in vettings:
-        found = await read(client, Key("Vetting", project, name))
-        prices = found.get("status", {}).get("prices")
-        if found["spec"]["model"] != model:
-            raise Invalid(f"vetting {name} is of model {found['spec']['model']}")
-        if prices is None or found["status"].get("fake"):
-            raise Invalid(f"vetting {name} {'ran on a fake host' if prices else 'has found no prices'}")
-        if prices["currency"] != spec.get("currency", "EUR"):
-            raise Invalid(f"vetting {name} is in {prices['currency']}, plan {plan} in {spec.get('currency', 'EUR')}")
-        most = {field: max(most[field], prices[field]) for field in fields}
-    said = {**spec, "rates": {**spec.get("rates", {}), **most}}
-    return {**an_object(Key("PricePlan", "", ""), said)}

@@ -108,7 +108,8 @@ class FakeEngine:
     async def metrics(self, uid: str, secret: str) -> EngineMetrics:
         self._on_call("engine.metrics")
         counters = (await _answering(self, uid, secret=secret)).counters
-        return EngineMetrics(counters.prompt_tokens, counters.prompt_tokens_cached, counters.tokens_predicted)
+        tokens = (counters.prompt_tokens, counters.prompt_tokens_cached, counters.tokens_predicted)
+        return EngineMetrics(*tokens, kv_used=counters.kv_used)
 
     async def stats(self, uid: str) -> Stats | None:
         self._on_call("engine.stats")

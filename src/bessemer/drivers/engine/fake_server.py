@@ -8,7 +8,10 @@ after a stream without saying so beforehand, 401 in llama.cpp's words. It is no 
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+import struct
+import zlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +21,7 @@ from bessemer.core.clock import Clock
 
 BODY_BYTES_MAX = 8 << 20
 WORDS = ("iron", "runs", "from", "the", "blown", "vessel", "as", "steel", "that", "carries", "every", "load")
+EMBED_NUMBERS = 16
 TEMPLATE_TOKENS = 20
 """What a chat template adds to the words of the messages."""
 
@@ -47,6 +51,7 @@ class Counters:
     prompt_tokens_cached: int = 0
     tokens_predicted: int = 0
     requests: int = 0
+    kv_used: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,12 +147,18 @@ class FakeModel:
         tokens = sum(1 + len(text.split()) for text in texts)
         self.counters.requests += 1
         self.counters.prompt_tokens += tokens
-        data = [
-            {"object": "embedding", "index": at, "embedding": [1.0, len(text) / 64, len(text.split()) / 8]}
-            for at, text in enumerate(texts)
-        ]
+        packed = body.get("encoding_format") == "base64"
+        data = [{"object": "embedding", "index": at, "embedding": _vector(one, packed)} for at, one in enumerate(texts)]
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         return {"object": "list", "model": self.alias, "data": data, "usage": usage}
+
+
+def _vector(text: str, packed: bool) -> list[float] | str:
+    """By its words: texts that share some are alike."""
+    numbers = [0.25] * EMBED_NUMBERS
+    for word in text.lower().split():
+        numbers[zlib.crc32(word.encode()) % EMBED_NUMBERS] += 1.0
+    return base64.b64encode(struct.pack(f"<{EMBED_NUMBERS}f", *numbers)).decode() if packed else numbers
 
 
 def _instance(schema: dict[str, Any]) -> str:

@@ -67,6 +67,7 @@ class Sort:
     ``picks``: how a request names an adapter. "number": by its place among the engine's adapters, in the field
     ``lora``; "model": as ``ALIAS:ADAPTER`` in the field ``model``. ``loads``: whether adapters come and go while it
     runs. ``salts``: whether a request's ``cache_salt`` keeps its prompt apart from those that others left in the cache.
+    ``caches``: whether it says how full its cache of keys and values is, which it shares among all that it answers.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Sort:
     picks: Literal["number", "model"]
     loads: bool = False
     salts: bool = False
+    caches: bool = False
 
     def wrong(self, arguments: Mapping[str, Argument]) -> Iterator[tuple[str, str]]:
         """What is wrong with an engine's arguments: the name of each that is, and why."""

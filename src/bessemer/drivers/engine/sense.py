@@ -46,6 +46,8 @@ def plausible(said: EngineMetrics) -> EngineMetrics:
     counts = (said.prompt_tokens_total, said.prompt_tokens_cached_total, said.tokens_predicted_total)
     if any(abs(count) > COUNT_MAX for count in (*counts, said.running, said.waiting)):
         raise ValueError("counts that are none")
+    if said.kv_used is not None and not 0.0 <= said.kv_used <= 1.0:
+        raise ValueError("a part of a cache that is none")
     return said
 
 

@@ -22,6 +22,23 @@ ANSWER_BYTES_MAX = 4 << 20
 SIZE_MAX = 1 << 50
 
 
+def endpoint_of(place: S3Place) -> str:
+    """The server's URL."""
+    return (place.endpoint or f"https://s3.{place.region}.amazonaws.com").rstrip("/")
+
+
+def keys_of(place: S3Place, secrets: Mapping[str, str]) -> sigv4.Keys | None:
+    """Those that requests are signed by; None where there are none."""
+    if not (secrets.get("accessKey") and secrets.get("secretKey")):
+        return None
+    return sigv4.Keys(
+        access=secrets["accessKey"],
+        secret=secrets["secretKey"],
+        region=place.region,
+        token=secrets.get("sessionToken", ""),
+    )
+
+
 class S3Origin:
     """Implements `protocol.Origin`. ``secrets`` hold ``accessKey`` and ``secretKey``, and maybe ``sessionToken``."""
 
@@ -31,17 +48,8 @@ class S3Origin:
         self._web = web
         self._place = place
         self._now = now
-        self._endpoint = (place.endpoint or f"https://s3.{place.region}.amazonaws.com").rstrip("/")
-        self._keys = (
-            sigv4.Keys(
-                access=secrets["accessKey"],
-                secret=secrets["secretKey"],
-                region=place.region,
-                token=secrets.get("sessionToken", ""),
-            )
-            if secrets.get("accessKey") and secrets.get("secretKey")
-            else None
-        )
+        self._endpoint = endpoint_of(place)
+        self._keys = keys_of(place, secrets)
 
     async def listing(self) -> Listing:
         found: list[Listed] = []
@@ -50,9 +58,9 @@ class S3Origin:
             said = await self._list(onward)
             if said.code != 200:
                 raise failed(said.code, f"s3://{self._place.bucket}")
-            page = _parsed(said.body)
+            page = parsed(said.body)
             found += list(self._listed(page))
-            onward = _text(page, "NextContinuationToken")
+            onward = text_of(page, "NextContinuationToken")
             if not onward:
                 return Listing("", tuple(self._below(found)))
         raise DriverError("ImportFailed", "the bucket has more objects below that prefix than a model has files")
@@ -83,20 +91,21 @@ class S3Origin:
         url = f"{self._endpoint}{path}{'?' + query if query else ''}"
         if self._keys is None:
             return Asking(url=url, offset=offset)
-        host = urlsplit(url).netloc
-        secret = sigv4.signed(self._keys, host=host, path=path, query=query, headers={}, now=self._now())
+        question = sigv4.Question(host=urlsplit(url).netloc, path=path, query=query)
+        secret = sigv4.signed(self._keys, question, now=self._now())
         return Asking(url=url, secret=secret, offset=offset)
 
     def _listed(self, page: ElementTree.Element) -> Iterator[Listed]:
         for item in page:
             if item.tag.rpartition("}")[2] == "Contents":
-                key, size = _text(item, "Key"), _text(item, "Size")
+                key, size = text_of(item, "Key"), text_of(item, "Size")
                 if not key or len(size) > 20 or not size.isascii() or not size.isdigit() or int(size) > SIZE_MAX:
                     raise DriverError("ImportFailed", "the bucket's list cannot be read")
-                yield Listed(path=key, size_bytes=int(size), version=_text(item, "ETag"), where=key)
+                yield Listed(path=key, size_bytes=int(size), version=text_of(item, "ETag"), where=key)
 
 
-def _parsed(body: bytes) -> ElementTree.Element:
+def parsed(body: bytes) -> ElementTree.Element:
+    """An answer in XML. Raises DriverError."""
     # In UTF-16, which a reader of XML takes too, every second byte of a document type is zero.
     if b"<!" in body or b"\0" in body:
         raise DriverError("ImportFailed", "the bucket's list has a document type or a comment, which none has")
@@ -106,5 +115,6 @@ def _parsed(body: bytes) -> ElementTree.Element:
         raise DriverError("ImportFailed", "the bucket's list is no XML") from None
 
 
-def _text(above: ElementTree.Element, name: str) -> str:
+def text_of(above: ElementTree.Element, name: str) -> str:
+    """Of the first child of that name, "" where there is none."""
     return next((item.text or "" for item in above if item.tag.rpartition("}")[2] == name), "")

@@ -1,11 +1,11 @@
-"""Signature Version 4 of a GET, as Amazon's documentation of S3 has it. Pure: the time is handed in."""
+"""Signature Version 4 of a request, as Amazon's documentation of S3 has it. Pure: the time is handed in."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from urllib.parse import quote
 
@@ -27,19 +27,30 @@ def query_of(pairs: Sequence[tuple[str, str]]) -> str:
     return "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in sorted(pairs))
 
 
-def signed(
-    keys: Keys, *, host: str, path: str, query: str, headers: Mapping[str, str], now: float
-) -> Mapping[str, str]:
-    """The headers that a GET bears beside ``headers``, which are signed too. ``path`` is encoded already, ``query`` by
-    `query_of`; ``now`` is epoch seconds."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is signed. ``path`` is encoded already, ``query`` by `query_of`; ``headers`` are signed too; ``payload`` is
+    the SHA-256 of the body."""
+
+    host: str
+    path: str
+    method: str = "GET"
+    query: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    payload: str = EMPTY
+
+
+def signed(keys: Keys, question: Question, *, now: float) -> Mapping[str, str]:
+    """The headers that it bears beside its own; ``now`` is epoch seconds."""
     time = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
-    own = {"x-amz-content-sha256": EMPTY, "x-amz-date": time}
+    own = {"x-amz-content-sha256": question.payload, "x-amz-date": time}
     if keys.token:
         own["x-amz-security-token"] = keys.token
-    every = {name.lower(): value.strip() for name, value in {**headers, **own, "host": host}.items()}
+    said = {**question.headers, **own, "host": question.host}
+    every = {name.lower(): value.strip() for name, value in said.items()}
     names = ";".join(sorted(every))
     heads = "".join(f"{name}:{every[name]}\n" for name in sorted(every))
-    request = "\n".join(("GET", path, query, heads, names, EMPTY))
+    request = "\n".join((question.method, question.path, question.query, heads, names, question.payload))
     scope = f"{time[:8]}/{keys.region}/s3/aws4_request"
     text = "\n".join(("AWS4-HMAC-SHA256", time, scope, hashlib.sha256(request.encode()).hexdigest()))
     key = ("AWS4" + keys.secret).encode()

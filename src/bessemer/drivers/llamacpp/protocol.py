@@ -14,6 +14,12 @@ from bessemer.drivers.engine.protocol import CODE, FILES, OURS, Option, Sort
 
 NAME = "llamacpp"
 
+BATCH_TOKENS = 512
+"""What it computes at once by itself."""
+
+_TOKEN_BYTES, _BATCH_PARTS = 512 << 10, 4
+"""Of each token that is computed at once: a large vocabulary's numbers. Of an engine's memory, one may hold them."""
+
 _CACHE = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 
 _OURS = (
@@ -79,3 +85,11 @@ def choosing(number: int | None) -> Mapping[str, Any]:
     """
     chosen = [] if number is None else [{"id": number, "scale": 1.0}]
     return {"lora": chosen, "cache_prompt": number is not None}
+
+
+def batch_of(memory_bytes: int, *, context_tokens: int) -> int:
+    """Tokens that it computes at once where it embeds: the longest text that it takes. ``context_tokens`` are a
+    slot's."""
+    room = memory_bytes // _BATCH_PARTS // _TOKEN_BYTES
+    tokens = min(max(BATCH_TOKENS, room), max(BATCH_TOKENS, context_tokens))
+    return min(tokens, int(OPTIONS["ubatch-size"].most))

@@ -24,18 +24,12 @@ from bessemer.drivers.engine.recipe import (
     sole,
 )
 from bessemer.drivers.llamacpp import runner
-from bessemer.drivers.llamacpp.protocol import LLAMACPP, OPTIONS
+from bessemer.drivers.llamacpp.protocol import LLAMACPP, batch_of
 from bessemer.drivers.process.protocol import Confined
 
 _RUNNER = "/opt/llamacpp.py"
 _CACHE_PARTS = 8
 """Of an engine's memory, one may hold prompts of slots that are idle."""
-
-_BATCH_TOKENS = 512
-"""What it computes at once by itself."""
-
-_TOKEN_BYTES, _BATCH_PARTS = 512 << 10, 4
-"""Of each token that is computed at once: a large vocabulary's numbers. Of an engine's memory, one may hold them."""
 
 
 class LlamaCpp:
@@ -64,7 +58,7 @@ class LlamaCpp:
             "threads": max(1, spec.threads),
             "cache_ram_mib": (spec.memory_bytes >> 20) // _CACHE_PARTS,
             "adapters": [path for _, path in inside],
-            "arguments": dict(_vectors(spec)) | dict(spec.arguments),
+            "arguments": _arguments(spec),
             "embeds": spec.task == "embed",
         }
         return Confined(
@@ -100,13 +94,14 @@ class LlamaCpp:
         return [Path(str(one["path"])).name.removesuffix(".gguf") for one in ordered]
 
 
-def _vectors(spec: EngineSpec) -> Mapping[str, Argument]:
-    """Of one that embeds: a text is computed at once, or not at all: as much as a slot holds and its memory bears."""
+def _arguments(spec: EngineSpec) -> Mapping[str, Argument]:
+    """What was said, and of one that embeds what else has to be: a text is computed at once, or not at all, as much as
+    a slot holds and its memory bears; and slots have one cache. Where each has its own, texts of different lengths that
+    are computed together are cut into pieces of one length, and a text's vector is that of its last piece alone."""
     if spec.task != "embed":
-        return {}
-    room = spec.memory_bytes // _BATCH_PARTS // _TOKEN_BYTES
-    tokens = min(max(_BATCH_TOKENS, room), max(_BATCH_TOKENS, spec.context_tokens // spec.slots))
-    return dict.fromkeys(("batch-size", "ubatch-size"), min(tokens, int(OPTIONS["ubatch-size"].most)))
+        return {"kv-unified": True, **spec.arguments} if "pooling" in spec.arguments else dict(spec.arguments)
+    tokens = batch_of(spec.memory_bytes, context_tokens=spec.context_tokens // spec.slots)
+    return {**dict.fromkeys(("batch-size", "ubatch-size"), tokens), **spec.arguments, "kv-unified": True}
 
 
 def _library() -> Path:

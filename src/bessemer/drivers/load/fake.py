@@ -110,6 +110,8 @@ class FakeLoads:
     def _hit(self, model: FakeModel, shot: Shot, *, sent: float, begin: float, beside: int) -> Hit:
         if model.behaviour.status != 200:
             return Hit(model.behaviour.status, sent, begin, answer='{"error": {"message": "told to fail"}}')
+        if shot.path == "/v1/embeddings":
+            return self._embedded(model, shot, sent=sent, begin=begin)
         answer = model.answer(dict(shot.body))
         written, each = len(answer.words), self._write_seconds * (1 + beside / 4)
         model.counters.tokens_predicted += written
@@ -123,5 +125,14 @@ class FakeLoads:
             written=written,
         )
         if not shot.body.get("stream"):
-            return replace(whole, answer=orjson.dumps(completion(answer)).decode())
+            return replace(whole, answer=orjson.dumps(completion(answer)).decode() if shot.keep else "")
         return replace(whole, first=read + each, gaps=(each,) * (written - 1))
+
+    def _embedded(self, model: FakeModel, shot: Shot, *, sent: float, begin: float) -> Hit:
+        """A text is read, and nothing is written."""
+        if not model.embeds:
+            return Hit(501, sent, begin, answer='{"error": {"message": "This server does not support embeddings"}}')
+        said = model.embed(dict(shot.body))
+        read = said["usage"]["prompt_tokens"]
+        answer = orjson.dumps(said).decode() if shot.keep else ""
+        return Hit(200, sent, begin + self._read_seconds * read, read=read, answer=answer)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 SHOTS_MAX = 4096
-ANSWER_BYTES_MAX = 64 << 10
+ANSWER_BYTES_MAX = 128 << 10
 """Of an answer that is not streamed, so much is kept, and of a stream that much is read at once."""
 
 GAPS_MAX = 4096
@@ -22,11 +22,13 @@ GAPS_MAX = 4096
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """One request: POST ``body`` to ``path``, ``at`` so many seconds after the volley's begin."""
+    """One request: POST ``body`` to ``path``, ``at`` so many seconds after the volley's begin. Without ``keep`` an
+    answer is counted and forgotten."""
 
     at: float
     body: Mapping[str, Any]
     path: str = "/v1/chat/completions"
+    keep: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class Hit:
     came (of a stream; None where none did), and when it had ``ended``. ``gaps`` lie between the pieces of a stream.
 
     ``status`` is HTTP's, 0 where no whole answer came: then ``trouble`` says why. ``answer`` is the body of what was
-    not streamed. Counts are the engine's own; ``read`` includes the ``cached``.
+    not streamed and is kept. Counts are the engine's own; ``read`` includes the ``cached``.
     """
 
     status: int

@@ -67,7 +67,9 @@ class HostLoads:
             "secret": secret,
             "seconds": volley.seconds,
             "serial": volley.serial,
-            "shots": [{"at": shot.at, "path": shot.path, "body": dict(shot.body)} for shot in volley.shots],
+            "shots": [
+                {"at": shot.at, "path": shot.path, "body": dict(shot.body), "keep": shot.keep} for shot in volley.shots
+            ],
             "bytesMax": ANSWER_BYTES_MAX,
             "gapsMax": GAPS_MAX,
         }

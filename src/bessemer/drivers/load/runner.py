@@ -125,9 +125,10 @@ class _Sender:
             if status == 200 and headers.get("content-type", "").startswith("text/event-stream"):
                 await self._stream(chunks, found)
             else:
-                found["answer"] = (await chunks.all(self._bytes_max)).decode("utf-8", "replace")
+                answer = (await chunks.all(self._bytes_max)).decode("utf-8", "replace")
+                found |= {"answer": answer} if shot["keep"] else {}
                 with suppress(ValueError):
-                    _counted(found, json.loads(found["answer"]))
+                    _counted(found, json.loads(answer))
             found["status"] = status
         finally:
             writer.transport.abort()

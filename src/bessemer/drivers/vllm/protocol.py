@@ -102,4 +102,13 @@ REFUSED: Mapping[str, str] = MappingProxyType(
     {**dict.fromkeys(_OURS, OURS), **dict.fromkeys(_FILES, FILES), **dict.fromkeys(_CODE, CODE)}
 )
 
-VLLM = Sort(NAME, formats=("safetensors",), options=OPTIONS, refused=REFUSED, picks="model", loads=True, salts=True)
+VLLM = Sort(
+    NAME,
+    formats=("safetensors",),
+    options=OPTIONS,
+    refused=REFUSED,
+    picks="model",
+    loads=True,
+    salts=True,
+    caches=True,
+)

@@ -1,9 +1,10 @@
 """PricePlan: what quantities cost. Prices meet quantities only when an invoice is derived, so it can be derived again.
 
 Prices are integers in micro-units of the currency: per hour of a device, a core or a GiB of memory while a claim is in
-a billed state, and per million tokens. They are kept for good, for they are what every invoice of the past is derived
-with: other prices are another plan. A plan goes only when no tenant is billed by it. It bills nothing itself: that is
-``metering``. A tenant's people read the plan by which it is billed; what others pay is not theirs to know.
+a billed state, and per million tokens, which may differ by model. They are kept for good, for they are what every
+invoice of the past is derived with: other prices are another plan. A plan goes only when no tenant is billed by it. It
+bills nothing itself: that is ``metering``. A tenant's people read the plan by which it is billed; what others pay is
+not theirs to know.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from bessemer.kinds.context import Context
 from bessemer.kinds.fields import ShortText, at, duplicates, unchangeable
 from bessemer.kinds.parts import made_of
 from bessemer.kinds.tenancy.tenant import Tenant
-from bessemer.metering.plan import Plan, Rates
+from bessemer.metering.plan import Plan, Rates, TokenRates
 
 __all__ = ["KIND", "PricePlan", "PricePlanSpec", "Rates"]
 
@@ -54,9 +55,17 @@ def validate(new: PricePlan, old: PricePlan | None) -> Sequence[Cause]:
         was, wanted = old.spec.rates.dump(), new.spec.rates.dump()
         for rate in sorted(was.keys() | wanted.keys()):
             causes += unchangeable(f"spec.rates.{rate}", new=wanted.get(rate), old=was.get(rate), why=_WHY)
+        # One that joins would price anew what its tokens were billed by until now.
+        for name in sorted(new.spec.models.keys() | old.spec.models.keys()):
+            one, other = new.spec.models.get(name), old.spec.models.get(name)
+            causes += unchangeable(f"spec.models.{name}", new=_said(one), old=_said(other), why=_WHY)
         billed = [sorted(plan.spec.billed_states) for plan in (new, old)]
         causes += unchangeable("spec.billedStates", new=billed[0], old=billed[1], why=_WHY)
     return causes
+
+
+def _said(rates: TokenRates | None) -> object:
+    return rates.dump() if rates is not None else None
 
 
 async def reconcile(ctx: Context, plan: PricePlan) -> Outcome:

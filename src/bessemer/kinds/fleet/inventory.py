@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 
 import structlog
@@ -184,7 +184,7 @@ class FleetFeed:
             return
         terms, hold = tenure or Tenure(), self._arrays.held.of(before)
         if hold is None or hold.tenure != terms or not hold.is_of(decision):
-            hold = replace(Hold.of(decision), tenure=terms)
+            hold = Hold.of(decision, tenure=terms)
         rename(self._arrays, before, uid=claim_uid, hold=hold)
         # What is assumed anew has its whole time anew, and is the last to be over.
         self.lost.end(claim_uid)

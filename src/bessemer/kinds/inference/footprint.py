@@ -7,6 +7,8 @@ in, and what it takes by itself. The first two follow from the facts:
 * A token takes ``2 × kv_heads × head_dim`` numbers of a block's cache (grouped-query attention; Ainslie et al., EMNLP
   2023), with multi-head latent attention (DeepSeek-V2, 2024) ``head_dim`` of them for keys and values together.
 * A block that slides a window (Mistral 7B, 2023) keeps the window and the batch that is computed, whatever the context.
+* One that embeds has the same cache of each slot, though nothing is written: engines take it when they start. An
+  encoder has none (BERT; Devlin et al., NAACL 2019). A text is computed at once, with numbers for each of its tokens.
 
 The other two are counted from what engines of the releases that are locked say of themselves (docs/vetting.md), and a
 vetting says what was measured beside what was estimated here.
@@ -19,8 +21,8 @@ from dataclasses import dataclass
 
 from bessemer.core.inference import ModelFacts
 from bessemer.core.units import MIB, parse_bytes, show_bytes
-from bessemer.drivers.engine.protocol import Argument
-from bessemer.drivers.llamacpp.protocol import LLAMACPP
+from bessemer.drivers.engine.protocol import Argument, Task
+from bessemer.drivers.llamacpp.protocol import BATCH_TOKENS, LLAMACPP, batch_of
 from bessemer.drivers.vllm.protocol import VLLM
 from bessemer.kinds.fleet.flavor import FlavorSpec
 from bessemer.kinds.fleet.outline import Hindrance
@@ -45,11 +47,17 @@ CACHE_BITS: Mapping[str, int] = {
 }
 """Tenths of a bit that a number takes, by how it is kept: blocks of 32 numbers with what they are scaled by (ggml)."""
 
-_UBATCH, _BATCHED = 512, 2048
-"""Tokens that are computed at once where nobody says otherwise: llama.cpp's, vLLM's."""
+_BATCHED = 2048
+"""Tokens that vLLM computes at once where nobody says otherwise."""
 
 _WIDTHS = 13
 """Of the hidden width, in numbers of 4 bytes, that a token of a batch takes while it is computed."""
+
+_VECTOR_WIDTHS = 5
+"""The same where it embeds, beside the numbers of the whole vocabulary: they take the room that the others leave."""
+
+_ENCODERS = ("bert", "gemma-embedding")
+"""In the names of architectures that keep nothing of what they have read."""
 
 _FIXED: Mapping[str, int] = {LLAMACPP.name: 64 * MIB, VLLM.name: 2400 * MIB}
 """What an engine takes with no model: its interpreter, libraries, threads. vLLM's is of its three processes."""
@@ -99,14 +107,29 @@ class Fit:
     why: str = ""
 
 
-def footprint(facts: ModelFacts, *, engine: str, arguments: Mapping[str, Argument]) -> Footprint | None:
-    """None where the files do not say enough."""
+def told(
+    arguments: Mapping[str, Argument], flavor: FlavorSpec, *, engine: str, task: Task, context: int
+) -> Mapping[str, Argument]:
+    """The arguments, with what llama.cpp is told besides where it embeds: how long a text may be, by its memory."""
+    if engine != LLAMACPP.name or task != "embed":
+        return arguments
+    return {"ubatch-size": batch_of(parse_bytes(flavor.memory), context_tokens=context), **arguments}
+
+
+def footprint(
+    facts: ModelFacts, *, engine: str, arguments: Mapping[str, Argument], task: Task = "generate"
+) -> Footprint | None:
+    """None where the files do not say enough; ``arguments`` as they were `told`."""
     if not (facts.layers and facts.kv_heads and facts.head_dim and facts.weight_bytes):
         return None
-    of_block = _of_block(facts, engine=engine, arguments=arguments)
     vllm = engine == VLLM.name
-    option, usual = ("max-num-batched-tokens", _BATCHED) if vllm else ("ubatch-size", _UBATCH)
+    encoder = any(word in facts.architecture.lower() for word in _ENCODERS)
+    of_block = 0 if encoder else _of_block(facts, engine=engine, arguments=arguments)
+    option, usual = ("max-num-batched-tokens", _BATCHED) if vllm else ("ubatch-size", BATCH_TOKENS)
     tokens = _number(arguments, option, otherwise=usual)
+    # llama.cpp computes every token's numbers where any is asked for; an encoder has none of the vocabulary.
+    every = task == "embed" and not vllm and not encoder
+    widths, beside = (_VECTOR_WIDTHS, facts.vocabulary) if every else (_WIDTHS, 0)
     whole = any(arguments.get(name) is True for name in ("swa-full", "disable-sliding-window"))
     windowed = 0 if whole else facts.window_layers
     return Footprint(
@@ -114,7 +137,7 @@ def footprint(facts: ModelFacts, *, engine: str, arguments: Mapping[str, Argumen
         per_token=_up((facts.layers - windowed) * of_block, 80),
         windowed=_up(windowed * of_block, 80),
         window=facts.window_tokens + tokens,
-        batch=tokens * _WIDTHS * facts.hidden * 4,
+        batch=tokens * 4 * (widths * facts.hidden + beside),
         batch_token=0 if vllm else tokens * 2,
         slot=4 * facts.vocabulary,
         fixed=_FIXED.get(engine, 0),

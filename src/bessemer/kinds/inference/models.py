@@ -6,7 +6,7 @@ another tenant has.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ from bessemer.core.ports import Page, Scope, Stored
 from bessemer.core.resource import Change, Key, Resource, tenant_of
 from bessemer.kinds import workload
 from bessemer.kinds.context import Context
-from bessemer.kinds.inference.model import Model
+from bessemer.kinds.inference.model import Model, Weights
 from bessemer.kinds.inference.projectmodel import ProjectModel
 
 _KEPT = 256
@@ -40,7 +40,7 @@ def _platforms(body: bytes) -> Model:
     return Model.load(body)
 
 
-async def find(objects: Finds, project: str, *, name: str) -> Model | None:
+async def find(objects: Finds, project: str, *, name: str) -> Weights | None:
     """None where there is none."""
     own = await find_own(objects, project, name=name)
     if own is not None:
@@ -68,12 +68,16 @@ def keys_of(name: str) -> tuple[Key, Key]:
     return Key(Model.KIND, "", name), Key(ProjectModel.KIND, "", name)
 
 
-async def wake(ctx: Context, change: Change) -> AsyncIterator[Key]:
-    """A project's model that comes, goes or changes concerns the endpoints of its tenant that name one of its name."""
-    part = Key(ProjectModel.KIND, "", change.key.name)
-    for key in ctx.parts.concerned(part, waiting=change.type == "MODIFIED"):
-        if tenant_of(key.namespace) == tenant_of(change.key.namespace):
-            yield key
+def wake_by_own(kind: str) -> Callable[[Context, Change], AsyncIterator[Key]]:
+    """A project's model that comes, goes or changes concerns those of its tenant that name one of its name."""
+
+    async def wake(ctx: Context, change: Change) -> AsyncIterator[Key]:
+        part = Key(ProjectModel.KIND, "", change.key.name)
+        for key in ctx.parts.concerned(part, waiting=change.type == "MODIFIED"):
+            if key.kind == kind and tenant_of(key.namespace) == tenant_of(change.key.namespace):
+                yield key
+
+    return wake
 
 
 async def parted(ctx: Context, made: Resource[Any, Any], *parts: Key) -> str:

@@ -4,19 +4,22 @@ An Endpoint names either; its project's come first, then those that its tenant's
 platform's (`models.find`). Its bytes count before they come, and no more come than are counted: what its source says
 that they are, else by steps. Content is named by its digest alone, so a project gets no more by naming one than its own
 source gives: what is here already for somebody else is fetched again. Deleting it gives room back at once, and touches
-no endpoint that serves it. A wheel or a folder is no source: these are of the control plane's machine.
+no endpoint that serves it. A wheel or a folder is no source: these are of the control plane's machine. What the newest
+Vetting in its own project found stands in its status; what another's found stays that project's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from typing import Any
 
-from pydantic import Field
+import orjson
+from pydantic import Field, model_validator
 
 from bessemer.core.errors import Cause
 from bessemer.core.quota import Use
-from bessemer.core.resource import ALL, READ, Column, Done, Kind, Outcome, Wait, tenant_of
+from bessemer.core.resource import ALL, READ, Change, Column, Done, Key, Kind, Outcome, Wait, tenant_of
 from bessemer.core.units import show_bytes
 from bessemer.drivers.fetch.protocol import Place, RoomWanted
 from bessemer.kinds import contents
@@ -24,13 +27,13 @@ from bessemer.kinds.context import Context, Imported
 from bessemer.kinds.fields import at, unchangeable
 from bessemer.kinds.imports import DEADLINES
 from bessemer.kinds.inference import model
-from bessemer.kinds.inference.model import Model, ModelSpec, ModelStatus
+from bessemer.kinds.inference.model import ModelStatus, Weights, WeightsSpec
 
 METER = "content_bytes"
 _LOOK_SECONDS = 60.0
 
 
-class ProjectModelSpec(ModelSpec):
+class ProjectModelSpec(WeightsSpec):
     shared: bool = Field(
         False,
         exclude_if=lambda said: not said,
@@ -44,11 +47,20 @@ class ProjectModelStatus(ModelStatus):
     )
 
 
-class ProjectModel(Model):
+class ProjectModel(Weights):
     KIND = "ProjectModel"
 
     spec: ProjectModelSpec
     status: ProjectModelStatus = Field(default_factory=ProjectModelStatus)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_what_said_nothing(cls, body: Any) -> Any:
+        """Stored ones may say ``vettedIn``, which never meant anything of a project's model; none that is made may."""
+        spec, meta = (body.get(name) for name in ("spec", "metadata")) if isinstance(body, dict) else (None, None)
+        if not isinstance(spec, dict) or not isinstance(meta, dict) or "vettedIn" not in spec or not meta.get("uid"):
+            return body
+        return {**body, "spec": {name: value for name, value in spec.items() if name != "vettedIn"}}
 
 
 def validate(new: ProjectModel, old: ProjectModel | None) -> Sequence[Cause]:
@@ -66,7 +78,12 @@ def validate(new: ProjectModel, old: ProjectModel | None) -> Sequence[Cause]:
 
 
 async def reconcile(ctx: Context, wanted: ProjectModel) -> Outcome:
-    """As a Model, as far as there is room for it."""
+    """As a Model, as far as there is room for it; with what was measured of it in its project."""
+    outcome = await _brought(ctx, wanted)
+    return await model.with_vetting(ctx, wanted, project=wanted.metadata.namespace or "", outcome=outcome)
+
+
+async def _brought(ctx: Context, wanted: ProjectModel) -> Outcome:
     lacks: list[RoomWanted] = []
 
     async def fetch(place: Place, *, revision: str) -> Imported | None:
@@ -119,6 +136,12 @@ async def _left(ctx: Context, project: str) -> tuple[int | None, Use | None]:
     return min(found, key=lambda one: one[0], default=(None, None))
 
 
+async def _wake_by_vetting(_ctx: Context, change: Change) -> AsyncIterator[Key]:
+    """One that has found something, or goes, concerns its project's model of that name."""
+    if b'"vetted":' in change.body:
+        yield Key(ProjectModel.KIND, change.key.namespace, orjson.loads(change.body)["spec"]["model"])
+
+
 async def finalize(ctx: Context, gone: ProjectModel) -> Outcome:
     """End what comes, and give its room back: what nobody else names goes at once."""
     named = await contents.named(ctx.objects, but=gone.uid)
@@ -140,5 +163,6 @@ KIND: Kind[Context, ProjectModel] = Kind(
     validate=validate,
     reconcile=reconcile,
     finalize=finalize,
+    wakes={"Vetting": _wake_by_vetting},
     deadlines=DEADLINES,
 )

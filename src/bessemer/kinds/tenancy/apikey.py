@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import ip_network
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from bessemer.core.bounds import Budget, Limits
 from bessemer.core.clock import epoch
@@ -31,11 +31,18 @@ DEADLINES: Mapping[str, float] = {"Pending": 1800.0}
 
 _LOOK_SECONDS = 300.0
 
+_NAME = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
+Opened = Annotated[str, StringConstraints(pattern=rf"^{_NAME}(:{_NAME})?$", max_length=507)]
+"""An endpoint, or one of its adapters."""
+
 
 class ApiKeySpec(ApiModel):
     description: ShortText = Field("", description="What it is for.")
-    endpoints: list[Annotated[Name, Names("Endpoint")]] = Field(
-        default_factory=list, description="Endpoints it may use; all of the project when empty.", max_length=1000
+    endpoints: list[Opened] = Field(
+        default_factory=list,
+        description="Endpoints it may use, with their adapters; ENDPOINT:ADAPTER is that adapter alone. All of the "
+        "project when empty.",
+        max_length=1000,
     )
     disabled: bool = Field(False, description="Revoked until it is enabled again.")
     expires_at: str | None = Field(None, description="From then on it is worth nothing (RFC 3339).")

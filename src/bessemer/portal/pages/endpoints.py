@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from bessemer.core.money import OUTSIDE
 from bessemer.core.resource import Key, tenant_of
 from bessemer.portal import code, words
 from bessemer.portal.desk import Desk
@@ -92,7 +93,7 @@ def build(desk: Desk, which: Key, *, body: str, gate: code.Gate, settled: int = 
         title=name,
         scope=project,
         crumbs=((words.place(project), ""), ("Endpoints", f"/in/{project}/endpoints"), (name, "")),
-        code=code.endpoint_code(project, name, body=body, gate=gate),
+        code=code.endpoint_code(project, name, body=body, gate=gate, embeds=fact.embeds),
         request=code.path("endpoints", name, project=project),
     )
     fixed: dict[str, Any] = {
@@ -100,9 +101,7 @@ def build(desk: Desk, which: Key, *, body: str, gate: code.Gate, settled: int = 
         "sub": f"Endpoint in {words.place(project)}, {answering(fact, long=True)}.",
         "gateway": gate.url,
         "shell_text": code.shell(project, gate),
-        "curl": code.curl(name, gate),
-        "python": code.python(name, gate),
-        "javascript": code.javascript(name, gate),
+        "calls": code.calls(name, gate, embeds=fact.embeds),
         "choices": playing.choices(fact),
         "playground": f"/in/{project}/playground?model={name}",
         "may_chat": desk.writes(project),
@@ -127,11 +126,32 @@ def acts(fact: EndpointFact) -> Acts:
     return Acts("acts-all", f"/in/{fact.project}/endpoints/{fact.name}", (delete,))
 
 
+def tokens_of(desk: Desk, fact: EndpointFact) -> str:
+    """What a million tokens out cost of whoever answers, or in, of one that embeds; nothing where a plan has rates of
+    models and it is not known yet who that is."""
+    plan = price.plan_for(desk, fact.project)
+    if plan is None:
+        return ""
+    claims = (desk.find(ClaimFact, replica.claim, project=fact.project) for replica in fact.replicas)
+    who = {claim.answers for claim in claims if claim is not None and claim.answers}
+    if fact.external[0]:
+        who = {OUTSIDE + fact.external[1]}
+    if plan.tokens.models and not who:
+        return ""
+    rates = [plan.tokens.of(model) for model in who] or [plan.tokens]
+    due = {rate.input if fact.embeds else rate.output for rate in rates}
+    most, way = "up to " if len(due) > 1 else "", "in" if fact.embeds else "out"
+    return f"{most}{words.money(max(due), plan.currency)} per million tokens {way}"
+
+
 def figures(desk: Desk, fact: EndpointFact) -> list[Part]:
     """What lives of the row of figures; what the ledger says is fetched beside it."""
     hour = price.of_endpoint(desk, fact)
-    plan = price.plan_for(desk, fact.project)
-    tokens = f"{words.money(plan.million_output, plan.currency)} per million tokens out" if plan else ""
+    tokens = tokens_of(desk, fact)
+    spoken: list[Part] = [
+        Stat(id="stat-out", label="Tokens out", figure="–", note="in the last hour"),
+        Stat(id="stat-first", label="First token", figure="–", note="ask to measure it"),
+    ]
     return [
         Stat(
             id="stat-replicas",
@@ -141,10 +161,9 @@ def figures(desk: Desk, fact: EndpointFact) -> list[Part]:
             note=f"{fact.slots} requests at a time each",
         ),
         Stat(id="stat-price", label="Price", figure=price.shown(hour), unit="/ h", note=tokens),
-        # These three are filled by usage.js and chat.js: from the ledger, and from what this browser measured.
+        # These are filled by usage.js and chat.js: from the ledger, and from what this browser measured.
         Stat(id="stat-requests", label="Requests", figure="–", note="in the last hour"),
-        Stat(id="stat-out", label="Tokens out", figure="–", note="in the last hour"),
-        Stat(id="stat-first", label="First token", figure="–", note="ask to measure it"),
+        *(spoken if not fact.embeds else ()),
     ]
 
 
@@ -176,7 +195,8 @@ def keys(desk: Desk, fact: EndpointFact) -> list[Part]:
     found = [
         key
         for key in desk.all(KeyFact)
-        if key.project == fact.project and (not key.endpoints or fact.name in key.endpoints)
+        if key.project == fact.project
+        and (not key.endpoints or fact.name in {name.partition(":")[0] for name in key.endpoints})
     ]
     if not found:
         text = "No key yet. An application shows a key; it is shown once, when it is made, and stored as a hash."
@@ -209,6 +229,11 @@ def facts(fact: EndpointFact) -> list[Part]:
         ("Flavor", fact.flavor or "none of its own"),
         ("Context", f"{fact.context_tokens:,} tokens a request"),
         ("Requests", f"{fact.slots} at a time on each replica"),
+        ("Prompts", f"are logged to {fact.logged}" if fact.logged else "are not logged"),
         ("UID", fact.uid),
     ]
-    return [Fact(f"fact-{label.lower()}", label, value, mono=label == "UID") for label, value in found]
+    of = {"Model": f"/in/{fact.project}/models/{fact.model}"} if fact.model else {}
+    return [
+        Fact(f"fact-{label.lower()}", label, value, mono=label == "UID", href=of.get(label, ""))
+        for label, value in found
+    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+from urllib.parse import quote
 
 from bessemer.core.resource import Column, Kind
 from bessemer.portal import code, words
@@ -79,9 +80,22 @@ def row(body: Body, columns: Sequence[Column], *, spread: bool) -> Row:
     name = str(meta.get("name", ""))
     if spread:
         name = f"{words.place(meta.get('namespace', ''))} / {name}"
-    cells = [Cell(name, "name")]
+    cells = [Cell(name, "name", href=href(body))]
     cells += [replace(cell(column, column.value(body)), low=low) for column, low in narrowed(columns)]
     return Row(f"row-{meta.get('uid') or name}", tuple(cells))
+
+
+def href(body: Body) -> str:
+    """The page of one whose kind has one: a model's, which shows its vettings, too; "" where there is none."""
+    kind, meta = body.get("kind"), body.get("metadata") or {}
+    name, project = quote(str(meta.get("name", "")), safe=""), meta.get("namespace", "")
+    if kind == "Model":
+        return f"/models/{name}"
+    if kind == "ProjectModel":
+        return f"/in/{project}/models/{name}"
+    if kind == "Vetting":
+        return f"/in/{project}/models/{quote(body['spec']['model'], safe='')}?vetting={project}/{name}"
+    return ""
 
 
 def cell(column: Column, value: Any) -> Cell:

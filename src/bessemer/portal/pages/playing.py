@@ -8,7 +8,7 @@ from bessemer.portal import code, words
 from bessemer.portal.desk import Desk
 from bessemer.portal.facts import EndpointFact
 from bessemer.portal.live import Page
-from bessemer.portal.pages.shell import EVERYTHING, Here, in_place, page, visible
+from bessemer.portal.pages.shell import EVERYTHING, Here, href, in_place, page, visible
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,8 @@ def choices(fact: EndpointFact, *, text: str = "") -> list[Choice]:
 def build(desk: Desk, scope: str, *, gate: code.Gate, chosen: str) -> Page:
     """``chosen`` is asked at first, where it is there. Raises NotFound once the project is gone."""
     facts: list[EndpointFact] = [fact for fact in visible(desk, EndpointFact, scope=scope) if desk.writes(fact.project)]
+    embed = [(in_place(fact, scope), href(fact)) for fact in facts if fact.embeds]
+    facts = [fact for fact in facts if not fact.embeds]
     facts = sorted(facts, key=lambda fact: not fact.ready)  # those that answer first
     project = "" if scope == EVERYTHING else scope
     found: list[Choice] = []
@@ -56,6 +58,7 @@ def build(desk: Desk, scope: str, *, gate: code.Gate, chosen: str) -> Page:
         template="playground.html",
         lists={},
         choices=found,
+        embed=embed,
         gateway=gate.url,
         trust=bool(gate.ca),
         first=found[0].model if found else "",

@@ -10,7 +10,7 @@ nothing. The instance stays Failed without a place, and says why, until its spec
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -18,6 +18,7 @@ from bessemer.core.asking import Asker, Refusal
 from bessemer.core.errors import BessemerError, Conflict, QuotaExceeded, Taken, Walled
 from bessemer.core.ports import CONTROLLER
 from bessemer.core.resource import Done, Fail, Key, Outcome, Wait
+from bessemer.core.taking import Within
 from bessemer.core.units import parse_bytes
 from bessemer.core.values import ClaimPhase
 from bessemer.kinds import turns, workload
@@ -175,9 +176,9 @@ async def place(ctx: Context, instance: Instance, *, sure: bool = True) -> Outco
 
     within = await taking(ctx, instance, decision=decision, make=make, failed=failed)
     ctx.parts.note(instance.key, _parts(instance), waits=False)
-    placed = {"host": decision.host, "fake": decision.fake}
-    status = _pending(instance, "", claim=workload.claim_key(instance).name).model_copy(update=placed)
-    return replace(_placed(status), within=within)
+    claim = workload.claim_key(instance).name
+    update = {**_NOWHERE, "claim": claim, "host": decision.host, "fake": decision.fake}
+    return _placed(instance.status, update, within=within)
 
 
 async def _refused(ctx: Context, instance: Instance, *, refusal: Refusal, asker: Asker) -> Outcome:
@@ -234,7 +235,7 @@ def fold(instance: Instance, claim: Claim, *, host: HostView, note: str = "") ->
         return _changing(status, instance)
     if said.phase == "Pending":
         # As was said when the place was taken: that the claim stands is no news.
-        return _placed(status)
+        return _placed(status, update)
     phase = PHASES[said.phase]
     status = status.model_copy(update={"guest": _guest(claim)})
     if phase == "Running":
@@ -252,11 +253,12 @@ def fold(instance: Instance, claim: Claim, *, host: HostView, note: str = "") ->
     return _wait(status, phase, reason=said.reason or phase, message=message)
 
 
-def _placed(status: InstanceStatus) -> Wait:
+def _placed(status: InstanceStatus, update: Mapping[str, Any], *, within: Within | None = None) -> Wait:
     """The claim stands, and its host has not spoken of it yet."""
-    message = f"a place on Host {status.host} is taken"
-    status = status.model_copy(update={"phase": "Preparing", "guest": None, "message": message})
-    return Wait(reason="Placed", message=message, status=status, again=30.0, remedy=REMEDIES["Preparing"])
+    message = f"a place on Host {update['host']} is taken"
+    status = status.model_copy(update={**update, "phase": "Preparing", "guest": None, "message": message})
+    remedy = REMEDIES["Preparing"]
+    return Wait(reason="Placed", message=message, status=status, again=300.0, remedy=remedy, within=within)
 
 
 def _guest(claim: Claim) -> GuestReport | None:
@@ -282,19 +284,20 @@ def _wait(status: InstanceStatus, phase: InstancePhase, *, reason: str, message:
     return Wait(reason=reason, message=message, status=status, again=60.0, remedy=REMEDIES.get(phase, ""))
 
 
-def _pending(instance: Instance, message: str, *, claim: str = "") -> InstanceStatus:
-    """No claim stands, or not for long: nothing that is known of a host or a guest holds any more."""
-    update = {
-        "phase": "Pending",
-        "claim": claim,
-        "host": "",
-        "fake": False,
-        "guest": None,
-        "started_at": None,
-        "message": message,
-        **turns.NOT_WAITING,
-    }
-    return instance.status.model_copy(update=update)
+_NOWHERE: Mapping[str, Any] = {
+    "phase": "Pending",
+    "claim": "",
+    "host": "",
+    "fake": False,
+    "guest": None,
+    "started_at": None,
+    **turns.NOT_WAITING,
+}
+"""Of a status, where no claim stands, or not for long: nothing that was known of a host or a guest holds any more."""
+
+
+def _pending(instance: Instance, message: str) -> InstanceStatus:
+    return instance.status.model_copy(update={**_NOWHERE, "message": message})
 
 
 def _walled(instance: Instance, message: str) -> Outcome:

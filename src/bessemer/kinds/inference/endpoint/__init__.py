@@ -62,7 +62,7 @@ KIND: Kind[Context, Endpoint] = Kind(
         "Host": wake_by_host("Endpoint"),
         "Flavor": wake_by_part("Endpoint"),
         "Model": wake_by_part("Endpoint"),
-        "ProjectModel": models.wake,
+        "ProjectModel": models.wake_by_own("Endpoint"),
         "Endpoint": wake_by_part("Endpoint"),
         "Consolidation": wake_by_move("Endpoint"),
     },

@@ -13,12 +13,12 @@ from bessemer.kinds import turns, workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.inference import models
-from bessemer.kinds.inference.endpoint import elsewhere, revisions, scaled
+from bessemer.kinds.inference.endpoint import caching, elsewhere, logged, revisions, scaled
 from bessemer.kinds.inference.endpoint.engines import (
     adapter_keys,
     keep_adapters,
 )
-from bessemer.kinds.inference.endpoint.placing import Hold, Seen, take
+from bessemer.kinds.inference.endpoint.placing import Seen, take
 from bessemer.kinds.inference.endpoint.revisions import name_of, remembered, revision_of, template_of
 from bessemer.kinds.inference.endpoint.shift import (
     Bounds,
@@ -37,6 +37,7 @@ from bessemer.kinds.inference.endpoint.spec import (
     ReplicaStatus,
     wanted_of,
 )
+from bessemer.kinds.turns import Hold
 from bessemer.kinds.workload import HostView
 
 DEADLINES: Mapping[str, float] = {
@@ -60,7 +61,9 @@ REMEDIES: Mapping[str, str] = {
 
 async def reconcile(ctx: Context, endpoint: Endpoint) -> Outcome:
     after = scaled.decided(ctx, endpoint)
-    return scaled.told(await _converge(ctx, after), before=endpoint, after=after)
+    outcome = scaled.told(ctx, await _converge(ctx, after), before=endpoint, after=after)
+    heard = ctx.scalers.logs.of(endpoint.uid, now=ctx.clock.monotonic())
+    return logged.told(outcome, endpoint.spec.logging, heard=heard, now=ctx.clock.now())
 
 
 async def _converge(ctx: Context, endpoint: Endpoint) -> Outcome:
@@ -263,6 +266,7 @@ def _replica(claim: Claim, host: HostView, *, revision: str) -> ReplicaStatus:
         reason=reason,
         message=message,
         revision=revision,
+        cache_share=caching.said(claim) if phase == "Running" else None,
     )
 
 

@@ -56,7 +56,7 @@ async def proved(ctx: HostContext, claim: Claim, *, process: str, secret: str, p
     that it has counted is of completions that found it good, those of a look before a crash too."""
     kept: Counted | None = claim.status.detail.get("counted")
     known = kept is not None and kept.get("process") == process
-    said = await _read(ctx, claim, secret=secret)
+    said = await read(ctx, claim, secret=secret)
     if said is None or known:
         found, tokens = _put_by(kept, process), [probe.prompt_tokens, probe.completion_tokens]
     else:
@@ -70,7 +70,7 @@ async def look(ctx: HostContext, claim: Claim, *, process: str, secret: str) -> 
     that it is known to be whole. An engine that does not say is asked the next time."""
     kept: Counted | None = claim.status.detail.get("counted")
     now = ctx.clock.now()
-    said = await _read(ctx, claim, secret=secret) if due(kept, now) else None
+    said = await read(ctx, claim, secret=secret) if due(kept, now) else None
     if said is None:
         return {}
     found = took(claim, process, said=said, at=int(now))
@@ -88,13 +88,14 @@ def told(claim: Claim, process: str) -> bool:
 
 async def last(ctx: HostContext, claim: Claim, *, process: str, secret: str) -> dict[str, Any] | None:
     """What it counted, before it is ended; None where it does not say."""
-    said = await _read(ctx, claim, secret=secret)
+    said = await read(ctx, claim, secret=secret)
     if said is None:
         return None
     return {**took(claim, process, said=said, at=int(ctx.clock.now())), "last": process}
 
 
-async def _read(ctx: HostContext, claim: Claim, *, secret: str) -> EngineMetrics | None:
+async def read(ctx: HostContext, claim: Claim, *, secret: str) -> EngineMetrics | None:
+    """What its engine says of itself now; None where it does not, or not in time."""
     try:
         async with asyncio.timeout(READ_SECONDS):
             return await ctx.drivers.engine.metrics(claim.uid, secret)

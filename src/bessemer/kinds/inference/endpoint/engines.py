@@ -26,7 +26,7 @@ from bessemer.kinds.inference.endpoint.spec import (
     sort_of,
     takes_adapters,
 )
-from bessemer.kinds.inference.model import Model
+from bessemer.kinds.inference.model import Weights
 from bessemer.kinds.inference.projectmodel import ProjectModel
 from bessemer.kinds.wants import TOO_SMALL, Want
 
@@ -47,7 +47,7 @@ def adapter_keys(endpoint: Endpoint) -> tuple[Key, ...]:
     return tuple(key for name in endpoint.spec.adapters for key in models.keys_of(name))
 
 
-async def engine_of(ctx: workload.Reads, endpoint: Endpoint, *, model: Model | None) -> Engine:
+async def engine_of(ctx: workload.Reads, endpoint: Endpoint, *, model: Weights | None) -> Engine:
     """What a replica that is taken now would get. A model that is not there, or not ready, is no word of ours."""
     ready = model is not None and model.status.phase == "Ready"
     adapters, hindrances = await _adapters_of(ctx, endpoint)
@@ -92,7 +92,7 @@ async def _adapters_of(ctx: workload.Reads, endpoint: Endpoint) -> tuple[list[Ad
     return adapters, hindrances
 
 
-def beyond(endpoint: Endpoint, found: Want[Model], *, engine: Engine) -> Iterator[Hindrance]:
+def beyond(endpoint: Endpoint, found: Want[Weights], *, engine: Engine) -> Iterator[Hindrance]:
     """What keeps it besides: its engine, and a flavor that can surely not hold it."""
     yield from engine.hindrances
     told = any(one.reason == TOO_SMALL for one in found.hindrances)
@@ -105,12 +105,12 @@ def beyond(endpoint: Endpoint, found: Want[Model], *, engine: Engine) -> Iterato
     )
 
 
-def files_of(model: Model) -> list[FileIntent]:
+def files_of(model: Weights) -> list[FileIntent]:
     """Those of a model of several."""
     return [FileIntent(path=file.path, digest=file.digest) for file in model.status.files]
 
 
-def _of_adapter(name: str, adapter: Model | None, *, base: str) -> Iterator[Hindrance]:
+def _of_adapter(name: str, adapter: Weights | None, *, base: str) -> Iterator[Hindrance]:
     if adapter is None:
         remedy = "Create it: `bessemer get models` lists them."
         yield Hindrance(reason="ModelNotFound", message=f"there is no Model {name}, an adapter", remedy=remedy)
@@ -123,18 +123,18 @@ def _of_adapter(name: str, adapter: Model | None, *, base: str) -> Iterator[Hind
         yield Hindrance(reason="AdapterUnfit", message=f"Model {name} is no adapter of Model {base}", remedy=remedy)
 
 
-def _other(adapter: Model, base: ProjectModel) -> Hindrance:
+def _other(adapter: Weights, base: ProjectModel) -> Hindrance:
     name = base.metadata.name
     message = f"Model {adapter.metadata.name} is an adapter of the platform's Model {name}, and {name} is the project's"
     return Hindrance(reason="AdapterUnfit", message=message, remedy="Bring the adapter as the project's, too.")
 
 
-def _split(model: Model) -> Hindrance:
+def _split(model: Weights) -> Hindrance:
     message = f"engine {LLAMACPP.name} takes one file, and Model {model.metadata.name} has {len(model.status.files)}"
     return Hindrance(reason="EngineUnfit", message=message, remedy="Take a model of one GGUF file, or of safetensors.")
 
 
-def _unfit(endpoint: Endpoint, model: Model) -> Hindrance:
+def _unfit(endpoint: Endpoint, model: Weights) -> Hindrance:
     choice = endpoint.spec.engine.name
     who = "no engine serves" if choice == "auto" else f"engine {choice} does not serve"
     message = f"{who} Model {model.metadata.name}, whose format is {model.status.format}"

@@ -22,7 +22,7 @@ from bessemer.drivers.process.protocol import End
 from bessemer.kinds.context import HostContext
 from bessemer.kinds.fleet.claim import Claim, ClaimStatus
 from bessemer.kinds.host_side import LOOK_SECONDS, Pass, clear
-from bessemer.kinds.inference.endpoint import counting, loading
+from bessemer.kinds.inference.endpoint import caching, counting, loading
 from bessemer.kinds.inference.endpoint.adapting import adapt, adapters_of, brought
 from bessemer.kinds.inference.endpoint.spec import EndpointIntent
 from bessemer.kinds.retry import Retry
@@ -142,7 +142,7 @@ async def _start(this: _Pass) -> Outcome:
 def _started(this: _Pass, engine: RunningEngine) -> Outcome:
     """A process that has still to be found good: its time begins now."""
     changes = {
-        "detail": {"process": identity(engine), "loading": None},
+        "detail": {"process": identity(engine), "loading": None, "cache": None},
         "pid": engine.pid,
         "started_at": rfc3339(this.ctx.clock.now()),
     }
@@ -200,7 +200,7 @@ async def _watch(this: _Pass, engine: RunningEngine) -> Outcome:
         return await _silent(this, error)
     # The address is said anew each time: an agent that keeps a door before the engine opens it again after a restart.
     address = this.ctx.advertise(this.claim.uid, engine.door)
-    detail = {"silent": None, **await _counted(this, engine)}
+    detail = {"silent": None, **await _counted(this, engine), **await _cached(this)}
     try:
         return this.running(detail={**detail, **await _adapted(this)}, address=address)
     except DriverError as error:
@@ -213,6 +213,14 @@ async def _counted(this: _Pass, engine: RunningEngine) -> Mapping[str, Any]:
     if not counting.due(this.claim.status.detail.get("counted"), this.ctx.clock.now()):
         return {}
     return await counting.look(this.ctx, this.claim, process=identity(engine), secret=await _secret(this))
+
+
+async def _cached(this: _Pass) -> Mapping[str, Any]:
+    """How full its cache is, where it is to be read now; what it does not say stays as it was."""
+    if not caching.due(this.intent.engine, this.ctx.clock.now()):
+        return {}
+    found = await counting.read(this.ctx, this.claim, secret=await _secret(this))
+    return {} if found is None else {"cache": caching.level(found)}
 
 
 async def _last(ctx: HostContext, claim: Claim) -> dict[str, Any] | None:
@@ -271,7 +279,7 @@ def _down(this: _Pass, error: DriverError) -> Outcome:
         started_at=None,
         address="",
         restarts=this.claim.status.restarts + 1,
-        detail={"process": None, "silent": None, "loading": None, "adapters": None},
+        detail={"process": None, "silent": None, "loading": None, "adapters": None, "cache": None},
     )
 
 

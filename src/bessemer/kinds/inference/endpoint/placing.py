@@ -7,7 +7,7 @@ deleting the Model or the Flavor touches nothing that runs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bessemer.core.asking import Refusal
@@ -24,13 +24,14 @@ from bessemer.kinds.inference.endpoint.engines import (
     engine_of,
     files_of,
 )
-from bessemer.kinds.inference.endpoint.revisions import marks_of, name_of, revision_of, template_of
+from bessemer.kinds.inference.endpoint.revisions import MODEL_OF, marks_of, name_of, revision_of, template_of
 from bessemer.kinds.inference.endpoint.spec import (
     Endpoint,
     EndpointIntent,
     takes_adapters,
 )
-from bessemer.kinds.inference.model import Model
+from bessemer.kinds.inference.model import Weights
+from bessemer.kinds.turns import Hold
 from bessemer.kinds.wants import Want, again, want
 from bessemer.kinds.workload import HostView
 
@@ -48,18 +49,6 @@ _NONE_OF_ITS_OWN = Hindrance(
 
 
 @dataclass(frozen=True, slots=True)
-class Hold:
-    """Why no further replica is taken now. ``again`` is when to look again."""
-
-    reason: str
-    message: str
-    again: float = 10.0
-    remedy: str = ""
-    waiting: Mapping[str, Any] = field(default_factory=lambda: turns.NOT_WAITING)
-    """What the status says of a turn that is waited for."""
-
-
-@dataclass(frozen=True, slots=True)
 class Seen:
     """What one turn saw: the claims that stand, their hosts, and why there are not more. ``moved`` are those that stay
     until another answers elsewhere; ``coming`` are numbers for these others, ``missing`` for what is wanted besides."""
@@ -72,12 +61,12 @@ class Seen:
     missing: Sequence[int] = ()
 
 
-async def wanted(ctx: workload.Reads, endpoint: Endpoint) -> Want[Model]:
+async def wanted(ctx: workload.Reads, endpoint: Endpoint) -> Want[Weights]:
     """What a replica asks of the fleet, and what keeps it from asking."""
     if endpoint.spec.form != "replicas":
         terms = await workload.terms_of(ctx, endpoint.metadata.namespace or "")
         return Want(terms, None, None, None, [_NONE_OF_ITS_OWN])
-    found = await want(ctx, endpoint, part=Model, name=endpoint.spec.model, isolation=True)
+    found = await want(ctx, endpoint, part=Weights, name=endpoint.spec.model, isolation=True)
     engine = await engine_of(ctx, endpoint, model=found.part)
     request = replace(found.request, engine=engine.name) if found.request is not None else None
     hindrances = [*found.hindrances, *beyond(endpoint, found, engine=engine)]
@@ -94,8 +83,8 @@ async def take(ctx: Context, endpoint: Endpoint, *, seen: Seen) -> Hold | None:
         return Hold(found.reason, found.message, again(found), remedy=found.remedy)
     asker, moves = turns.asker_of(endpoint, terms=terms, now=ctx.clock.now()), endpoint.spec.moves
     intent = intent_of(endpoint, flavor=flavor, model=model, engine=await engine_of(ctx, endpoint, model=model))
-    intent = alike(intent, endpoint, claims=seen.claims)
-    make = workload.Make(flavor, intent.dump(), terms, asker, moves, *marks_of(endpoint))
+    intent, owner = alike(intent, endpoint, claims=seen.claims), owner_of(model, endpoint, claims=seen.claims)
+    make = workload.Make(flavor, intent.dump(), terms, asker, moves, *marks_of(endpoint, owner=owner))
     missing, coming = seen.missing, seen.coming
     for number in [*coming, *missing][:GROUP]:
         kept = ctx.fleet.moving.place(endpoint.uid, asks.request) if number in coming else None
@@ -120,7 +109,7 @@ async def take(ctx: Context, endpoint: Endpoint, *, seen: Seen) -> Hold | None:
     return Hold("Placing", f"{rest} more replicas are being placed", 0.0) if rest > 0 else None
 
 
-def intent_of(endpoint: Endpoint, *, flavor: Flavor, model: Model, engine: Engine) -> EndpointIntent:
+def intent_of(endpoint: Endpoint, *, flavor: Flavor, model: Weights, engine: Engine) -> EndpointIntent:
     """What each replica's host side is asked for, frozen at this moment."""
     return EndpointIntent(
         model=model.status.digest,
@@ -138,11 +127,22 @@ def intent_of(endpoint: Endpoint, *, flavor: Flavor, model: Model, engine: Engin
     )
 
 
+def owner_of(model: Weights, endpoint: Endpoint, *, claims: Sequence[Claim]) -> str:
+    """Whose the content is that `alike` gives: the project's that has the model, or "" for the platform."""
+    same = _same(endpoint, claims)
+    return (same.metadata.labels.get(MODEL_OF) if same is not None else model.metadata.namespace) or ""
+
+
+def _same(endpoint: Endpoint, claims: Sequence[Claim]) -> Claim | None:
+    """One that is of the revision which is wanted now."""
+    name = name_of(template_of(endpoint))
+    return next((claim for claim in claims if revision_of(claim, endpoint) == name), None)
+
+
 def alike(intent: EndpointIntent, endpoint: Endpoint, *, claims: Sequence[Claim]) -> EndpointIntent:
     """The intent with the content that replicas of its revision have: a Model that has changed since is another
     revision's, when one is asked for."""
-    name = name_of(template_of(endpoint))
-    same = next((claim for claim in claims if revision_of(claim, endpoint) == name), None)
+    same = _same(endpoint, claims)
     if same is None:
         return intent
     other = EndpointIntent.model_validate(same.spec.intent)

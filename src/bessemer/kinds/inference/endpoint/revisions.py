@@ -33,6 +33,9 @@ LABEL = "bessemer.dev/revision"
 TEMPLATE = "bessemer.dev/template"
 """The annotation of a claim that says what it was made of."""
 
+MODEL_OF = "bessemer.dev/model-of"
+"""The label of a claim whose model is a project's: which project's. Prices go by it: a project's may have any name."""
+
 KEPT = 8
 """Revisions that are remembered, and all that replicas still are of."""
 
@@ -78,10 +81,11 @@ def name_of(template: Template) -> str:
     return sha256(said).hexdigest()[:_HASH_CHARACTERS]
 
 
-def marks_of(endpoint: Endpoint) -> tuple[Mapping[str, str], Mapping[str, str]]:
-    """Labels and annotations of a claim that is taken now."""
+def marks_of(endpoint: Endpoint, *, owner: str = "") -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """Labels and annotations of a claim that is taken now, of a model of the project ``owner``, or the platform's."""
     template = template_of(endpoint)
-    return {LABEL: name_of(template)}, {TEMPLATE: orjson.dumps(template.dump()).decode()}
+    labels = {LABEL: name_of(template), **({MODEL_OF: owner} if owner else {})}
+    return labels, {TEMPLATE: orjson.dumps(template.dump()).decode()}
 
 
 def revision_of(claim: Claim, endpoint: Endpoint) -> str:

@@ -9,6 +9,7 @@ from bessemer.core.loads import WOKEN
 from bessemer.core.notices import Happening
 from bessemer.core.resource import Outcome
 from bessemer.kinds.context import Context
+from bessemer.kinds.inference.endpoint import caching
 from bessemer.kinds.inference.endpoint.spec import Endpoint, EndpointStatus
 from bessemer.kinds.inference.loads import Standing
 from bessemer.kinds.inference.scaling import Scaling
@@ -31,6 +32,7 @@ def decided(ctx: Context, endpoint: Endpoint) -> Endpoint:
         wanted=present,
         ready=status.ready_replicas,
         starting=max(0, present - status.ready_replicas),
+        cache_share=caching.share(status.replicas),
     )
     verdict, silence = ctx.scalers.name(endpoint.uid, endpoint.key, standing=standing, now=ctx.clock.monotonic())
     wanted, why = (present, "") if verdict is None else (verdict.replicas, verdict.why)
@@ -52,9 +54,13 @@ def asleep(status: EndpointStatus) -> str:
     return "it sleeps until somebody asks" if status.scaling is not None else ""
 
 
-def told(outcome: Outcome, *, before: Endpoint, after: Endpoint) -> Outcome:
-    """The outcome with what is to be told of another number."""
+def told(ctx: Context, outcome: Outcome, *, before: Endpoint, after: Endpoint) -> Outcome:
+    """The outcome with what is to be told of another number; what it says of the replicas is decided by from now on."""
     old, new = before.status.scaling, after.status.scaling
+    if new is not None and isinstance(outcome.status, EndpointStatus):
+        status, now = outcome.status, ctx.clock.monotonic()
+        full = caching.share(status.replicas)
+        ctx.scalers.stands(after.uid, wanted=new.wanted, ready=status.ready_replicas, cache_share=full, now=now)
     if old is None or new is None or old.wanted == new.wanted:
         return outcome
     words = f"from {old.wanted} to {new.wanted} replicas: {new.why}"

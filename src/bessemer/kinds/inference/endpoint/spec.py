@@ -31,6 +31,7 @@ from bessemer.kinds.inference.endpoint.forms import (
     problems,
     update_problems,
 )
+from bessemer.kinds.inference.endpoint.prompts import PromptLog, log_problems
 from bessemer.kinds.inference.scaling import Scale, Scaling, scale_problems
 from bessemer.kinds.turns import Turned, WaitingStatus
 
@@ -92,6 +93,11 @@ class EndpointSpec(Turned):
         None,
         exclude_if=nothing,
         description="From where images and sound are fetched for requests that name them by address; nothing: nowhere.",
+    )
+    logging: PromptLog | None = Field(
+        None,
+        exclude_if=nothing,
+        description="Where what is asked and answered is logged, at a place of the tenant's; nothing: nowhere.",
     )
     restarted_at: str = Field(
         "",
@@ -191,6 +197,11 @@ class ReplicaStatus(ApiModel):
     reason: str = Field("", description="Why it does not, in one CamelCase word.")
     message: str = Field("", description="Why, in a sentence.")
     revision: str = Field("", exclude_if=nothing, description="The revision that it is of.")
+    cache_share: float | None = Field(
+        None,
+        exclude_if=nothing,
+        description="How full its engine's cache of keys and values is, by tenths from half full on, where it says so.",
+    )
 
 
 EndpointPhase = Literal[
@@ -288,6 +299,7 @@ def validate(new: Endpoint, old: Endpoint | None) -> Sequence[Cause]:
     causes += _engine_problems(new.spec)
     causes += scale_problems(new.spec.scale)
     causes += address_problems(new.spec.addresses)
+    causes += log_problems(new.spec.logging)
     if old is None:
         causes += label_problems(new.metadata.name)
     return causes

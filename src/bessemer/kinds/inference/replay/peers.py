@@ -17,7 +17,7 @@ from types import MappingProxyType
 from bessemer.kinds.inference.replay.run import Case
 from bessemer.kinds.inference.scaling.sight import Policy, Sight, Verdict
 
-STABLE_SECONDS, PANIC_SECONDS, PANIC_FACTOR = 60.0, 6.0, 2.0
+STABLE_SECONDS, PANIC_SHARE, PANIC_FACTOR = 60.0, 0.1, 2.0
 UTILISATION = 0.7
 SCALE_DOWN_FACTOR = 2.0
 SYNC_SECONDS, TOLERANCE, DOWN_SECONDS = 15.0, 0.1, 300.0
@@ -26,10 +26,11 @@ WAITING_TARGET = 5.0
 
 
 class Knative:
-    """``target`` is of one replica: a share of its slots."""
+    """``target`` is of one replica: a share of its slots. The panic window is a tenth of the ``stable`` one."""
 
-    def __init__(self, case: Case, *, target: float) -> None:
+    def __init__(self, case: Case, *, target: float, stable: float = STABLE_SECONDS) -> None:
         self._target = target
+        self._stable = stable
         self._scale = case.scale
         self._seen: deque[tuple[float, float]] = deque()
         self._panicked: float | None = None
@@ -38,9 +39,9 @@ class Knative:
     def decide(self, sight: Sight, *, present: int) -> Verdict:
         now = sight.at
         self._seen.append((now, sight.busy + sight.waiting))
-        while self._seen[0][0] <= now - STABLE_SECONDS:
+        while self._seen[0][0] <= now - self._stable:
             self._seen.popleft()
-        stable, panic = self._mean(now, STABLE_SECONDS), self._mean(now, PANIC_SECONDS)
+        stable, panic = self._mean(now, self._stable), self._mean(now, self._stable * PANIC_SHARE)
         ready = max(1, sight.ready)
         floor = math.floor(ready / SCALE_DOWN_FACTOR)
         wanted = max(math.ceil(stable / self._target), floor)
@@ -49,7 +50,7 @@ class Knative:
             if self._panicked is None:
                 self._most = 0
             self._panicked = now
-        elif self._panicked is not None and now - self._panicked > STABLE_SECONDS:
+        elif self._panicked is not None and now - self._panicked > self._stable:
             self._panicked = None
         if self._panicked is not None:
             self._most = wanted = max(self._most, ready, hot)

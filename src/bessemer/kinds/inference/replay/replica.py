@@ -86,10 +86,22 @@ class Replica:
     def advance(self, until: float) -> None:
         """Go on as far as that; a step that was begun ends."""
         while self.busy and self.now < until:
-            if self.unread:
-                self._read()
-            else:
-                self._write(until)
+            self._step(until)
+
+    def free(self, until: float, *, now: float) -> float | None:
+        """When there is a slot for one more, from ``now`` on; it goes on as far as that. None where it is full until
+        then."""
+        while self.busy >= self.speed.slots:
+            if self.now >= until:
+                return None
+            self._step(until)
+        return max(now, self.now) if self.busy else now
+
+    def _step(self, until: float) -> None:
+        if self.unread:
+            self._read()
+        else:
+            self._write(until)
 
     def _read(self) -> None:
         left, got = CHUNK, []

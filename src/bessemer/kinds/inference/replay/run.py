@@ -7,8 +7,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from heapq import heapify, heappop, heapreplace
 
-from bessemer.core.loads import Sums
+from bessemer.core.loads import SUMS, Sums
 from bessemer.kinds.inference.replay.replica import Replica, Request, Speed
 from bessemer.kinds.inference.replay.trace import Asked
 from bessemer.kinds.inference.scaling.sight import Policy, Sight
@@ -16,8 +17,6 @@ from bessemer.kinds.inference.scaling.spec import Scale
 
 TICK_SECONDS = 2.0
 """Between two looks of a policy: what reports of gateways allow, and Knative's own."""
-_GLANCE_SECONDS = 0.02
-"""While requests wait for a slot, until it is looked whether one is free."""
 _DRAWN_SECONDS = 10.0
 
 
@@ -52,20 +51,22 @@ class _Endpoint:
         self.now = 0.0
         self.replicas = [Replica(case.speed, 0.0, 0.0) for _ in range(case.first)]
         self.queue: deque[Request] = deque()
-        self.sums = Sums()
         self.replica_seconds = 0.0
+        self._sums: dict[str, float] = dict.fromkeys(SUMS, 0)
 
     def go(self, until: float) -> None:
-        """As far as that; who waits is given what becomes free."""
-        while self.queue and self.now + _GLANCE_SECONDS < until:
-            self._all(self.now + _GLANCE_SECONDS)
-            self._serve()
-        self._all(until)
-        self._serve()
+        """As far as that; who waits is given each slot at the moment at which it becomes free."""
+        while self.queue and self.now < until:
+            starts = [one.ready for one in self.replicas if self.now < one.ready < until and not one.leaving]
+            self._all(min(starts, default=until), serves=True)
+        if self.now < until:
+            self._all(until)
 
     def come(self, request: Request) -> None:
+        """One more, now."""
+        self._sums["arrived"] += 1
         self.queue.append(request)
-        self._serve()
+        self._serve(self.now)
 
     def want(self, count: int) -> None:
         """So many are to be there: what starts goes first, then who has least to do, which ends what it answers."""
@@ -78,6 +79,8 @@ class _Endpoint:
         self._retire()
 
     def sight(self) -> Sight:
+        for one in self.replicas:
+            self._count(one)
         staying = [one for one in self.replicas if not one.leaving]
         ready = sum(one.ready <= self.now for one in staying)
         return Sight(
@@ -86,52 +89,78 @@ class _Endpoint:
             waiting=len(self.queue),
             ready=ready,
             starting=len(staying) - ready,
-            sums=self.sums,
+            sums=Sums(**self._sums),
         )
 
-    def _all(self, until: float) -> None:
+    def _all(self, until: float, *, serves: bool = False) -> None:
+        if serves:
+            self._serve(until)
         for one in self.replicas:
-            one.advance(until)
-            if one.begun or one.ended:
-                self._count(one)
+            if one.busy:
+                one.advance(until)
         self.replica_seconds += len(self.replicas) * (until - self.now)
         self.now = until
         self._retire()
+        if serves:
+            self._serve(until)
 
     def _retire(self) -> None:
-        if any(one.leaving and not one.busy for one in self.replicas):
-            self.replicas = [one for one in self.replicas if not one.leaving or one.busy]
+        gone = [one for one in self.replicas if one.leaving and not one.busy]
+        for one in gone:
+            self._count(one)
+            self.replicas.remove(one)
 
-    def _serve(self) -> None:
-        if not self.queue:
+    def _serve(self, until: float) -> None:
+        """Who waits, in order, to who is free first; of those to who has least to do."""
+        there = [one for one in self.replicas if one.ready <= self.now and not one.leaving]
+        if len(self.queue) == 1 and until == self.now and there:
+            self._serve_one(there)
             return
-        there = [one for one in self.replicas if not one.leaving and one.ready <= self.now]
-        while self.queue and there:
-            one = min(there, key=lambda one: one.busy)
-            if one.busy >= self._case.speed.slots:
-                return
+        line = []
+        for number, one in enumerate(there):
+            at = one.free(until, now=self.now)
+            if at is not None:
+                line.append((at, one.busy, number))
+        heapify(line)
+        while self.queue and line:
+            at, _, number = line[0]
+            one = there[number]
+            one.take(self.queue.popleft(), at)
+            again = one.free(until, now=at)
+            if again is None:
+                heappop(line)
+            else:
+                heapreplace(line, (again, one.busy, number))
+
+    def _serve_one(self, there: Sequence[Replica]) -> None:
+        one = min(there, key=_busy)
+        if one.busy < self._case.speed.slots:
             one.take(self.queue.popleft(), self.now)
 
     def _count(self, one: Replica) -> None:
-        target = self._case.scale.target
+        """What it began and ended since it was looked at."""
+        target, sums = self._case.scale.target, self._sums
         first_most = target.ttft_ms / 1000.0 if target.ttft_ms else float("inf")
         pace_most = target.inter_token_ms / 1000.0 if target.inter_token_ms else float("inf")
-        begun, ended = one.begun, one.ended
-        paced = [request for request in ended if request.asked.writes > 1]
-        self.sums += Sums(
-            answered=len(ended),
-            input_tokens=sum(request.asked.reads for request in ended),
-            output_tokens=sum(request.asked.writes for request in ended),
-            begun=len(begun),
-            late=sum(request.first_seconds > first_most for request in begun),
-            first_seconds=sum(request.first_seconds for request in begun),
-            paced=len(paced),
-            slow=sum(request.pace > pace_most for request in paced),
-            paced_tokens=sum(request.asked.writes - 1 for request in paced),
-            paced_seconds=sum(request.done - request.first for request in paced),
-        )
-        begun.clear()
-        ended.clear()
+        for request in one.begun:
+            sums["begun"] += 1
+            sums["late"] += request.first_seconds > first_most
+            sums["first_seconds"] += request.first_seconds
+        for request in one.ended:
+            sums["answered"] += 1
+            sums["input_tokens"] += request.asked.reads
+            sums["output_tokens"] += request.asked.writes
+            if request.asked.writes > 1:
+                sums["paced"] += 1
+                sums["slow"] += request.pace > pace_most
+                sums["paced_tokens"] += request.asked.writes - 1
+                sums["paced_seconds"] += request.done - request.first
+        one.begun.clear()
+        one.ended.clear()
+
+
+def _busy(one: Replica) -> int:
+    return one.busy
 
 
 def replay(asked: Sequence[Asked], policy: Policy, *, case: Case) -> Course:
@@ -145,7 +174,6 @@ def replay(asked: Sequence[Asked], policy: Policy, *, case: Case) -> Course:
             endpoint.go(max(endpoint.now, asked[came].at))
             request = Request(asked[came])
             course.requests.append(request)
-            endpoint.sums += Sums(arrived=1)
             endpoint.come(request)
             came += 1
             arrivals += 1

@@ -147,6 +147,32 @@ class Rate:
         return reversed(self._seen)
 
 
+class Rushes:
+    """What came in the busiest spans of the last while."""
+
+    def __init__(self, *, span_seconds: float = 10.0, keep_seconds: float = 1800.0) -> None:
+        self._span = span_seconds
+        self._rates: deque[float] = deque(maxlen=int(keep_seconds / span_seconds))
+        self._seconds = self._count = 0.0
+
+    def take(self, *, seconds: float, count: float) -> None:
+        """So much came in so many seconds."""
+        self._seconds += seconds
+        self._count += count
+        if self._seconds >= self._span:
+            self._rates.append(self._count / self._seconds)
+            self._seconds = self._count = 0.0
+
+    def rate(self, share: float) -> float:
+        """Requests a second of a span, where ``share`` of all requests came in spans that had no more."""
+        above = (1 - share) * sum(self._rates)
+        for rate in sorted(self._rates, reverse=True):
+            above -= rate
+            if above < 0:
+                return rate
+        return 0.0
+
+
 class Lead:
     """By how much more came than was foreseen, for all but `MISSED_SHARE` of the looks: a quantile, followed as it
     moves (Koenker, Bassett: Regression Quantiles, 1978, as stochastic gradient)."""

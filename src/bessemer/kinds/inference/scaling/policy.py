@@ -13,6 +13,10 @@ What waits already has to be answered beside it.
 **It scales up at once, and down to the most of what it would have wanted for a while**: a replica that is let go of and
 asked for again costs its start, in which it is paid for and answers nothing, so it is kept idle for about as long as
 that (ski rental: Karlin et al., 1988). Where those that were let go of were missed soon, it keeps longer.
+
+**Rushes that are shorter than a start** are over when what was asked for answers. While more than one in twenty missed
+the target for want of replicas (an error budget: Beyer et al.: Site Reliability Engineering, 2016), as many stay as
+nine of ten requests of the last half hour would have needed when they came.
 """
 
 from __future__ import annotations
@@ -21,9 +25,9 @@ import math
 from collections import deque
 from dataclasses import dataclass
 
-from bessemer.kinds.inference.scaling.learning import MISSED_SHARE, Lead, Mean, Pace, Rate, Trust
+from bessemer.kinds.inference.scaling.learning import MISSED_SHARE, Lead, Mean, Pace, Rate, Rushes, Trust
 from bessemer.kinds.inference.scaling.sight import Sight, Verdict
-from bessemer.kinds.inference.scaling.spec import BUSY_SHARE, Scale
+from bessemer.kinds.inference.scaling.spec import BUSY_SHARE, CACHE_SHARE, Scale
 
 _LEARNT_TOKENS = 2000.0
 """From which on a pace is believed."""
@@ -43,6 +47,10 @@ _LATELY = (10.0, 20.0)
 _KEPT_LEAST_SECONDS, _KEPT_MOST_SECONDS = 60.0, 1800.0
 _KEPT_LONGER = 2.0
 """By which it keeps longer what was missed, each time."""
+_SHORT_ANSWERS = 4000.0
+"""After which one that missed the target for want of replicas counts half."""
+_RUSH_SHARE = 0.9
+"""Of requests, for which replicas stay while too many missed so."""
 _CLEARED_SECONDS = 30.0
 """In which what waits is to be answered, once there are replicas for it."""
 _AT_ONCE, _AT_ONCE_MORE = 2.0, 4
@@ -66,7 +74,8 @@ class Scaler:
         self._pace, self._trust, self._rate, self._lead = Pace(), Trust(), Rate(), Lead()
         self._reads, self._writes = Mean(_MIX_REQUESTS), Mean(_MIX_REQUESTS)
         self._busy, self._reading = Mean(2.0), Mean(2.0)
-        self._late = Mean(_JUDGED_ANSWERS)
+        self._late, self._short = Mean(_JUDGED_ANSWERS), Mean(_SHORT_ANSWERS)
+        self._rushes = Rushes()
         self._last: Sight | None = None
         self._asked_at: float | None = None
         self._strained = -math.inf
@@ -81,6 +90,7 @@ class Scaler:
         """How many, and why. ``present`` is what was wanted last, and stays where nothing is known."""
         self._learn(sight)
         wished, why = self._wish(sight)
+        wished, why = self._roomy(sight, wished, why=why)
         wanted, why = self._steady(sight.at, wished, present=present, why=why)
         return self._bounded(sight, wanted, why=why)
 
@@ -110,6 +120,7 @@ class Scaler:
         if new.arrived or sight.busy or sight.waiting:
             self._asked_at = sight.at
         self._rate.take(sight.at, seconds=seconds, count=new.arrived)
+        self._rushes.take(seconds=seconds, count=new.arrived)
         self._reads.take(new.input_tokens, new.answered)
         self._writes.take(new.output_tokens, new.answered)
         ready = max(1, last.ready)
@@ -125,7 +136,9 @@ class Scaler:
             self._strained = sight.at
         missed = max(new.late, new.slow * (new.begun / new.paced if new.paced else 1.0))
         self._late.take(missed, new.begun)
-        if sight.at - self._strained > 2 * took:
+        strained = sight.at - self._strained <= 2 * took
+        self._short.take(missed if strained else 0.0, new.begun)
+        if not strained:
             slowness = _SLOWNESS * max(_KEPT_LEAST_SECONDS, self.means.start_seconds)
             self._trust.take(seconds=seconds, answers=new.begun, missed=missed, slowness=slowness)
 
@@ -144,6 +157,16 @@ class Scaler:
         behind = f", {sight.waiting:.0f} wait" if sight.waiting >= 1 else ""
         return wished, f"{rate:.2f} requests/s come{behind}, one replica answers {can:.2f} {words}"
 
+    def _roomy(self, sight: Sight, wished: int, *, why: str) -> tuple[int, str]:
+        """As many as leave room in the caches of keys and values, where more are wanted for that: an engine whose cache
+        is full keeps requests waiting while it has slots (Kwon et al.: PagedAttention, SOSP 2023)."""
+        most = self.scale.target.cache_share or CACHE_SHARE
+        if sight.kv_share is None or sight.kv_share <= most:
+            return wished, why
+        needed = math.ceil(sight.ready * sight.kv_share / most - 1e-9)
+        words = f"the caches of keys and values are {sight.kv_share:.0%} full, and {most:.0%} are meant"
+        return (needed, words) if needed > wished else (wished, why)
+
     def _coming(self, sight: Sight) -> float | None:
         """Requests a second, by when a replica that is asked for now would answer."""
         now, start = sight.at, self.means.start_seconds
@@ -153,14 +176,17 @@ class Scaler:
             return None
         found = steady
         before = self._rate.over(now, span, ago=span)
-        if before is not None and steady - before > _SURE * math.sqrt(max(steady, before) / span):
-            found += (steady - before) / span * start
         lately = [self._rate.over(now, seconds) for seconds in _LATELY]
+        if before is not None and steady - before > _SURE * math.sqrt(max(steady, before) / span):
+            rise, just_now = (steady - before) / span, lately[-1]
+            # A rush that is over rises on in the mean of a span: only what comes just now shows whether it does.
+            rises = just_now is None or just_now >= steady + rise * span / 2
+            found = steady + rise * start if rises else max(steady, just_now or 0.0)
         found *= 1 + (self._lead.led(now, found, came=lately[-1], after=start) - 1) * self._need
         for seconds, rate in zip(_LATELY, lately, strict=True):
             if rate is not None:
                 found = max(found, rate - _SURE * math.sqrt(max(rate, 1.0) / seconds))
-        return found
+        return max(found, self._rushes.rate(_RUSH_SHARE)) if self._short.value() > MISSED_SHARE else found
 
     def _can(self) -> tuple[float | None, str]:
         """Requests a second of one replica, and in which words."""

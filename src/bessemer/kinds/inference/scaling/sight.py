@@ -15,8 +15,8 @@ from bessemer.core.loads import Sums
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sight:
     """``at`` in seconds of a clock that never goes back. ``busy`` requests are answered, ``waiting`` wait for a slot or
-    for a replica; of the replicas so many are ``ready``, others ``starting``. ``kv_share`` is the fullest cache of keys
-    and values, None where no engine says it."""
+    for a replica; of the replicas so many are ``ready``, others ``starting``. ``kv_share`` is how full the caches of
+    keys and values are, on the mean; None where no engine says it, or they are half empty."""
 
     at: float
     busy: float = 0.0

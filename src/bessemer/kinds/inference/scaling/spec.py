@@ -8,9 +8,13 @@ from pydantic import Field
 
 from bessemer.core.errors import Cause
 from bessemer.core.resource import ApiModel
+from bessemer.core.values import nothing
 
 BUSY_SHARE = 0.7
 """Of the slots, where no target is said: Knative's target utilisation."""
+
+CACHE_SHARE = 0.8
+"""Of the caches of keys and values: above it engines soon put requests off that they had begun."""
 
 IDLE_SECONDS, WAKE_SECONDS = 300, 120
 
@@ -26,6 +30,14 @@ class ScaleTarget(ApiModel):
     )
     busy_share: float | None = Field(
         None, gt=0.0, le=1.0, description="Share of the slots that are to be busy, where no time is said: 0.7."
+    )
+
+    cache_share: float | None = Field(
+        None,
+        ge=0.5,
+        le=1.0,
+        exclude_if=nothing,
+        description="How full the engines' caches of keys and values may be, where they say it, besides: 0.8.",
     )
 
     @property

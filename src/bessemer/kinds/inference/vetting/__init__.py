@@ -9,6 +9,7 @@ from typing import Any
 from bessemer.core.resource import ALL, READ, Column, Kind
 from bessemer.kinds.context import Context
 from bessemer.kinds.fields import at, ready
+from bessemer.kinds.inference import models
 from bessemer.kinds.inference.vetting.control import DEADLINES, finalize, reconcile
 from bessemer.kinds.inference.vetting.host import VettingHost
 from bessemer.kinds.inference.vetting.spec import Vetting, VettingIntent, VettingSpec, VettingStatus, validate
@@ -48,6 +49,7 @@ KIND: Kind[Context, Vetting] = Kind(
         "Host": wake_by_host("Vetting"),
         "Flavor": wake_by_part("Vetting"),
         "Model": wake_by_part("Vetting"),
+        "ProjectModel": models.wake_by_own("Vetting"),
     },
     deadlines=DEADLINES,
 )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 
 from bessemer.drivers.load.protocol import Hit, Shot
-from bessemer.kinds.inference.vetting.report import Check
+from bessemer.kinds.inference.vetting.report import Check, checked, refused, shown
 
 COMPLETIONS = "/v1/completions"
 QUESTION = "Name three colours of the rainbow, each in a short sentence of its own."
@@ -35,10 +35,6 @@ _MARKS = ("<|", "[INST]", "<start_of_turn>")
 
 TEXT_MAX = 2000
 """Characters of an answer that count: asked for are a few tokens, and what is known of it is kept in a status."""
-
-_SEEN_MAX = 160
-
-_Verdict = Literal["Passed", "Failed", "Skipped"]
 
 
 def first(model: str) -> list[Shot]:
@@ -88,20 +84,20 @@ def judged(hits: Sequence[Hit]) -> tuple[list[Check], str]:
     one, two, plain, short, tool, schema = hits
     text = text_of(one)
     return [
-        _of("answers", _answers(one, text)),
-        _of("template", _template(one, plain, text=text)),
-        _of("deterministic", _same(one, two)),
-        _of("length", _length(short)),
-        _of("tools", _tool(tool)),
-        _of("schema", _schema(schema)),
+        checked("answers", _answers(one, text)),
+        checked("template", _template(one, plain, text=text)),
+        checked("deterministic", _same(one, two)),
+        checked("length", _length(short)),
+        checked("tools", _tool(tool)),
+        checked("schema", _schema(schema)),
     ], text
 
 
 def stopped(hits: Sequence[Hit], *, text: str, word: str) -> Check:
     """What came of `second`."""
     if not hits:
-        return Check(name="stop", verdict="Skipped", seen=f"the answer has no word to stop at: {_shown(text)}")
-    return _of("stop", _stop(hits[0], text=text, word=word))
+        return Check(name="stop", verdict="Skipped", seen=f"the answer has no word to stop at: {shown(text)}")
+    return checked("stop", _stop(hits[0], text=text, word=word))
 
 
 def text_of(hit: Hit) -> str:
@@ -110,39 +106,32 @@ def text_of(hit: Hit) -> str:
     return said[:TEXT_MAX] if isinstance(said, str) else ""
 
 
-def _of(name: str, found: Iterator[str]) -> Check:
-    """The last word says what was seen; any before it, what is wrong."""
-    *wrong, seen = found
-    verdict: _Verdict = "Failed" if wrong else "Passed"
-    return Check(name=name, verdict=verdict, seen="; ".join(word for word in (*wrong, seen) if word))
-
-
 def _answers(hit: Hit, text: str) -> Iterator[str]:
-    if _refused(hit) or not text.strip() or "\N{REPLACEMENT CHARACTER}" in text:
-        yield _refused(hit) or "no text"
-    yield _shown(text)
+    if refused(hit) or not text.strip() or "\N{REPLACEMENT CHARACTER}" in text:
+        yield refused(hit) or "no text"
+    yield shown(text)
 
 
 def _template(hit: Hit, plain: Hit, *, text: str) -> Iterator[str]:
-    if why := _refused(hit) or _refused(plain):
+    if why := refused(hit) or refused(plain):
         yield why
     elif hit.read <= plain.read:
         yield "a conversation is no longer than its text: no template is applied"
     if any(mark in text for mark in _MARKS):
-        yield f"the answer holds a mark of the template: {_shown(text)}"
+        yield f"the answer holds a mark of the template: {shown(text)}"
     yield f"{plain.read} tokens of text, {hit.read} as a conversation"
 
 
 def _same(one: Hit, two: Hit) -> Iterator[str]:
-    if why := _refused(one) or _refused(two):
+    if why := refused(one) or refused(two):
         yield why
     elif text_of(one) != text_of(two):
-        yield f"at temperature 0 it answers {_shown(text_of(one))}, then {_shown(text_of(two))}"
+        yield f"at temperature 0 it answers {shown(text_of(one))}, then {shown(text_of(two))}"
     yield "the same answer twice at temperature 0" if text_of(one) == text_of(two) else ""
 
 
 def _length(hit: Hit) -> Iterator[str]:
-    if why := _refused(hit):
+    if why := refused(hit):
         yield why
     elif hit.written > LENGTH:
         yield f"max_tokens {LENGTH} is not heeded"
@@ -150,13 +139,13 @@ def _length(hit: Hit) -> Iterator[str]:
 
 
 def _stop(hit: Hit, *, text: str, word: str) -> Iterator[str]:
-    if why := _refused(hit):
+    if why := refused(hit):
         yield why
     elif word in text_of(hit) or _finish(hit) != "stop":
-        yield f"stop {_shown(word)} is not heeded"
+        yield f"stop {shown(word)} is not heeded"
     elif not text.startswith(text_of(hit).rstrip()):
-        yield f"with a stop it answers otherwise: {_shown(text_of(hit))}"
-    yield f"ends before {_shown(word)}, finish_reason {_finish(hit)}"
+        yield f"with a stop it answers otherwise: {shown(text_of(hit))}"
+    yield f"ends before {shown(word)}, finish_reason {_finish(hit)}"
 
 
 def _tool(hit: Hit) -> Iterator[str]:
@@ -164,33 +153,24 @@ def _tool(hit: Hit) -> Iterator[str]:
     call = calls[0].get("function") if isinstance(calls, list) and calls and isinstance(calls[0], dict) else None
     named = call.get("name") if isinstance(call, dict) else None
     arguments = _json(call.get("arguments")) if isinstance(call, dict) else None
-    if why := _refused(hit):
+    if why := refused(hit):
         yield why
     elif named != TOOL["function"]["name"]:
-        yield f"no call of the tool that must be called: {_shown(text_of(hit))}"
+        yield f"no call of the tool that must be called: {shown(text_of(hit))}"
     elif not isinstance(arguments, dict):
         yield "the call's arguments are no JSON object"
-    yield f"{_shown(str(named))[1:-1]}({_shown(str(arguments))})" if named else ""
+    yield f"{shown(str(named))[1:-1]}({shown(str(arguments))})" if named else ""
 
 
 def _schema(hit: Hit) -> Iterator[str]:
     said = _json(text_of(hit))
     fits = isinstance(said, dict) and said.keys() == SCHEMA["properties"].keys()
     fits = fits and said["verdict"] in ("yes", "no") and type(said["count"]) is int
-    if why := _refused(hit):
+    if why := refused(hit):
         yield why
     elif not fits:
         yield "the answer is not of the schema"
-    yield _shown(text_of(hit))
-
-
-def _refused(hit: Hit) -> str:
-    """Why there is no answer; "" where there is one."""
-    if hit.status == 200:
-        return ""
-    if not hit.status:
-        return hit.trouble
-    return f"the engine answered with status {hit.status}: {_shown(hit.answer)}"
+    yield shown(text_of(hit))
 
 
 def _choice(hit: Hit) -> Mapping[str, Any]:
@@ -205,7 +185,7 @@ def _message(hit: Hit) -> Mapping[str, Any]:
 
 
 def _finish(hit: Hit) -> str:
-    return _shown(str(_choice(hit).get("finish_reason"))[:20])[1:-1]
+    return shown(str(_choice(hit).get("finish_reason"))[:20])[1:-1]
 
 
 def _json(text: Any) -> Any:
@@ -213,9 +193,3 @@ def _json(text: Any) -> Any:
         return orjson.loads(text)
     except (orjson.JSONDecodeError, TypeError):
         return None
-
-
-def _shown(text: str) -> str:
-    """What an engine said, where a person can read it."""
-    plain = "".join(sign if sign.isprintable() else " " for sign in text)
-    return repr(plain if len(plain) <= _SEEN_MAX else f"{plain[: _SEEN_MAX - 1]}…")

@@ -18,12 +18,14 @@ from bessemer.core.units import parse_bytes
 from bessemer.kinds import turns, workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
+from bessemer.kinds.fleet.flavor import FlavorSpec
 from bessemer.kinds.fleet.outline import Hindrance
+from bessemer.kinds.inference import models
 from bessemer.kinds.inference.endpoint.engines import beyond, engine_of
 from bessemer.kinds.inference.endpoint.placing import intent_of
 from bessemer.kinds.inference.endpoint.spec import Endpoint, EndpointSpec
-from bessemer.kinds.inference.footprint import footprint, idle_bytes
-from bessemer.kinds.inference.model import Model
+from bessemer.kinds.inference.footprint import footprint, idle_bytes, told
+from bessemer.kinds.inference.model import Weights
 from bessemer.kinds.inference.vetting import pricing
 from bessemer.kinds.inference.vetting.host import measured
 from bessemer.kinds.inference.vetting.report import Check, knee
@@ -71,7 +73,7 @@ class _Given:
 
 
 async def reconcile(ctx: Context, vetting: Vetting) -> Outcome:
-    parts = (Key("Flavor", "", vetting.spec.flavor), Key("Model", "", vetting.spec.model))
+    parts = (Key("Flavor", "", vetting.spec.flavor), *models.keys_of(vetting.spec.model))
     claim = await workload.claim_of(ctx, vetting)
     over = vetting.status.finished_at is not None
     ctx.parts.note(vetting.key, () if over else parts, waits=claim is None and not over)
@@ -119,13 +121,14 @@ def as_endpoint(vetting: Vetting) -> Endpoint:
             slots=spec.slots,
             context_tokens=spec.context_tokens,
             tolerations=spec.tolerations,
+            task=spec.task,
         ),
     )
 
 
-async def wanted(ctx: workload.Reads, vetting: Vetting) -> Want[Model]:
+async def wanted(ctx: workload.Reads, vetting: Vetting) -> Want[Weights]:
     """What it asks of the fleet, and what keeps it from asking."""
-    found = await want(ctx, vetting, part=Model, name=vetting.spec.model, isolation=True)
+    found = await want(ctx, vetting, part=Weights, name=vetting.spec.model, isolation=True)
     endpoint = as_endpoint(vetting)
     engine = await engine_of(ctx, endpoint, model=found.part)
     return replace(found, hindrances=[*found.hindrances, *beyond(endpoint, found, engine=engine)])
@@ -164,18 +167,20 @@ async def _place(ctx: Context, vetting: Vetting) -> Outcome:
     message = f"a place on Host {decision.host} is taken"
     status = _blank(vetting, message, claim=workload.claim_key(vetting).name, host=decision.host, fake=decision.fake)
     status = status.model_copy(
-        update={"estimate_bytes": _estimate(vetting, model, engine=engine.name, memory=flavor.spec.memory)}
+        update={"estimate_bytes": _estimate(vetting, model, engine=engine.name, flavor=flavor.spec)}
     )
     return _wait(status, "Starting", reason="Placed", message=message, again=30.0)
 
 
-def _estimate(vetting: Vetting, model: Model, *, engine: str, memory: str) -> int:
+def _estimate(vetting: Vetting, model: Weights, *, engine: str, flavor: FlavorSpec) -> int:
     """Memory by what its files say, prompts of idle slots among it; 0 where they do not say enough."""
     spec, facts = vetting.spec, model.status.facts
-    made = footprint(facts, engine=engine, arguments=spec.engine.arguments) if facts is not None else None
+    arguments = told(spec.engine.arguments, flavor, engine=engine, task=spec.task, context=spec.context_tokens)
+    made = footprint(facts, engine=engine, arguments=arguments, task=spec.task) if facts is not None else None
     if made is None:
         return 0
-    idle = idle_bytes(parse_bytes(memory), engine=engine, arguments=spec.engine.arguments)
+    # What embeds keeps no prompts: the next text is another.
+    idle = idle_bytes(parse_bytes(flavor.memory), engine=engine, arguments=arguments) if spec.task != "embed" else 0
     return made.needs(slots=spec.slots, context=spec.context_tokens) + idle
 
 
@@ -191,6 +196,7 @@ def _plan(vetting: Vetting) -> PlanIntent:
         seconds=load.seconds,
         ttft_ms=target.ttft_ms,
         inter_token_ms=target.inter_token_ms,
+        end_ms=target.end_ms,
     )
 
 
@@ -227,7 +233,7 @@ async def _fold(ctx: Context, vetting: Vetting, *, claim: Claim, host: HostView)
 async def _finished(ctx: Context, vetting: Vetting, *, status: VettingStatus, claim: Claim) -> Outcome:
     """All is measured: say what came of it, in money too."""
     target, known = vetting.spec.target, measured(claim.status)
-    bounded = target.ttft_ms is not None or target.inter_token_ms is not None
+    bounded = any(most is not None for most in (target.ttft_ms, target.inter_token_ms, target.end_ms))
     best = knee(status.points, bounded=bounded)
     checks = [one for one in status.checks if one.name != "target"]
     if best is None:

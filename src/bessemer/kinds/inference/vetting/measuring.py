@@ -14,9 +14,10 @@ from random import Random
 from pydantic import Field
 
 from bessemer.core.resource import ApiModel
+from bessemer.drivers.llamacpp.protocol import LLAMACPP, batch_of
 from bessemer.drivers.load.protocol import Hit, Shot, Volley
-from bessemer.kinds.inference.vetting import checks
-from bessemer.kinds.inference.vetting.report import Check, Point, point
+from bessemer.kinds.inference.vetting import checks, embedding
+from bessemer.kinds.inference.vetting.report import Alone, Check, Goals, Point, point
 from bessemer.kinds.inference.vetting.shape import Asked, Lengths, request, shots, text_of
 from bessemer.kinds.inference.vetting.spec import VettingIntent
 
@@ -34,15 +35,6 @@ ALONE_SECONDS, DRAIN_SECONDS = 300.0, 60.0
 BROKEN_MAX = 3
 TOKEN_WORDS = 0.5
 """Words of a token, before it is known: few, so that a prompt fits in any case."""
-
-
-class Alone(ApiModel):
-    """How long a token takes, in seconds, while nothing else is asked."""
-
-    read: float
-    cached: float
-    written: float
-    words: float = Field(description="Words of a token.")
 
 
 class Measured(ApiModel):
@@ -67,16 +59,18 @@ def volley_of(intent: VettingIntent, had: Measured) -> Volley | None:
     if had.alone is None:
         return Volley(number, _alone(intent), ALONE_SECONDS, serial=True)
     if not had.checks:
-        return Volley(number, checks.first(alias), ALONE_SECONDS, serial=True)
-    if had.checks[-1].name != "stop":
+        asked = embedding.first(alias) if embeds(intent) else checks.first(alias)
+        return Volley(number, asked, ALONE_SECONDS, serial=True)
+    if _stops(intent, had):
         again = checks.second(alias, had.text)[0]
         return Volley(number, again, ALONE_SECONDS, serial=True)
     rate = next_rate(intent, had)
     if rate is None:
         return None
     plan, (inputs, outputs) = intent.plan, lengths_of(intent)
-    asked = Asked(alias, inputs, outputs, shared=plan.shared_percent / 100, words=had.alone.words)
-    sent = shots(asked, seed=plan.seed, rate=rate, seconds=plan.seconds)
+    load = Asked(alias, inputs, outputs, shared=plan.shared_percent / 100, words=had.alone.words)
+    made = embedding.request if embeds(intent) else None
+    sent = shots(load, made, seed=plan.seed, rate=rate, seconds=plan.seconds)
     return Volley(number, sent, max(plan.seconds, sent[-1].at) * 2 + DRAIN_SECONDS)
 
 
@@ -86,23 +80,43 @@ def taken(intent: VettingIntent, had: Measured, *, volley: Volley, hits: Sequenc
     if had.alone is None:
         alone = alone_of(intent, hits)
         return found.model_copy(update={"alone": alone} if alone else {"broken": had.broken + 1})
+    if not had.checks and embeds(intent):
+        return found.model_copy(update={"checks": embedding.judged(hits)})
     if not had.checks:
         said, text = checks.judged(hits)
         if not checks.stop_of(text):
             said = [*said, checks.stopped([], text=text, word="")]
         return found.model_copy(update={"checks": said, "text": text})
-    if had.checks[-1].name != "stop":
+    if _stops(intent, had):
         check = checks.stopped(hits, text=had.text, word=checks.stop_of(had.text))
         return found.model_copy(update={"checks": [*had.checks, check]})
     rate, plan = next_rate(intent, had), intent.plan
     assert rate is not None
-    one = point(volley, hits, rate=rate, ttft_ms=plan.ttft_ms, inter_token_ms=plan.inter_token_ms)
+    one = point(volley, hits, rate=rate, goals=Goals(plan.ttft_ms, plan.inter_token_ms, plan.end_ms))
     found = found.model_copy(update={"points": [*had.points, one]})
     return found.model_copy(update={"done": next_rate(intent, found) is None})
 
 
+def embeds(intent: VettingIntent) -> bool:
+    """Whether it is measured for embedding."""
+    return intent.task == "embed"
+
+
+def _stops(intent: VettingIntent, had: Measured) -> bool:
+    """Whether it is still to be asked to stop at a word."""
+    return not embeds(intent) and had.checks[-1].name != "stop"
+
+
 def lengths_of(intent: VettingIntent) -> tuple[Lengths, Lengths]:
-    """Of prompts and answers, both within a slot's context, with room for a template."""
+    """Of prompts and answers, both within a slot's context, with room for a template; of texts that are embedded,
+    within what is computed at once, with room for words that are more tokens than others."""
+    if embeds(intent):
+        most = intent.context_tokens
+        if intent.engine == LLAMACPP.name:
+            said = intent.arguments.get("ubatch-size")
+            at_once = batch_of(intent.memory_bytes, context_tokens=most)
+            most = min(most, said if isinstance(said, int) else at_once)
+        return Lengths(intent.plan.inputs, most=most * 3 // 4), Lengths((1, 1), most=1)
     half = max(8, intent.context_tokens // 2)
     return Lengths(intent.plan.inputs, most=half - 64 if half > 128 else half // 2), Lengths(
         intent.plan.outputs, most=half
@@ -147,6 +161,8 @@ def _over(points: Sequence[Point]) -> bool:
 def _alone(intent: VettingIntent) -> list[Shot]:
     """One after the other: to warm up, a short prompt, a long one, the same again, and an answer of some length."""
     random = Random(f"{intent.plan.seed}/alone")
+    if embeds(intent):
+        return embedding.alone(intent.alias, random, long=_long_words(intent))
     long, short = text_of(random, _long_words(intent)), [text_of(random, SHORT_WORDS) for _ in range(3)]
     asked = [(short[0], 4), (short[1], 4), (long, 4), (long, 4), (short[2], min(WRITTEN, intent.context_tokens // 4))]
     return [Shot(0.0, request(intent.alias, text, tokens=tokens)) for text, tokens in asked]
@@ -158,6 +174,8 @@ def _long_words(intent: VettingIntent) -> int:
 
 def alone_of(intent: VettingIntent, hits: Sequence[Hit]) -> Alone | None:
     """What `_alone` says; None where one was not answered."""
+    if embeds(intent):
+        return embedding.alone_of(hits, long=_long_words(intent))
     _, short, long, again, written = hits
     if any(hit.status != 200 or hit.first is None for hit in hits) or not written.gaps:
         return None

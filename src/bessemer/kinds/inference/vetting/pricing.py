@@ -11,8 +11,8 @@ from bessemer.core.resource import tenant_of
 from bessemer.kinds import workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
-from bessemer.kinds.inference.vetting.measuring import Alone
-from bessemer.kinds.inference.vetting.report import Point, TokenPrices
+from bessemer.kinds.inference.vetting.measuring import embeds
+from bessemer.kinds.inference.vetting.report import Alone, Point, TokenPrices
 from bessemer.kinds.inference.vetting.spec import Vetting, VettingIntent, VettingStatus
 from bessemer.kinds.tenancy.spend import prices_of
 from bessemer.kinds.tenancy.tenant import Tenant
@@ -45,8 +45,12 @@ def times(best: Point, alone: Alone, *, slots: int) -> Tokens:
     """Nanoseconds that one token of each sort takes of the engine at that rate.
 
     What is read takes what it takes alone; the rest of the time in which the engine had something to do is of what it
-    wrote, and at least what one of so many ``slots`` takes of a token alone.
+    wrote, and at least what one of so many ``slots`` takes of a token alone. Where nothing is written all of it is of
+    what was read, cached or not.
     """
+    if not best.written:
+        each = max(1, int(best.busy_seconds * _NANO) // max(1, best.read + best.cached))
+        return Tokens(each, each, 0)
     read, cached = int(alone.read * _NANO), int(alone.cached * _NANO)
     rest = int(best.busy_seconds * _NANO) - read * best.read - cached * best.cached
     least = int(alone.written * _NANO) // slots
@@ -101,6 +105,8 @@ def found(
             inter_token_ms=best.inter_token_p95,
             memory_bytes=status.memory_bytes,
             estimate_bytes=status.estimate_bytes,
+            task=intent.task,
+            end_ms=best.end_p95 if embeds(intent) else 0.0,
             failed=[one.name for one in status.checks if one.verdict == "Failed"],
             input_seconds=claimed.read / 1_000_000,
             cached_seconds=claimed.cached / 1_000_000,

@@ -7,16 +7,31 @@ Times are counted from when a request was to be sent, not from when it was: whoe
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import Field
 
 from bessemer.core.resource import ApiModel
-from bessemer.drivers.load.protocol import Hit, Volley
+from bessemer.drivers.load.protocol import Hit, Shot, Volley
+
+EMBEDDINGS = "/v1/embeddings"
 
 NEAR_MOST = 0.9
 """Of the most throughput: from which part on a rate is taken for one at which the engine gives what it can."""
+
+
+_SEEN_MAX = 160
+
+
+class Alone(ApiModel):
+    """How long a token takes, in seconds, while nothing else is asked."""
+
+    read: float
+    cached: float
+    written: float
+    words: float = Field(description="Words of a token.")
 
 
 class Check(ApiModel):
@@ -49,8 +64,8 @@ class Point(ApiModel):
 
     @property
     def per_second(self) -> float:
-        """Tokens written."""
-        return self.written / self.seconds if self.seconds else 0.0
+        """Tokens written; of one that embeds, and writes none, those that it read."""
+        return (self.written or self.read + self.cached) / self.seconds if self.seconds else 0.0
 
     @property
     def served(self) -> float:
@@ -77,19 +92,29 @@ def percentile(values: Iterable[float], percent: int) -> float:
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)] if ordered else 0.0
 
 
-def point(
-    volley: Volley, hits: Sequence[Hit], *, rate: float, ttft_ms: int | None, inter_token_ms: int | None
-) -> Point:
+@dataclass(frozen=True, slots=True)
+class Goals:
+    """Milliseconds that 95 % of requests may take; None: as long as they do."""
+
+    ttft: int | None = None
+    inter_token: int | None = None
+    end: int | None = None
+
+    def missed(self, *, ttft: float, inter_token: float, end: float) -> bool:
+        """Whether one of these, in milliseconds, is longer."""
+        pairs = ((self.ttft, ttft), (self.inter_token, inter_token), (self.end, end))
+        return any(most is not None and took > most for most, took in pairs)
+
+
+def point(volley: Volley, hits: Sequence[Hit], *, rate: float, goals: Goals) -> Point:
     """What came of a volley at that rate."""
-    pairs = [(shot, hit) for shot, hit in zip(volley.shots, hits, strict=True) if _whole(hit)]
+    pairs = [(shot, hit) for shot, hit in zip(volley.shots, hits, strict=True) if _whole(shot, hit)]
     firsts = [hit.first - shot.at for shot, hit in pairs if hit.first is not None]
     gaps = [gap for _, hit in pairs for gap in hit.gaps]
     ends = [hit.ended - shot.at for shot, hit in pairs]
     failed = len(hits) - len(pairs)
-    ttft, gap = percentile(firsts, 95), percentile(gaps, 95)
-    slow = (ttft_ms is not None and ttft * 1000 > ttft_ms) or (
-        inter_token_ms is not None and gap * 1000 > inter_token_ms
-    )
+    ttft, gap, end = (percentile(times, 95) for times in (firsts, gaps, ends))
+    slow = goals.missed(ttft=ttft * 1000, inter_token=gap * 1000, end=end * 1000)
     return Point(
         rate=round(rate, 4),
         requests=len(hits),
@@ -100,7 +125,7 @@ def point(
         inter_token_p50=_ms(percentile(gaps, 50)),
         inter_token_p95=_ms(gap),
         end_p50=_ms(percentile(ends, 50)),
-        end_p95=_ms(percentile(ends, 95)),
+        end_p95=_ms(end),
         seconds=round(max((hit.ended for hit in hits), default=0.0), 3),
         busy_seconds=round(_union((hit.sent, hit.ended) for _, hit in pairs), 3),
         read=sum(hit.read - hit.cached for _, hit in pairs),
@@ -121,8 +146,31 @@ def knee(points: Sequence[Point], *, bounded: bool) -> Point | None:
     return min(near, key=lambda one: one.rate, default=None) if most else None
 
 
-def _whole(hit: Hit) -> bool:
-    return hit.status == 200 and hit.written > 0
+def checked(name: str, found: Iterator[str]) -> Check:
+    """The last word says what was seen; any before it, what is wrong."""
+    *wrong, seen = found
+    seen = "; ".join(word for word in (*wrong, seen) if word)
+    return Check(name=name, verdict="Failed" if wrong else "Passed", seen=seen)
+
+
+def refused(hit: Hit) -> str:
+    """Why there is no answer; "" where there is one."""
+    if hit.status == 200:
+        return ""
+    if not hit.status:
+        return hit.trouble
+    return f"the engine answered with status {hit.status}: {shown(hit.answer)}"
+
+
+def shown(text: str) -> str:
+    """What an engine said, where a person can read it."""
+    plain = "".join(sign if sign.isprintable() else " " for sign in text)
+    return repr(plain if len(plain) <= _SEEN_MAX else f"{plain[: _SEEN_MAX - 1]}…")
+
+
+def _whole(shot: Shot, hit: Hit) -> bool:
+    """What embeds writes no tokens."""
+    return hit.status == 200 and (hit.read if shot.path == EMBEDDINGS else hit.written) > 0
 
 
 def _ms(seconds: float) -> float:

@@ -8,11 +8,13 @@ its quantiles in their place.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 from bessemer.drivers.load.protocol import SHOTS_MAX, Shot
+from bessemer.kinds.inference.vetting.report import EMBEDDINGS
 
 SHAPES: Mapping[str, tuple[Sequence[int], Sequence[int]]] = {
     "chat": (
@@ -115,8 +117,10 @@ class Asked:
     words: float
 
 
-def shots(asked: Asked, *, seed: str, rate: float, seconds: float) -> list[Shot]:
-    """The requests of one rate."""
+def shots(
+    asked: Asked, embed: Callable[..., Mapping[str, Any]] | None = None, *, seed: str, rate: float, seconds: float
+) -> list[Shot]:
+    """The requests of one rate; ``embed`` makes one of a text that is to be embedded, where it is."""
     random = Random(f"{seed}/{rate}")
     beginnings = [text_of(Random(f"{seed}/begins/{n}"), 4096) for n in range(SHARERS)] if asked.shared else []
     found = []
@@ -127,5 +131,8 @@ def shots(asked: Asked, *, seed: str, rate: float, seconds: float) -> list[Shot]
         text = text_of(random, many - same)
         if beginnings:
             text = " ".join([*random.choice(beginnings).split(" ", same)[:same], text])
-        found.append(Shot(at, request(asked.model, text, tokens=written)))
+        if embed is not None:
+            found.append(Shot(at, embed(asked.model, text), EMBEDDINGS, keep=False))
+        else:
+            found.append(Shot(at, request(asked.model, text, tokens=written), keep=False))
     return found

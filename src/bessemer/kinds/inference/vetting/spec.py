@@ -7,7 +7,7 @@ of never changes, another is another Vetting; it serves nobody.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -17,6 +17,7 @@ from bessemer.core.errors import Cause
 from bessemer.core.inference import Vetted
 from bessemer.core.resource import ApiModel, Resource, keyed_by, values_apart
 from bessemer.core.values import nothing
+from bessemer.drivers.engine.protocol import Task
 from bessemer.kinds.fields import Name, Names, duplicates, label_problems, unchangeable
 from bessemer.kinds.inference.endpoint.spec import SORTS, EndpointIntent, EngineChoice
 from bessemer.kinds.inference.vetting.report import Check, Point, TokenPrices
@@ -26,7 +27,18 @@ QUANTILES_MAX = 101
 RATES_MAX = 32
 
 ShapeName = Literal["chat", "code", "long"]
-CheckName = Literal["answers", "template", "deterministic", "length", "tools", "schema", "stop"]
+CheckName = Literal[
+    "answers",
+    "template",
+    "deterministic",
+    "length",
+    "tools",
+    "schema",
+    "stop",
+    "dimension",
+    "similarity",
+    "batch",
+]
 Lengths = Annotated[list[Annotated[int, Field(ge=1, le=1 << 22)]], Field(max_length=QUANTILES_MAX)]
 Rate = Annotated[float, Field(gt=0, le=10_000)]
 
@@ -36,6 +48,9 @@ class Target(ApiModel):
 
     ttft_ms: int | None = Field(None, ge=1, le=600_000, description="Milliseconds to the first token, at most.")
     inter_token_ms: int | None = Field(None, ge=1, le=60_000, description="Milliseconds between two tokens, at most.")
+    end_ms: int | None = Field(
+        None, ge=1, le=3_600_000, exclude_if=nothing, description="Milliseconds to the end of an answer, at most."
+    )
 
 
 class Load(ApiModel):
@@ -67,6 +82,11 @@ class Load(ApiModel):
 class VettingSpec(Turned):
     model: Annotated[Name, Names("Model")] = Field(description="Name of the Model.")
     flavor: Annotated[Name, Names("Flavor")] = Field(description="Name of the Flavor that it is measured on.")
+    task: Task = Field(
+        "generate",
+        exclude_if=lambda said: said == "generate",
+        description="What it is measured for: generate, or embed.",
+    )
     engine: EngineChoice = Field(
         default_factory=EngineChoice,
         exclude_if=lambda said: said == EngineChoice(),
@@ -140,6 +160,7 @@ class PlanIntent(ApiModel):
     seconds: int
     ttft_ms: int | None = None
     inter_token_ms: int | None = None
+    end_ms: int | None = Field(None, exclude_if=nothing)
 
 
 class VettingIntent(EndpointIntent):
@@ -163,6 +184,7 @@ def validate(new: Vetting, old: Vetting | None) -> Sequence[Cause]:
     for name, lengths in (("inputTokens", spec.load.input_tokens), ("outputTokens", spec.load.output_tokens)):
         if len(lengths) == 1 or lengths != sorted(lengths):
             causes.append(Cause(f"spec.load.{name}", "are quantiles: two or more, none less than the one before"))
+    causes += _of_embedding(spec) if spec.task == "embed" else ()
     if sorted(set(spec.load.rates)) != spec.load.rates:
         causes.append(Cause("spec.load.rates", "must rise"))
     if old is None:
@@ -171,6 +193,18 @@ def validate(new: Vetting, old: Vetting | None) -> Sequence[Cause]:
     for field in sorted(was.keys() | wanted.keys()):
         causes += unchangeable(f"spec.{field}", new=wanted.get(field), old=was.get(field), why=_WHY)
     return causes
+
+
+def _of_embedding(spec: VettingSpec) -> Iterator[Cause]:
+    """A vector comes whole, of a text of its own."""
+    whole = "a vector comes whole, and no tokens after it: say spec.target.endMs"
+    for name, said in (("ttftMs", spec.target.ttft_ms), ("interTokenMs", spec.target.inter_token_ms)):
+        if said is not None:
+            yield Cause(f"spec.target.{name}", whole)
+    if spec.load.output_tokens:
+        yield Cause("spec.load.outputTokens", "what embeds writes nothing")
+    if spec.load.shared_percent:
+        yield Cause("spec.load.sharedPercent", "what embeds reads every text anew")
 
 
 def engine_problems(choice: EngineChoice) -> Sequence[Cause]:

@@ -22,8 +22,9 @@ from bessemer.kinds import turns, workload
 from bessemer.kinds.context import Context
 from bessemer.kinds.fleet.claim import Claim
 from bessemer.kinds.jobs.job.ends import MemberEnd, end_of, message_of
-from bessemer.kinds.jobs.job.place import Hold, place
+from bessemer.kinds.jobs.job.place import place
 from bessemer.kinds.jobs.job.spec import Job, JobHost, JobPhase, JobStatus, MemberFailure
+from bessemer.kinds.turns import Hold
 from bessemer.kinds.workload import HostView
 
 LOSSES_MAX = 16

@@ -5,8 +5,8 @@ What each member is told of the others is frozen in its Claim, so nothing has to
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -25,23 +25,12 @@ from bessemer.kinds.fleet.host import Host
 from bessemer.kinds.fleet.outline import Hindrance
 from bessemer.kinds.jobs.job import ranks
 from bessemer.kinds.jobs.job.spec import PREFIX, Job, JobIntent, gang_of
+from bessemer.kinds.turns import Hold
 from bessemer.kinds.wants import Want, again, want
 
 _ADDRESS = "Correct spec.subnet, or give the host an address: its agent reports what it finds."
 _MORE = "Delete something, or ask for a higher quota."
 _ASK = "Ask an administrator of the platform, or make another job."
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """Why no place is taken now. ``again`` is when to look again."""
-
-    reason: str
-    message: str
-    again: float = 10.0
-    remedy: str = ""
-    waiting: Mapping[str, Any] = field(default_factory=lambda: turns.NOT_WAITING)
-    """What the status says of a turn that is waited for."""
 
 
 async def wanted(ctx: workload.Reads, job: Job) -> Want[Any]:

@@ -1,0 +1,1 @@
+"""Somebody's bucket, into which something of theirs is put."""
