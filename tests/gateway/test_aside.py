@@ -90,3 +90,16 @@ async def test_where_there_is_no_room_for_both_the_answer_is_recorded(monkeypatc
                 break
         assert held
         assert {(one.replica, one.ended) for one in records(to)} == {(good, None)}
+
+
+async def test_who_could_not_be_reached_counts_for_no_try() -> None:
+    """Two are gone, and nobody was told yet: the third answers; where there is none, it may be tried again."""
+    async with rig() as to:
+        good = await to.replica("r2", of="words")
+        door = Path(to.engine.door(good))
+        for name in ("r0", "r1"):
+            to.tables.apply(claim(name, f"unix:{door.parent.parent / name / door.name}", of="words"))
+        assert [await ask(to) for _ in range(6)] == [200] * 6
+        to.tables.apply(claim("r2", "", of="words", gone=True))
+        assert await ask(to) == 503
+        assert {(one.replica, one.ended) for one in records(to)} == {(good, None)}

@@ -1,8 +1,8 @@
 """Asks a replica for an answer: lets a request in, finds who answers it, and hands over when the first byte is here.
 
-A request that fails before the replica's first byte is tried once more on another replica; one that is no stream and
-took too long is not. One whose kept connection had died is tried over a new one, and nobody is blamed. A client that
-goes ends the connection to the replica at once.
+A request that fails before the replica's first byte is tried once more on another replica, and on each where one could
+not be reached at all; one that is no stream and took too long is not. One whose kept connection had died is tried over
+a new one, and nobody is blamed. A client that goes ends the connection to the replica at once.
 """
 
 from __future__ import annotations
@@ -123,13 +123,15 @@ class Queueing:
 class Asking:
     """Of one request that was let in, until its answer begins."""
 
-    __slots__ = ("_body", "_carries", "_dialling", "_doubted", "_exchange", "_said", "_sought", "_tried")
+    __slots__ = ("_body", "_carries", "_dialling", "_doubted", "_exchange", "_heard", "_said", "_sought", "_tried")
 
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
         self._body = exchange.wanted.body
         self._dialling: asyncio.Future[Link] | None = None
         self._tried: frozenset[str] = frozenset()
+        self._heard = 0
+        """How many of those that were tried may have heard of it: whoever could not be reached counts for nothing."""
         self._doubted: Doubted = ()
         wanted, call = exchange.wanted, exchange.call
         several = exchange.chain is not None or len(exchange.endpoint.pool.replicas) > 1
@@ -159,7 +161,7 @@ class Asking:
         pool = exchange.endpoint.pool
         now = exchange.started if failed is None and not waited else exchange.means.clock.monotonic()
         chosen: Replica | Full | None = None
-        if len(self._tried) < TRIES:
+        if self._heard < TRIES:
             chosen = pool.choose(self._sought, now, tried=self._tried, waited=waited)
         if chosen is FULL:
             Queueing(self, exchange).begin(now, cost=self._sought.cost)
@@ -181,7 +183,7 @@ class Asking:
         entry.pool.gauge.arrived += 1
         entry.pool.tally.fell_over += 1
         exchange.call.work = self
-        self._tried = frozenset()
+        self._tried, self._heard = frozenset(), 0
         self._ask(None)
 
     def _ask_of(self, replica: Replica, now: float) -> None:
@@ -316,6 +318,8 @@ class Asking:
         exchange.means.metrics.retries += 1
         if exchange.replica is not None:
             self._tried |= {exchange.replica.claim_uid}
+        self._heard += exchange.heard
+        failed = errors.replica_failed if self._heard else errors.no_replica
         forsake(exchange)
         exchange.let_go()
-        self._ask(refused or errors.replica_failed(exchange.endpoint.name))
+        self._ask(refused or failed(exchange.endpoint.name))

@@ -136,3 +136,15 @@ def test_the_caches_of_an_endpoint_are_as_full_as_those_that_answer_on_the_mean(
     assert caching.share([one(share=1.0), one()]) == 0.5, "who is half empty has room"
     assert caching.share([one(), one()]) is None
     assert caching.share([]) is None
+
+
+async def test_of_one_that_died_before_it_was_taken_away_it_is_said_that_nobody_saw(bench: HostBench) -> None:
+    await bench.until_phase("Running")
+    answer(bench, read=30, wrote=12)
+    await bench.engine.end("c-1", End.KILLED)
+    outcome = await bench.side.remove(bench.context(), bench.claim)
+    assert isinstance(outcome, Done)
+    assert isinstance(outcome.status, ClaimStatus)
+    bench.claim = bench.claim.model_copy(update={"status": outcome.status})
+    assert counted(bench).unseen == 1
+    assert state(bench, read=30, wrote=12) == "explained"

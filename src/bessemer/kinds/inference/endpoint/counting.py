@@ -101,3 +101,10 @@ async def read(ctx: HostContext, claim: Claim, *, secret: str) -> EngineMetrics 
             return await ctx.drivers.engine.metrics(claim.uid, secret)
     except (DriverError, TimeoutError):
         return None
+
+
+def unheard(kept: Counted | None) -> Counted | None:
+    """What is known in the end of an engine that was not heard before it went."""
+    if kept is None or kept.get("last") == kept.get("process"):
+        return kept
+    return {**kept, "unseen": kept.get("unseen", 0) + 1, "last": kept["process"]}

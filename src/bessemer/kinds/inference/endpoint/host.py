@@ -93,7 +93,8 @@ class EndpointHost:
             remedy = "Bring the host's agent back."
             return Wait(reason="Counted", message="what it counted is kept", status=status, again=0.0, remedy=remedy)
         outcome = await clear(ctx, claim, ctx.drivers.engine.stop)
-        if (latest := found or counted) and isinstance(outcome, Done) and isinstance(outcome.status, ClaimStatus):
+        latest = found or counting.unheard(counted)
+        if latest and isinstance(outcome, Done) and isinstance(outcome.status, ClaimStatus):
             return replace(outcome, status=outcome.status.model_copy(update={"detail": {"counted": latest}}))
         return outcome
 
