@@ -267,6 +267,20 @@ def test_prices_become_a_plan_to_be_applied(model: Cli) -> None:
     assert "no vetting in" in model("model", "price", "other", "-n", PROJECT).err
 
 
+def test_what_embeds_says_nothing_of_tokens_that_are_written(model: Cli) -> None:
+    rates = {"millionInputTokens": 60_000, "millionOutputTokens": 400_000}
+    made = {"apiVersion": "bessemer.dev/v1alpha1", "kind": "PricePlan", "metadata": {"name": "of-texts"}}
+    model("apply", "-f", "-", stdin=json.dumps({**made, "spec": {"rates": rates}}))
+    words = ("--flavor", "serve", "-n", PROJECT, "--name", "texts", "--task", "embed", "--no-wait")
+    model("model", "vet", "llama", *words)
+    measured(model, "texts", prices={**PRICES, "millionOutputTokens": 0})
+    said = model(
+        "model", "price", "llama", "-n", PROJECT, "--plan", "of-texts", "--from-vetting", "texts", "-o", "yaml"
+    )
+    found = yaml.safe_load(said.raw)["spec"]["models"]["llama"]
+    assert (found["millionInputTokens"], found["millionOutputTokens"]) == (30_000, 400_000)
+
+
 def test_what_was_derived_is_shown_beside_what_is_asked_and_taken(model: Cli) -> None:
     rates = {"millionInputTokens": 60_000, "millionOutputTokens": 400_000}
     made = {"apiVersion": "bessemer.dev/v1alpha1", "kind": "PricePlan", "metadata": {"name": "list"}}

@@ -73,7 +73,11 @@ async def priced(client: Client, model: str, *, vettings: Sequence[str], project
     rates = [_rate(one, model=model, plan=plan, currency=spec.get("currency", "EUR")) for one in found]
     read, cached, written = (max(sort) for sort in zip(*rates, strict=True))
     names = [one["metadata"]["name"] for one in found]
-    return Priced(await _named(client, model, project=project), (read, cached, written), names, plan, spec)
+    named = await _named(client, model, project=project)
+    if all(one["spec"].get("task") == "embed" for one in found):
+        # They wrote nothing, and say nothing of what that costs: whoever answers by the model pays what it did.
+        written = Prices.read(spec).of(named).rate[2]
+    return Priced(named, (read, cached, written), names, plan, spec)
 
 
 async def take(client: Client, of: Priced, *, called: str) -> str:
