@@ -68,7 +68,8 @@ def _plot(title: str, points: Sequence[_Point]) -> list[str]:
     """Percent upwards, GPU-hours to the right; whoever comes first in `SIGNS` is above the others."""
     if not points:
         return []
-    most = 3 * min(one.hours for one in points if one.policy in ("slo", "foreseen"))
+    # What costs much more than ours is not drawn.
+    most = 2.5 * next((one.hours for one in points if one.policy == "slo"), points[0].hours)
     drawn = [one for one in points if one.hours <= most]
     grid = [[" "] * COLUMNS for _ in range(LINES)]
     for sign in reversed(SIGNS):

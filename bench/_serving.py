@@ -12,7 +12,7 @@ import ssl
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from bessemer.core.clock import epoch
 from bessemer.core.errors import BessemerError
 from bessemer.core.ports import Scope
 from bessemer.core.resource import Key
+from bessemer.drivers.process.real import HostProcesses
 from bessemer.main.settings import Paths
 from startup import _up_words
 
@@ -114,10 +115,15 @@ async def serving() -> AsyncIterator[Serving]:
             try:
                 yield Serving(client, paths, url, await _key(client))
             finally:
-                await _cleared(client)
+                # Where the control plane was ended before us, nobody is left to ask.
+                with suppress(BessemerError, OSError):
+                    await _cleared(client)
                 await client.close()
         finally:
             stop(process)
+            engines = HostProcesses(Paths(folder / "state").agent / "processes")
+            for one in await engines.running():
+                await engines.remove(one.uid)
 
 
 def _url(process: subprocess.Popen[bytes], log: Path) -> str:

@@ -70,3 +70,35 @@ def test_one_that_fails_keeps_what_it_said_and_the_rest_is_run(report: Callable[
     assert pages["status"] == "Failed: waking"
     said = [["waking"], ["scaling", "--data", "/data"], ["gateway", "--peer", "/peer"]]
     assert json.loads(pages["said"]) == said
+
+
+def test_the_page_of_scaling_has_the_best_of_each_peer_and_a_plot(of_bench: Callable[[str], ModuleType]) -> None:
+    scaling, scaled = of_bench("scaling"), of_bench("_scaled")
+    came = [
+        scaling.Came(policy, given, attained, hours)
+        for policy, given, attained, hours in (
+            ("slo", (), 90.0, 40.0),
+            ("knative", (), 50.0, 30.0),
+            ("knative", (0.05, 60.0), 91.0, 60.0),
+            ("knative", (0.03, 60.0), 99.0, 80.0),
+            ("knative", (0.2, 60.0), 80.0, 70.0),
+            ("queue length", (), 70.0, 100.0),
+            ("fixed", (4.0,), 95.0, 38.0),
+            ("foreseen", (0.7, 1.0), 95.0, 20.0),
+        )
+    ]
+    page = scaled.page(list(scaling._rows("a trace", came)), about="About.", how="today")
+    row = next(line for line in page.splitlines() if line.startswith("| a trace"))
+    assert [cell.strip() for cell in row.split("|")[2:-1]] == [
+        "90.0 % for 40.0 h",
+        "50.0 % for 30.0 h",
+        "60.0 h: 0.05 of slots, 60 s",
+        "70.0 % for 100.0 h",
+        "none: 70.0 % for 100.0 h at most",
+        "38.0 h: 4",
+        "20.0 h: 0.7 used, 1 of work",
+    ]
+    plot = page[page.index("```") :]
+    assert plot.count("●") == 1
+    assert plot.count("k") == 2, "what attains little is not drawn"
+    assert [one.hours for one in scaling.frontier(came[1:5])] == [30.0, 60.0, 80.0]
