@@ -189,7 +189,7 @@ async def test_a_replica_that_hangs_up_before_it_is_asked_is_noticed(monkeypatch
         monkeypatch.setattr(links, "dial", ended)
         async with wire(to) as (reader, writer):
             writer.write(ASK)
-            assert (await answer(reader))[0] == 502
+            assert (await answer(reader))[0] == 503
 
 
 async def test_who_gave_a_time_waits_no_longer_for_the_api() -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field
 
 from bessemer.core.money import bare
 from bessemer.core.resource import ApiModel
@@ -17,7 +18,17 @@ Micro = Annotated[int, Field(ge=0, le=10**15)]
 MODELS_MAX = 1000
 """Of a plan: gateways hear of all of them with each share."""
 
-ModelName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,320}$")]
+_NAME = re.compile(r"[^\x00-\x1f\x7f]{1,320}")
+
+
+def _named(name: str) -> str:
+    if _NAME.fullmatch(name) is None:
+        raise ValueError("a model's name has 1 to 320 characters, none of them a control character")
+    return name
+
+
+# As a pattern it would be `patternProperties` in the description, into which kubectl does not look.
+ModelName = Annotated[str, AfterValidator(_named)]
 
 
 class TokenRates(ApiModel):
