@@ -18,6 +18,7 @@ from urllib.parse import quote, urlsplit
 from xml.etree import ElementTree
 
 import aiohttp
+from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from bessemer.core.errors import DriverError
@@ -61,12 +62,14 @@ class _Asked:
 
 @dataclass(frozen=True, slots=True)
 class S3Buckets:
-    """Its `open` is a `protocol.Open`: within ``reach``, by ``tls``."""
+    """Its `open` is a `protocol.Open`: within ``reach``, by ``tls``. ``resolver`` looks up a host that a tenant has
+    named, in whose threads nothing else waits; without it these are the loop's own."""
 
     reach: Reach
     tls: ssl.SSLContext
     seconds: float = SECONDS
     now: Callable[[], float] = time.time
+    resolver: Callable[[str], AbstractResolver | None] = lambda _: None
 
     def open(self, place: S3Place, secrets: Mapping[str, str]) -> S3Bucket:
         """As somebody."""
@@ -185,10 +188,10 @@ class S3Bucket:
             raise DriverError(INNER, words)
 
     def _session(self) -> aiohttp.ClientSession:
+        resolver = self._of.resolver(urlsplit(self._endpoint).hostname or "")
+        judged = Judged(self._of.reach.allows_text, _inner, resolver=resolver)
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                resolver=Judged(self._of.reach.allows_text, _inner), use_dns_cache=False, ssl=self._of.tls
-            ),
+            connector=aiohttp.TCPConnector(resolver=judged, use_dns_cache=False, ssl=self._of.tls),
             timeout=aiohttp.ClientTimeout(total=self._of.seconds),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
