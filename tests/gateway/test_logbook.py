@@ -27,6 +27,7 @@ from bessemer.gateway import Logbook, Reporter, entry, logbook, logplace, retent
 from bessemer.gateway.entry import Entry, Facts, Room
 from bessemer.gateway.logbook import KEYS_MARK, MEMORY_BYTES
 from bessemer.gateway.logplace import FLUSH_SECONDS, LogPlace
+from bessemer.gateway.tables import Tables
 from bessemer.kinds.inference.endpoint import prompts
 from tests.drivers.bucket.server import KEYS, Server
 from tests.gateway.harness import PROJECT, Rig, api_key, endpoint, rig
@@ -426,6 +427,18 @@ async def test_what_is_too_old_goes_and_nothing_else_does(monkeypatch: pytest.Mo
     await goes_on(book, clock, 2)
     assert [key for key in ours if key in bucket.objects] == ours[-1:]
     assert not place.said().expires
+    await book.close()
+
+
+async def test_of_an_endpoint_that_was_made_anew_unheard_nothing_of_before_is_kept_to() -> None:
+    tenant, clock = Tenant(), FakeClock()
+    tenant.bucket("logs")
+    book = tenant.book(clock)
+    tables = Tables(logbook=book)
+    for uid, days in (("u1", 1), ("u2", 90)):
+        tables.apply(replace(words(logging("logs", retentionDays=days)), uid=uid))
+        tables.forget("Endpoint", frozenset([uid]))
+    assert [(place.uid, place.wish.days) for place in book._places.values()] == [("u2", 90)]
     await book.close()
 
 
