@@ -16,7 +16,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from bessemer.core.clock import FakeClock, SystemClock, settle
-from bessemer.core.errors import Malformed, Unavailable
+from bessemer.core.errors import BessemerError, Malformed, TooLarge, Unavailable
 from bessemer.core.loads import EndpointLog, LoadReport
 from bessemer.core.resource import Change, Key
 from bessemer.drivers.bucket.fake import FakeBucket, FakeBuckets
@@ -512,7 +512,8 @@ def test_gateway_and_api_mean_the_same_mark_and_bound() -> None:
     assert MEMORY_BYTES == 64 << 20
 
 
-async def test_how_it_stands_is_reported_also_to_an_api_that_knows_nothing_of_it() -> None:
+@pytest.mark.parametrize("error", [Malformed, TooLarge])
+async def test_how_it_stands_is_reported_also_to_an_api_that_takes_nothing_of_it(error: type[BessemerError]) -> None:
     tenant = Tenant()
     clock, sent = FakeClock(), list[LoadReport]()
     book = tenant.book(clock)
@@ -520,7 +521,7 @@ async def test_how_it_stands_is_reported_also_to_an_api_that_knows_nothing_of_it
 
     async def send(report: LoadReport, *, last: bool) -> None:
         if report.logs and not knows[0]:
-            raise Malformed("a report is of a gateway's endpoints")
+            raise error("a report is of a gateway's endpoints")
         sent.append(report)
 
     reporter = Reporter(list, send, holder="g1", clock=clock, logs=book.said)
