@@ -262,3 +262,17 @@ def test_small_values_count_for_what_they_take(small: Any) -> None:
     finally:
         tracemalloc.stop()
     assert held < 2 * MOST
+
+
+def test_a_stream_that_tells_too_much_is_read_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[bytes] = []
+    take = Assembled._take
+    monkeypatch.setattr(Assembled, "_take", lambda made, said: (read.append(said), take(made, said)))
+    made = Assembled(20_000)
+    for _ in range(50):
+        made.feed(event({"x": "x" * 15_000, "y": "y" * 15_000}))
+    assert len(read) < 10
+    for name in ("r1", "r2"):
+        made.feed(event({"type": "response.completed", "response": {"id": name}}))
+    assert made.cut
+    assert made.answer() == {"id": "r1"}, "which tells all of it, once"

@@ -19,7 +19,10 @@ _ONCE = frozenset(("role", "id", "type", "name", "object", "index", "finish_reas
 """Said whole, and maybe again."""
 _WHOLE = {"chat.completion.chunk": "chat.completion"}
 _ENDS = frozenset(("response.completed", "response.incomplete", "response.failed"))
+_LAST = tuple(kind.encode() for kind in _ENDS)
 _PIECES_MAX = 128
+_OVER = 4
+"""Past so many times what is taken, of what was not, it is read no more: all else waits while it is."""
 _ITEM_BYTES = 64
 """That a name or a place in a list counts for, whatever it holds."""
 _NODE_BYTES = 128
@@ -30,10 +33,14 @@ class Assembled:
     """Of one stream. ``size`` is about how many bytes of it are held; ``cut`` says that there was more than ``most``,
     or something that could not be read."""
 
-    __slots__ = ("_body", "_choices", "_most", "_response", "_texts", "cut", "size")
+    __slots__ = ("_body", "_choices", "_most", "_over", "_response", "_texts", "_told", "cut", "size")
 
     def __init__(self, most: int) -> None:
         self._most = most
+        self._over = 0
+        """Bytes for which there was no room."""
+        self._told = False
+        """Whether a response told all of itself when these were too many."""
         self._body: dict[str, Any] = {}
         self._choices: dict[int, dict[str, Any]] = {}
         self._response: bytes | None = None
@@ -46,8 +53,15 @@ class Assembled:
         for event in events.split(b"\n\n"):
             for line in event.split(b"\n"):
                 said = line[len(_DATA) :].strip() if line.startswith(_DATA) else b""
-                if said and said != _DONE:
+                if said and said != _DONE and (self._over <= _OVER * self._most or self._last(said)):
                     self._take(said)
+
+    def _last(self, said: bytes) -> bool:
+        """Of a stream that has told too much nothing more is read but the one event that tells all of a response."""
+        if self._told or not any(kind in said for kind in _LAST):
+            return False
+        self._told = True
+        return True
 
     def answer(self) -> dict[str, Any] | None:
         """What it came to; None where nothing was said."""
@@ -77,6 +91,7 @@ class Assembled:
     def _room(self, size: int) -> bool:
         if self.size + size > self._most:
             self.cut = True
+            self._over += size
             return False
         self.size += size
         return True
