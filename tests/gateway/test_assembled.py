@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import tracemalloc
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from bessemer.gateway.assembled import Assembled
 
 MOST = 1 << 20
+NAMES = ("choices", "delta", "message", "index", "object", "type", "response", "tool_calls", "content", "output_index")
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
 PIECES = st.lists(TEXT.filter(bool), min_size=1, max_size=5)
 CALL = st.tuples(TEXT.filter(bool), PIECES)
@@ -189,3 +191,88 @@ def test_what_is_held_of_a_stream_is_about_what_it_said() -> None:
     assert answer["choices"][0]["message"]["content"] == "word " * 30_000
     assert 150_000 <= made.size <= 160_000
     assert held < 2 * made.size
+
+
+ODD = st.recursive(
+    st.none() | st.integers(0, 2) | st.sampled_from(["", "x", "chat.completion.chunk", "response.completed"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(st.dictionaries(st.sampled_from(NAMES), ODD, max_size=4), max_size=6))
+def test_whatever_an_engine_says_is_taken(said: list[Any]) -> None:
+    made = Assembled(MOST)
+    for one in said:
+        made.feed(event(one))
+    orjson.dumps(made.answer())
+
+
+@pytest.mark.parametrize("message", ["x", 5, ["x"]])
+def test_a_message_that_is_none_is_cut_there(message: Any) -> None:
+    made = Assembled(MOST)
+    made.feed(event({"choices": [{"index": 0, "message": message}]}))
+    made.feed(chunk(0, {"content": "word"}))
+    assert made.cut
+    assert made.answer() is not None
+
+
+def test_a_kind_that_is_no_word_is_kept() -> None:
+    made = Assembled(MOST)
+    made.feed(event({"object": ["a"], "choices": []}))
+    assert made.answer() == {"object": ["a"], "choices": []}
+
+
+def test_however_many_places_a_list_has_each_is_found_at_once() -> None:
+    inner = {"index": 0, "more": [{"index": at} for at in range(2000)]}
+    made = Assembled(MOST)
+    made.feed(chunk(0, {"calls": [{"index": at} for at in range(6000)]}))
+    made.feed(chunk(0, {"others": [inner]}))
+    again = chunk(
+        0, {"calls": [{"index": 9999}] * 20_000, "others": [{"index": 0, "more": [{"index": 9999}] * 20_000}]}
+    )
+    began = time.process_time()
+    made.feed(again)
+    assert time.process_time() - began < 1.0
+
+
+def test_what_was_said_before_a_response_ended_is_not_held_beside_it() -> None:
+    made = Assembled(MOST)
+    tracemalloc.start()
+    try:
+        for at in range(8):
+            made.feed(chunk(at, {"content": "x" * 900_000}))
+            made.feed(event({"type": "response.completed", "response": {"id": "r"}}))
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < MOST
+    assert made.answer() == {"id": "r"}
+
+
+@pytest.mark.parametrize("small", [{}, [], {"a": {}}])
+def test_small_values_count_for_what_they_take(small: Any) -> None:
+    events = event({"x": [small] * 200_000}) + chunk(0, {"y": {f"{at}": small for at in range(100_000)}})
+    made = Assembled(MOST)
+    tracemalloc.start()
+    try:
+        made.feed(events)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 2 * MOST
+
+
+def test_a_stream_that_tells_too_much_is_read_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[bytes] = []
+    take = Assembled._take
+    monkeypatch.setattr(Assembled, "_take", lambda made, said: (read.append(said), take(made, said)))
+    made = Assembled(20_000)
+    for _ in range(50):
+        made.feed(event({"x": "x" * 15_000, "y": "y" * 15_000}))
+    assert len(read) < 10
+    for name in ("r1", "r2"):
+        made.feed(event({"type": "response.completed", "response": {"id": name}}))
+    assert made.cut
+    assert made.answer() == {"id": "r1"}, "which tells all of it, once"

@@ -16,7 +16,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from bessemer.core.clock import FakeClock, SystemClock, settle
-from bessemer.core.errors import Malformed, Unavailable
+from bessemer.core.errors import BessemerError, Malformed, TooLarge, Unavailable
 from bessemer.core.loads import EndpointLog, LoadReport
 from bessemer.core.resource import Change, Key
 from bessemer.drivers.bucket.fake import FakeBucket, FakeBuckets
@@ -27,6 +27,7 @@ from bessemer.gateway import Logbook, Reporter, entry, logbook, logplace, retent
 from bessemer.gateway.entry import Entry, Facts, Room
 from bessemer.gateway.logbook import KEYS_MARK, MEMORY_BYTES
 from bessemer.gateway.logplace import FLUSH_SECONDS, LogPlace
+from bessemer.gateway.tables import Tables
 from bessemer.kinds.inference.endpoint import prompts
 from tests.drivers.bucket.server import KEYS, Server
 from tests.gateway.harness import PROJECT, Rig, api_key, endpoint, rig
@@ -429,6 +430,18 @@ async def test_what_is_too_old_goes_and_nothing_else_does(monkeypatch: pytest.Mo
     await book.close()
 
 
+async def test_of_an_endpoint_that_was_made_anew_unheard_nothing_of_before_is_kept_to() -> None:
+    tenant, clock = Tenant(), FakeClock()
+    tenant.bucket("logs")
+    book = tenant.book(clock)
+    tables = Tables(logbook=book)
+    for uid, days in (("u1", 1), ("u2", 90)):
+        tables.apply(replace(words(logging("logs", retentionDays=days)), uid=uid))
+        tables.forget("Endpoint", frozenset([uid]))
+    assert [(place.uid, place.wish.days) for place in book._places.values()] == [("u2", 90)]
+    await book.close()
+
+
 async def test_a_place_that_may_be_written_only_is_written_and_that_is_told() -> None:
     tenant = Tenant()
     bucket = tenant.bucket("logs")
@@ -499,7 +512,8 @@ def test_gateway_and_api_mean_the_same_mark_and_bound() -> None:
     assert MEMORY_BYTES == 64 << 20
 
 
-async def test_how_it_stands_is_reported_also_to_an_api_that_knows_nothing_of_it() -> None:
+@pytest.mark.parametrize("error", [Malformed, TooLarge])
+async def test_how_it_stands_is_reported_also_to_an_api_that_takes_nothing_of_it(error: type[BessemerError]) -> None:
     tenant = Tenant()
     clock, sent = FakeClock(), list[LoadReport]()
     book = tenant.book(clock)
@@ -507,7 +521,7 @@ async def test_how_it_stands_is_reported_also_to_an_api_that_knows_nothing_of_it
 
     async def send(report: LoadReport, *, last: bool) -> None:
         if report.logs and not knows[0]:
-            raise Malformed("a report is of a gateway's endpoints")
+            raise error("a report is of a gateway's endpoints")
         sent.append(report)
 
     reporter = Reporter(list, send, holder="g1", clock=clock, logs=book.said)

@@ -11,12 +11,18 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 class Judged(AbstractResolver):
     """``allows`` judges an address of a host, as the resolver writes it; ``refusal`` is what a host raises that stands
-    at none which is allowed."""
+    at none which is allowed. ``resolver`` looks it up; else one of the loop's own threads does."""
 
-    def __init__(self, allows: Callable[[str, str], bool], refusal: Callable[[str], Exception]) -> None:
+    def __init__(
+        self,
+        allows: Callable[[str, str], bool],
+        refusal: Callable[[str], Exception],
+        *,
+        resolver: AbstractResolver | None = None,
+    ) -> None:
         self._allows = allows
         self._refusal = refusal
-        self._resolver = aiohttp.ThreadedResolver()
+        self._resolver = resolver or aiohttp.ThreadedResolver()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC

@@ -7,6 +7,7 @@ counts. An engine runs hostile code: past a bound nothing more is taken, and wha
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
@@ -18,19 +19,28 @@ _ONCE = frozenset(("role", "id", "type", "name", "object", "index", "finish_reas
 """Said whole, and maybe again."""
 _WHOLE = {"chat.completion.chunk": "chat.completion"}
 _ENDS = frozenset(("response.completed", "response.incomplete", "response.failed"))
+_LAST = tuple(kind.encode() for kind in _ENDS)
 _PIECES_MAX = 128
+_OVER = 4
+"""Past so many times what is taken, of what was not, it is read no more: all else waits while it is."""
 _ITEM_BYTES = 64
 """That a name or a place in a list counts for, whatever it holds."""
+_NODE_BYTES = 128
+"""That each value within another takes beside what is written of it."""
 
 
 class Assembled:
     """Of one stream. ``size`` is about how many bytes of it are held; ``cut`` says that there was more than ``most``,
     or something that could not be read."""
 
-    __slots__ = ("_body", "_choices", "_most", "_response", "_texts", "cut", "size")
+    __slots__ = ("_body", "_choices", "_most", "_over", "_response", "_texts", "_told", "cut", "size")
 
     def __init__(self, most: int) -> None:
         self._most = most
+        self._over = 0
+        """Bytes for which there was no room."""
+        self._told = False
+        """Whether a response told all of itself when these were too many."""
         self._body: dict[str, Any] = {}
         self._choices: dict[int, dict[str, Any]] = {}
         self._response: bytes | None = None
@@ -43,8 +53,15 @@ class Assembled:
         for event in events.split(b"\n\n"):
             for line in event.split(b"\n"):
                 said = line[len(_DATA) :].strip() if line.startswith(_DATA) else b""
-                if said and said != _DONE:
+                if said and said != _DONE and (self._over <= _OVER * self._most or self._last(said)):
                     self._take(said)
+
+    def _last(self, said: bytes) -> bool:
+        """Of a stream that has told too much nothing more is read but the one event that tells all of a response."""
+        if self._told or not any(kind in said for kind in _LAST):
+            return False
+        self._told = True
+        return True
 
     def answer(self) -> dict[str, Any] | None:
         """What it came to; None where nothing was said."""
@@ -54,7 +71,7 @@ class Assembled:
             return None
         body = dict(self._body)
         if "object" in body:
-            body["object"] = _WHOLE.get(body["object"], body["object"])
+            body["object"] = next((whole for part, whole in _WHOLE.items() if part == body["object"]), body["object"])
         if self._choices or "choices" in body:
             body["choices"] = [_finished(self._choices[index]) for index in sorted(self._choices)]
         return body
@@ -74,6 +91,7 @@ class Assembled:
     def _room(self, size: int) -> bool:
         if self.size + size > self._most:
             self.cut = True
+            self._over += size
             return False
         self.size += size
         return True
@@ -106,7 +124,11 @@ class Assembled:
         choice = self._choices.setdefault(index, {"index": index})
         for name, value in said.items():
             if name == "delta" and isinstance(value, dict):
-                self._merge(choice.setdefault("message", {}), value, depth=0)
+                message = choice.setdefault("message", {})
+                if isinstance(message, dict):
+                    self._merge(message, value, depth=0)
+                else:
+                    self.cut = True
             elif name != "index":
                 self._put(choice, name, value=value, depth=0)
 
@@ -121,9 +143,11 @@ class Assembled:
             self.cut = True
         elif isinstance(value, list) and (before is None or isinstance(before, list)):
             if before is None:
-                self._replace(into, name, value=[])
-            if isinstance(into.get(name), list):
-                self._append(into[name], value, depth=depth)
+                self._replace(into, name, value=_Items())
+            elif not isinstance(before, _Items):
+                into[name] = _Items(before)
+            if isinstance(items := into.get(name), _Items):
+                self._append(items, value, depth=depth)
         elif isinstance(value, dict) and isinstance(before, dict):
             self._merge(before, value, depth=depth + 1)
         elif isinstance(value, str) and isinstance(before, _Text):
@@ -136,18 +160,16 @@ class Assembled:
             if into.get(name) is value:
                 into[name] = _kept(value, name)
 
-    def _append(self, into: list[Any], said: list[Any], *, depth: int) -> None:
+    def _append(self, into: _Items, said: list[Any], *, depth: int) -> None:
         """Items that say their place, as tool calls do, go on with what stands there; others follow."""
         for item in said:
-            place = item.get("index") if isinstance(item, dict) else None
-            known = None
-            if type(place) is int:
-                known = next((one for one in into if isinstance(one, dict) and one.get("index") == place), None)
+            place = _place(item)
+            known = into.at.get(place) if place is not None else None
             if known is not None:
                 self._merge(known, item, depth=depth + 1)
-            elif type(place) is int and self._room(_ITEM_BYTES + _weight(item)):
-                into.append(_kept(item, ""))
-            elif type(place) is not int and self._room(_ITEM_BYTES + len(text := orjson.dumps(item))):
+            elif place is not None and self._room(_ITEM_BYTES + _weight(item)):
+                into.add(_kept(item, ""))
+            elif place is None and self._room(_ITEM_BYTES + len(text := orjson.dumps(item))):
                 into.append(orjson.Fragment(text))
 
     def _respond(self, event: dict[str, Any]) -> None:
@@ -156,6 +178,8 @@ class Assembled:
         if isinstance(response, dict) and (kind in _ENDS or self._response is None):
             if kind in _ENDS:
                 self._texts.clear()
+                self._choices.clear()
+                self._body.clear()
                 self.size = 0
             if self._room(len(text := orjson.dumps(response))):
                 self._response = text
@@ -196,6 +220,30 @@ class _Text:
         return "".join([*self._joined, *self._pieces])
 
 
+class _Items(list[Any]):
+    """A list that goes on. ``at`` are those of it that say their place: however many there are, each is found at
+    once."""
+
+    __slots__ = ("at",)
+
+    def __init__(self, items: Iterable[Any] = ()) -> None:
+        super().__init__()
+        self.at: dict[int, dict[str, Any]] = {}
+        for item in items:
+            self.add(item)
+
+    def add(self, item: Any) -> None:
+        """One more; of two in one place the first is the one that goes on."""
+        self.append(item)
+        if (place := _place(item)) is not None:
+            self.at.setdefault(place, item)
+
+
+def _place(item: Any) -> int | None:
+    place = item.get("index") if isinstance(item, dict) else None
+    return place if type(place) is int else None
+
+
 def _kept(value: Any, name: str) -> Any:
     """A value to which more may come."""
     if isinstance(value, str):
@@ -230,8 +278,14 @@ def _weight(value: Any) -> int:
     if isinstance(value, str):
         return len(value) if value.isascii() else 4 * len(value)
     if isinstance(value, dict | list):
-        return len(orjson.dumps(value))
+        return len(orjson.dumps(value)) + _NODE_BYTES * _nodes(value)
     return 8
+
+
+def _nodes(value: Any) -> int:
+    """How many values there are in it, and in these."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return len(inner) + sum(_nodes(one) for one in inner if isinstance(one, dict | list))
 
 
 def _index(said: Any) -> int:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from bessemer.core.clock import Clock
-from bessemer.core.errors import BessemerError, Malformed
+from bessemer.core.errors import BessemerError, Malformed, TooLarge
 from bessemer.core.loads import (
     ALIVE_SECONDS,
     ENDPOINTS_MAX,
@@ -153,10 +153,10 @@ class Reporter:
     async def _sent(self, report: LoadReport, *, last: bool) -> None:
         try:
             await self._send(report, last=last)
-        except Malformed:
+        except (Malformed, TooLarge):
             if not report.logs:
                 raise
-            # A replica of an older release knows nothing of prompts that are logged.
+            # A replica of an older release knows nothing of prompts that are logged; and of very many less is told.
             await self._send(report.model_copy(update={"logs": []}), last=last)
 
     def _report(self) -> tuple[LoadReport, bool]:

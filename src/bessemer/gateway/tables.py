@@ -236,6 +236,8 @@ class Tables:
                     self._homeless[place] = old.pool
             return
         known = self.endpoints.get(place)
+        if known is not None and known.uid != uid:  # it went while nobody watched
+            self._abandon(known.uid, known.pool)
         homeless = self._homeless.pop(place, Pool(tally=self.tally))
         pool = known.pool if known is not None else homeless
         created = int(epoch(metadata["creationTimestamp"])) if metadata.get("creationTimestamp") else 0
@@ -266,12 +268,16 @@ class Tables:
         _fit(entry, context)
 
     def _leave(self, uid: str, pool: Pool) -> None:
-        """An endpoint is gone: whoever answered for it elsewhere is asked nothing more."""
+        """An endpoint is gone: whoever waits for it is told."""
+        self._abandon(uid, pool)
+        self.left(pool)
+
+    def _abandon(self, uid: str, pool: Pool) -> None:
+        """Whoever answered for it elsewhere is asked nothing more, and nothing more is logged of it."""
         if self._services is not None:
             self._services.forget(uid, pool)
         if self._logbook is not None:
             self._logbook.forget(uid)
-        self.left(pool)
 
     def _apply_claim(self, uid: str, body: Mapping[str, Any], *, gone: bool) -> None:
         workload, status = body["spec"]["workload"], body.get("status", {})

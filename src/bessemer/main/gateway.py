@@ -43,6 +43,7 @@ from bessemer.gateway import (
     Tables,
 )
 from bessemer.gateway.doors import FolderOf
+from bessemer.gateway.lookups import Lookups, Resolver
 from bessemer.gateway.metrics import GatewayMetrics
 from bessemer.gateway.older import Older
 from bessemer.gateway.outer import Outward, Services
@@ -182,7 +183,14 @@ def outward(settings: Settings) -> Outward:
 
 def book_of(client: Client, settings: Settings, *, name: str, clock: Clock) -> Logbook:
     """What tenants want logged, in their own places. A process begun anew gives its objects other names."""
-    buckets = S3Buckets(Reach.of(settings.externals_allowed), ssl.create_default_context())
+    lookups = Lookups()
+
+    def resolver(host: str) -> Resolver:
+        # Who is dialled the driver judges. Of one tenant few are worked for at a time: each name counts by itself.
+        return Resolver(lookups, lambda *_: True, project=host.replace("--", "-"))
+
+    reach = Reach.of(settings.externals_allowed)
+    buckets = S3Buckets(reach, ssl.create_default_context(), resolver=resolver)
     name = f"{name[:8]}-{uuid.uuid4().hex[:8]}"
     return Logbook(buckets.open, client.workloads.kept_keys, clock=clock, name=name)
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from bessemer.core.errors import DriverError
-from bessemer.drivers.bucket import expiry
+from bessemer.drivers.bucket import expiry, real
 from bessemer.drivers.bucket.fake import FakeBuckets
 from bessemer.drivers.bucket.protocol import INNER, REASONS, UNREACHED, Bucket
 from bessemer.drivers.bucket.real import S3Buckets
@@ -111,7 +111,13 @@ async def test_rules_of_others_stay_and_ours_is_said_once() -> None:
         assert "<Filter><Prefix>p/</Prefix></Filter><Expiration><Days>5</Days></Expiration>" in text
 
 
-@pytest.mark.parametrize("rules", [b"<a/>", b"<!DOCTYPE x>", b"no XML", b'<LifecycleConfiguration xmlns="a"><b/>'])
+DEEP = b"<LifecycleConfiguration><Rule>" + b"<a>" * 9000 + b"</a>" * 9000 + b"</Rule></LifecycleConfiguration>"
+LARGE = b"<LifecycleConfiguration>" + b"<Rule/>" * 70_000 + b"</LifecycleConfiguration>"
+
+
+@pytest.mark.parametrize(
+    "rules", [b"<a/>", b"<!DOCTYPE x>", b"no XML", b'<LifecycleConfiguration xmlns="a"><b/>', DEEP, LARGE]
+)
 async def test_rules_that_cannot_be_read_are_left_alone(rules: bytes) -> None:
     async with opened() as (server, bucket):
         server.rules = rules
@@ -121,6 +127,23 @@ async def test_rules_that_cannot_be_read_are_left_alone(rules: bytes) -> None:
         assert not await bucket.expire("p/", days=3)
         server.status = 403
         assert not await bucket.expire("p/", days=3)
+
+
+@pytest.mark.parametrize(
+    "list_",
+    [b"<a>" + b"<Contents/>" * 70_000 + b"</a>", b"<a " + b" ".join(b'a%d=""' % at for at in range(70_000)) + b"/>"],
+)
+async def test_a_list_of_more_than_a_list_has_is_not_read(list_: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[bytes] = []
+    monkeypatch.setattr(real, "parsed", read.append)
+    async with opened() as (_, bucket):
+        monkeypatch.setattr(bucket, "_ask", lambda _: answered(list_))
+        assert await reason(bucket.listed("p/")) == UNREACHED
+    assert read == []
+
+
+async def answered(body: bytes) -> real._Said:
+    return real._Said(200, {}, body)
 
 
 def test_rules_of_several_spaces_are_not_written_anew() -> None:

@@ -251,6 +251,11 @@ def test_an_encoder_keeps_nothing_of_what_it_read() -> None:
     assert found is not None
     assert found.cache(8192) == 0
     assert found.batch < 16 << 20, "nor has it numbers for a vocabulary"
+    nameless = encoder.model_copy(update={"vocabulary": 0})
+    model = {"metadata": {"name": "m"}, "status": {"format": "gguf", "facts": nameless.dump()}}
+    flavors = [{"metadata": {"name": "f"}, "spec": {"cores": 1, "memory": "2Gi"}}]
+    table = fit_table(model, flavors, devices={}, choice=_auto(), task="embed")
+    assert table.flavors[0].fits[0].slots == 256, "what takes nothing is held as often as is asked"
 
 
 def test_what_fits_is_told_for_texts_as_long_as_its_memory_bears() -> None:

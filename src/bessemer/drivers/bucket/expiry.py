@@ -54,7 +54,7 @@ def written(rules: Rules, prefix: str, *, days: int) -> bytes | None:
     ElementTree.SubElement(ElementTree.SubElement(rule, f"{around}Expiration"), f"{around}Days").text = str(days)
     try:
         text = ElementTree.tostring(whole, encoding="unicode", default_namespace=space or None)
-    except ValueError:  # names of several spaces
+    except (ValueError, RecursionError):  # names of several spaces, or nested too deep
         return None
     return text.encode()
 

@@ -152,7 +152,7 @@ def fits(made: Footprint, flavor: FlavorSpec, *, engine: str, arguments: Mapping
     beside = made.batch + made.batch_token * context
     if engine != VLLM.name:
         beside += made.weights + made.fixed
-    each = made.cache(context) + made.slot
+    each = max(1, made.cache(context) + made.slot)  # files may say of an encoder that it knows no tokens
     if room - beside >= each:
         return Fit(context, min(SLOTS_MAX, (room - beside) // each))
     return Fit(context, 0, f"a slot takes {show_bytes(each)}, all else {show_bytes(beside)}, {where}")
