@@ -101,7 +101,7 @@ class Lending:
         async with account.turn:
             for _ in range(_TRIES):
                 known = self._known.setdefault(_whose(key), Known(account))
-                if known.of != key.bounds:
+                if known.of != key.bounds or not known.row.stands:
                     await self._given(key.project, account, wants=(), key=key)
                 if (ticket := known.take(need, prices=account.prices, now=self.now())) is not None:
                     return ticket
