@@ -20,7 +20,7 @@ from bessemer.gateway.request import ROUTES, shortened
 from bessemer.gateway.tables import Tables
 from bessemer.gateway.tickets import Ticket
 from bessemer.store import Store
-from tests.gateway.bounded import ENDPOINT, Gateway, key, wanted
+from tests.gateway.bounded import ENDPOINT, FREE, Gateway, key, wanted
 from tests.gateway.harness import PROJECT, api_key, rig
 from tests.store.test_bounds import KEY, MEMBER, OWN, TENANT, furnish, restate, standing
 
@@ -181,7 +181,7 @@ async def test_a_bound_that_comes_is_heard_with_the_key_and_one_above_within_a_m
     await restate(store, "Project", PROJECT, limits={"concurrent": 0})
     await clock.advance(61)
     await one.serve(free, wanted())  # beside which it is heard
-    await asyncio.gather(*(known.again for known in one.admission.lending._known.values() if known.again is not None))
+    await heard(one)
     with pytest.raises(Refused):
         await one.serve(free, wanted())
 
@@ -345,3 +345,36 @@ async def test_a_client_hears_of_limits_and_of_shorter_answers(store: Store) -> 
             with pytest.raises(openai.AuthenticationError) as away:
                 await ai.models.list()
             assert away.value.code == "ip_not_authorized"
+
+
+async def heard(of: Gateway) -> None:
+    """Whatever it asks beside its requests has been answered."""
+    await asyncio.gather(*(known.again for known in of.admission.lending._known.values() if known.again is not None))
+
+
+async def test_a_bound_that_went_and_came_again_is_held_once(store: Store, clock: FakeClock) -> None:
+    """Somebody has asked for nothing since before it went: what others hold of it meanwhile stays held."""
+    day = {"limits": {"tokensPerDay": 10_000}}
+    await furnish(store, project=day)
+    one, other, long_ago, now = Gateway(store, clock, "g"), Gateway(store, clock, "h"), key(bounds=b""), FREE
+    for of in (long_ago, now):
+        await one.serve(of, wanted())
+    await restate(store, "Project", PROJECT, limits={})
+    for _ in range(2):
+        await clock.advance(61)
+        await one.serve(now, wanted())
+        await heard(one)
+        await one.settle()
+        await one.admission.say()
+    await restate(store, "Project", PROJECT, **day)
+    await clock.advance(61)
+    await one.serve(now, wanted())
+    await heard(one)
+    tickets = [await one.enter(now, wanted(4000, max_tokens=1)) for _ in range(4)]
+    held = (await standing(store))[OWN, "tokens/day"].held
+    assert held >= sum(ticket.need.tokens for ticket in tickets)
+    one.end(now, tickets.pop(), answered=False)
+    await one.enter(long_ago, wanted(max_tokens=1))
+    assert (await standing(store))[OWN, "tokens/day"].held >= held
+    with pytest.raises(Refused):
+        await other.enter(now, wanted(4000, max_tokens=1))

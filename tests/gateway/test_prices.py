@@ -26,11 +26,12 @@ from bessemer.gateway.tickets import Account, Ticket
 from bessemer.gateway.vessels import KNOWN, Row, Vessel
 from bessemer.metering import Plan, derive
 from bessemer.store import Store
-from tests.gateway.bounded import FREE, Gateway, wanted
+from tests.gateway.bounded import FREE, Gateway, key, wanted
 from tests.gateway.harness import PROJECT, change, endpoint, rig
 from tests.store import test_money as kept
 from tests.store.make import ALICE, body
 from tests.store.make import read as read_body
+from tests.store.test_bounds import furnish
 from tests.store.test_quota import opened
 
 BOUND = 200_000
@@ -248,3 +249,16 @@ async def test_two_of_differing_price_answer_under_one_name(store: Store, clock:
     lines = derive(rows, Plan.model_validate(PLAN), start=0, end=kept.FAR).lines
     rates = {line.model: line.unit_price_micro for line in lines if line.meter == "output_tokens"}
     assert rates == {"tiny": 70_000, "dear": 20_000_000}
+
+
+async def test_whose_key_has_no_money_bounded_takes_nobody_elses_prices_away(clock: FakeClock) -> None:
+    """Of a bound that is not of money the api says no prices: those of the others of the project stand."""
+    store = opened(":memory:", clock)
+    await furnish(store, key={"budget": {"period": "Month", "micro": BOUND}})
+    await store.objects.create(body("ApiKey", "free", spec={"limits": {"requestsPerMinute": 100}}), ALICE)
+    one, asked = Gateway(store, clock, "g"), wanted(20, max_tokens=50)
+    first = await one.enter(key(), asked)
+    await one.serve(key("free", owner=""), asked)
+    second = await one.enter(key(), asked)
+    assert first.micro == second.micro > 0
+    store.close()

@@ -130,7 +130,7 @@ async def test_who_begins_anew_holds_nothing_by_any_word(store: Store) -> None:
     before = older.Holder(store, "g")
     await before.state(600)
     heir = Holder(store, "g")
-    assert (await heir.want(anew=True)).stands
+    assert (await heir.want(micro=0, anew=True)).stands
     assert (of(await heir.want(), MONEY).held, await store.capacity.held_by("g")) == (0, [])
     late = Wish(holder="g", micro=600, after=before.number)
     share = await store.capacity.hold(PROJECT, meter=TOKENS, amount=0, money=late)
@@ -201,3 +201,14 @@ async def test_of_64_who_speak_by_either_call_none_passes_a_bound(processes: lis
     assert given <= 4_000
     assert spent <= 5_000
     check(place)
+
+
+async def test_what_an_older_gateway_holds_by_the_older_call_stands_though_it_begins_anew(store: Store) -> None:
+    """It asks for money first, and then for its bounds, of which it names none of money."""
+    await furnish(store, tenant={"quota": {"spendMicro": 100}})
+    old, other = older.Holder(store, "old"), Holder(store, "other")
+    await old.state(80)
+    ask = Ask(holder="old", after=0, key="k", owner="alice", anew=True)
+    assert (await store.bounds.hold(PROJECT, ask)).stands
+    assert (await older.money(store)).held == 80
+    assert (await other.want(micro=30, anew=True)).lacks

@@ -166,7 +166,7 @@ class Want:
 class Ask:
     """What a gateway, ``holder``, wants of a project's bounds, all of it or nothing; and of whose bounds it wants to
     hear. ``after`` is the number of its last statement of the project; None states nothing. ``anew``: what it held
-    before, and does not name here, it does not hold any more."""
+    before, and does not name here, it does not hold any more, but for a quota's money (`store.lent`)."""
 
     holder: str
     after: int | None

@@ -32,13 +32,13 @@ from bessemer.gateway.need import Need
 from bessemer.gateway.record import AnyRecord
 from bessemer.gateway.tables import KeyEntry
 from bessemer.gateway.tickets import Account, Known, Ticket
-from bessemer.gateway.vessels import Lent, Row, Vessel
+from bessemer.gateway.vessels import MONEY, Lent, Row, Vessel
 
 LOOK_SECONDS = 60.0
 """How often it is asked of whoever is served whether the bounds are those that are known."""
 
-WANTS_MAX = 1000
-"""Of one call."""
+WANTS_MAX = 999
+"""Of one call, beside what is named of who begins anew."""
 
 AT_ONCE = 32
 """Of how many projects it is said at a time at the end: so many calls of one gateway the api lets wait. While requests
@@ -101,7 +101,7 @@ class Lending:
         async with account.turn:
             for _ in range(_TRIES):
                 known = self._known.setdefault(_whose(key), Known(account))
-                if known.of != key.bounds:
+                if known.of != key.bounds or not known.row.stands:
                     await self._given(key.project, account, wants=(), key=key)
                 if (ticket := known.take(need, prices=account.prices, now=self.now())) is not None:
                     return ticket
@@ -188,6 +188,9 @@ class Lending:
             {"scope": one.scope, "meter": one.meter.name, "amount": more if one.given else one.level + more}
             for one, more in wants
         ]
+        if account.fresh and all(one["meter"] != MONEY for one in asked):
+            # Of a predecessor's money none stands: gateways of an older release speak of that by another call alone.
+            asked.append({"scope": f"project/{project}", "meter": MONEY, "amount": 0})
         if any(one["amount"] > STATED_MAX for one in asked):
             raise errors.too_much()
         for vessel, more in wants:

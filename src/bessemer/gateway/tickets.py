@@ -50,7 +50,9 @@ class Account:
     ) -> tuple[Vessel, ...]:
         """The vessels of these scopes, as the api says that they are, with what was wanted where that was given; what
         has no bound any more is forgotten, and what was held by a word that does not stand is nobody's."""
-        self.number, self.prices = lent.number, lent.prices if lent.bounds else self.prices
+        self.number = lent.number
+        if any(KNOWN[said.meter].unit == "micro" for said in lent.bounds):
+            self.prices = lent.prices  # of what is no money none are said: those that others go by stand
         there = {(said.scope, said.meter): said for said in lent.bounds}
         mine = set(scopes)
         for place, vessel in self.vessels.items():

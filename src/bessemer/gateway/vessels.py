@@ -204,6 +204,11 @@ class Row:
         named = [one for one in spent if one.meter.name != MONEY]
         self.names = [f"{one.scope.partition('/')[0]} {one.meter.name}" for one in named] or None
 
+    @property
+    def stands(self) -> bool:
+        """Whether there are all of these bounds yet: one that is stated again may have another vessel by now."""
+        return all(one.active for one in self.vessels)
+
     def take(self, tokens: int, micro: int) -> bool:
         """Hold what a request needs of all of them, where that is here."""
         short = False

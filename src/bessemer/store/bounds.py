@@ -206,8 +206,8 @@ def hold(tx: Tx, project: str, *, ask: Ask) -> Answer:
     stands = ask.after is not None and ask.after == number
     # Of a project that is gone nothing is kept: nobody would ever forget it.
     there = row is not None or bool(owner(tx, f"project/{project}"))
-    if there and stands and (ask.wants or ask.anew):
-        lent.hold(tx, project, holder=ask.holder, wants=_of_quota(ask, True), anew=ask.anew)
+    if there and stands:
+        lent.hold(tx, project, holder=ask.holder, wants=_of_quota(ask, True))
     if there and stands and (ask.wants or (ask.anew and number)):
         if ask.anew:
             tx.run(_DROP_ALL, of_project=project, of_holder=ask.holder)

@@ -18,11 +18,9 @@ _MINUTE = OF_QUOTA["tokens_per_minute"]
 _MONEY = OF_QUOTA[money.METER]
 
 
-def hold(tx: Tx, project: str, *, holder: str, wants: Sequence[Want], anew: bool) -> None:
-    """Give what is wanted of them; where the gateway begins ``anew``, it holds no more than that. Raises
-    QuotaExceeded."""
-    if anew and all(want.meter != money.METER for want in wants):
-        money.state(tx, project, holder=holder, micro=0)
+def hold(tx: Tx, project: str, *, holder: str, wants: Sequence[Want]) -> None:
+    """Give what is wanted of them. Who begins anew names money, too: what an older release's gateway, which does not,
+    holds of it by the older call stands. Raises QuotaExceeded."""
     for want in wants:
         if want.scope != f"project/{project}" or want.amount < 0:
             raise Invalid(f"{want.scope[:63]!r} {want.meter!r}: no bound of {project}, or less than nothing")
