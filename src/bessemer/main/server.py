@@ -15,7 +15,6 @@ from bessemer.core.clock import SystemClock
 from bessemer.core.errors import Invalid
 from bessemer.main import identities
 from bessemer.main.garbage import spare
-from bessemer.main.hugepages import bring_together
 from bessemer.main.process import give_back, have_read, run
 from bessemer.main.settings import METRICS_SOCKET, Paths, Settings, load, state_directory
 
@@ -54,7 +53,6 @@ async def _together(paths: Paths, settings: Settings, *, parts: tuple[str, ...],
             await asyncio.sleep(0)
             have_read()
             group.create_task(spare(SystemClock()))
-            group.create_task(bring_together(SystemClock()))
             await give_back(SystemClock())
             await asyncio.Event().wait()
         finally:
