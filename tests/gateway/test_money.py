@@ -36,11 +36,6 @@ BOUND = 20_000
 
 
 @pytest.fixture
-async def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 async def store(clock: FakeClock) -> AsyncIterator[Store]:
     store = opened(":memory:", clock)
     await kept.furnish(store, bound=BOUND)

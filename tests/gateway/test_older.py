@@ -34,11 +34,6 @@ NEWER = ("over", "whose", "hint")
 
 
 @pytest.fixture
-async def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 async def store(clock: FakeClock) -> AsyncIterator[Store]:
     store = opened(":memory:", clock)
     yield store

@@ -42,11 +42,6 @@ WHO = ("dear", "tiny", "tiny:legal", "other", "acme--lab/dear", "external/tiny")
 
 
 @pytest.fixture
-async def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
 async def store(clock: FakeClock) -> AsyncIterator[Store]:
     """A tenant whose money is bounded, and whose plan has rates of models."""
     store = opened(":memory:", clock)

