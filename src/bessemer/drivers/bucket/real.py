@@ -23,6 +23,7 @@ from yarl import URL
 
 from bessemer.core.errors import DriverError
 from bessemer.drivers.addresses import literal
+from bessemer.drivers.bounded import bounded
 from bessemer.drivers.bucket import expiry
 from bessemer.drivers.bucket.protocol import INNER, NOT_FOUND, REFUSED, UNREACHED
 from bessemer.drivers.fetch import sigv4
@@ -221,10 +222,7 @@ async def _digest(body: bytes) -> str:
 
 
 async def _body(answer: aiohttp.ClientResponse) -> bytes:
-    parts, size = [], 0
-    async for part in answer.content.iter_any():
-        size += len(part)
-        if size > ANSWER_BYTES_MAX:
-            raise ValueError(f"it answers with more than {ANSWER_BYTES_MAX} bytes")
-        parts.append(part)
-    return b"".join(parts)
+    body = await bounded(answer, ANSWER_BYTES_MAX)
+    if body is None:
+        raise ValueError(f"it answers with more than {ANSWER_BYTES_MAX} bytes")
+    return body

@@ -16,6 +16,7 @@ import aiohttp
 from yarl import URL
 
 from bessemer.core.errors import DriverError
+from bessemer.drivers.bounded import bounded
 from bessemer.drivers.fetch.reach import Reach, inner
 from bessemer.drivers.judged import Judged
 
@@ -59,14 +60,11 @@ class Web:
 
     async def whole(self, asking: Asking, *, bytes_max: int = ANSWER_BYTES_MAX) -> Said:
         """A bounded answer, whatever its status. Raises DriverError ``AddressRefused``, ``ImportFailed``."""
-        parts, size = [], 0
         async with self._asked(asking, seconds=ANSWER_SECONDS) as answer:
-            async for part in answer.content.iter_any():
-                size += len(part)
-                if size > bytes_max:
-                    raise DriverError("ImportFailed", f"{_host(asking.url)} answers with more than {bytes_max} bytes")
-                parts.append(part)
-            return Said(answer.status, dict(answer.headers), b"".join(parts))
+            body = await bounded(answer, bytes_max)
+            if body is None:
+                raise DriverError("ImportFailed", f"{_host(asking.url)} answers with more than {bytes_max} bytes")
+            return Said(answer.status, dict(answer.headers), body)
 
     async def stream(self, asking: Asking, *, version: str = "") -> AsyncGenerator[bytes, None]:
         """A file from an offset to its end, of this ``version`` (`ANY` where its bytes are checked anyhow). Raises

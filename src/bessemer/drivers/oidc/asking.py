@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import aiohttp
 
+from bessemer.drivers.bounded import bounded
 from bessemer.drivers.judged import Judged
 from bessemer.drivers.oidc.places import is_allowed
 from bessemer.drivers.oidc.protocol import Reach, failed
@@ -46,13 +47,10 @@ async def fetch(
 
 
 async def _body(answer: aiohttp.ClientResponse) -> bytes:
-    parts, size = [], 0
-    async for part in answer.content.iter_any():
-        size += len(part)
-        if size > BYTES_MAX:
-            raise failed(f"the issuer answers with more than {BYTES_MAX >> 10} KiB")
-        parts.append(part)
-    return b"".join(parts)
+    body = await bounded(answer, BYTES_MAX)
+    if body is None:
+        raise failed(f"the issuer answers with more than {BYTES_MAX >> 10} KiB")
+    return body
 
 
 def _judged(reach: Reach) -> Judged:
